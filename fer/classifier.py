@@ -1,0 +1,131 @@
+"""EmotionClassifier: a network for faces, its loss, optimiser and schedule, as a LightningModule."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from fer.augment import Augment, center_crop, ten_crop
+from fer.config import build
+from fer.data.module import Batch
+from fer.models import build_model
+from fer.report import metrics_from_confusion
+from fer.schedule import make_scheduler
+
+
+class EmotionClassifier(pl.LightningModule):
+    """Everything that a checkpoint needs to be used again, given as plain dicts, lists and numbers.
+
+    ``model`` goes to `build_model`; ``labels`` are the class names in order; ``face`` is size, color and margin of the
+    faces; ``augment`` has crop (pixels) and flip (probability); ``optimizer`` is a ``_target_`` and its arguments,
+    ``schedule`` a name and its numbers; ``data`` says what it was trained on (name, file, drawn). ``download=False``
+    leaves out the pretrained weights that ``model`` names, for a checkpoint that brings its own.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        labels: list[str],
+        face: dict[str, Any],
+        augment: dict[str, Any],
+        optimizer: dict[str, Any],
+        schedule: dict[str, Any],
+        epochs: int,
+        seed: int,
+        data: dict[str, Any],
+        download: bool = True,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["download"])
+        self.labels = list(labels)
+        self.crop = augment["crop"]
+        self.net = build_network(model, len(labels), download)
+        self.augment = Augment(crop=augment["crop"], flip=augment["flip"])
+        self.identities: dict[str, torch.Tensor] = {}
+        for stage in ("train", "val"):
+            setattr(self, f"{stage}_loss", MeanMetric())
+            # no argument checks: they would wait for the device in every step
+            setattr(self, f"{stage}_counts", MulticlassConfusionMatrix(len(labels), validate_args=False))
+
+    def forward(self, faces: torch.Tensor, average_ten_crop: bool = False) -> torch.Tensor:
+        """Return logits (N, classes) of faces uint8 (N, C, size, size): of the centre crop or the mean of ten."""
+        if not average_ten_crop:
+            return self.net(to_unit(center_crop(faces, self.crop)))
+        crops = ten_crop(faces, self.crop)
+        logits = self.net(to_unit(crops.flatten(0, 1)))
+        return logits.view(len(faces), crops.shape[1], -1).mean(1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        # crops, flips and dropout become a function of seed, epoch, step and rank: a resumed run repeats them exactly
+        torch.manual_seed(hash((self.hparams.seed, self.current_epoch, batch_idx, self.global_rank)))
+        logits = self.net(to_unit(self.augment(batch.image)))
+        loss = functional.cross_entropy(logits, batch.label)
+        self.train_loss.update(loss.detach(), len(batch.label))
+        self.train_counts.update(logits.detach().argmax(1), batch.label)
+        # ranks average their gradients as equals; the share makes that the mean over the global batch
+        return loss if batch.share == 1.0 else loss * batch.share
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch.image)
+        self.val_loss.update(functional.cross_entropy(logits, batch.label), len(batch.label))
+        self.val_counts.update(logits.argmax(1), batch.label)
+
+    def on_train_start(self) -> None:
+        # a run resumed in the middle of an epoch has no epoch start
+        self.on_train_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        self._rate = self.optimizers().param_groups[0]["lr"]
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch("train")
+        # the schedule has set the next epoch's rate by now
+        self.log("lr", self._rate)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val")
+
+    def _log_epoch(self, stage: str) -> None:
+        loss, counts = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_counts")
+        metrics = metrics_from_confusion(counts.compute().cpu().numpy())
+        self.log(f"{stage}/loss", loss.compute(), prog_bar=True)
+        self.log(f"{stage}/acc", metrics["accuracy"], prog_bar=True)
+        self.log(f"{stage}/balanced_acc", metrics["balanced_accuracy"])
+        self.log(f"{stage}/macro_f1", metrics["macro_f1"])
+        loss.reset()
+        counts.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = build(self.hparams.optimizer, params=self.net.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": make_scheduler(self.hparams.schedule, optimizer, self.hparams.epochs),
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["identities"] = self.identities
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.identities = checkpoint["identities"]
+
+
+def build_network(model: dict[str, Any], num_classes: int, download: bool = True) -> nn.Module:
+    """Build the network of a checked ``model`` config (``library`` fer or torchvision)."""
+    arguments = {key: value for key, value in model.items() if key not in ("library", "name")}
+    if model["library"] == "fer":
+        return build_model(model["name"], num_classes, **arguments)
+    return build_model("torchvision", num_classes, backbone=model["name"], download=download, **arguments)
+
+
+def to_unit(faces: torch.Tensor) -> torch.Tensor:
+    """Return uint8 faces as floats in [0, 1]."""
+    return faces.to(torch.get_default_dtype()).div_(255)
+
+
+def parameters(module: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,0 +1,297 @@
+"""Typed schemas of the config groups, the checks before anything is built, and the one call of Hydra's instantiate."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer.errors import InputError
+
+
+def _face_crop(size: int) -> int:
+    # torch takes seconds to import, which --help should not wait for
+    from fer.augment import augmented_crop_size
+
+    return augmented_crop_size(size)
+
+
+OmegaConf.register_new_resolver("face_crop", _face_crop, replace=True)
+
+
+@dataclass
+class Data:
+    """Keys that every data set has; see conf/data for what they mean."""
+
+    name: str = MISSING
+    file: str = MISSING
+    size: int = MISSING
+    color: str = MISSING
+    margin: float = MISSING
+    min_bytes: int = MISSING
+    max_bytes: int | None = MISSING
+    max_pixels: int = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class SampleData(Data):
+    raw: str = MISSING
+    photos: int = MISSING
+    val_fraction: float = MISSING
+
+
+@dataclass
+class Fer2013Data(Data):
+    raw: str | None = MISSING
+
+
+@dataclass
+class AffectNetData(Data):
+    raw: str | None = MISSING
+    contempt: bool = MISSING
+    val_fraction: float = MISSING
+
+
+@dataclass
+class Fer2021Data(Data):
+    affectnet: str | None = MISSING
+    fer2013: str | None = MISSING
+
+
+@dataclass
+class OwnData(Data):
+    raw: str | None = MISSING
+    classes: list[str] | None = MISSING
+    val_fraction: float = MISSING
+    test_fraction: float = MISSING
+
+
+DATA = {
+    "sample": SampleData,
+    "fer2013": Fer2013Data,
+    "affectnet": AffectNetData,
+    "fer2021": Fer2021Data,
+    "folder": OwnData,
+    "csv": OwnData,
+}
+
+
+@dataclass
+class Model:
+    name: str = MISSING
+    library: str = MISSING
+    in_channels: int = MISSING
+    dropout: float = MISSING
+
+
+@dataclass
+class TorchvisionModel(Model):
+    weights: str | None = MISSING
+
+
+MODEL = {"fer": Model, "torchvision": TorchvisionModel}
+
+
+@dataclass
+class Step:
+    name: str = MISSING
+    start: int = MISSING
+    every: int = MISSING
+    rate: float = MISSING
+
+
+@dataclass
+class Cosine:
+    name: str = MISSING
+    warmup: int = MISSING
+    floor: float = MISSING
+
+
+@dataclass
+class Plateau:
+    name: str = MISSING
+    factor: float = MISSING
+    patience: int = MISSING
+
+
+@dataclass
+class Constant:
+    name: str = MISSING
+
+
+SCHEDULE = {"step": Step, "cosine": Cosine, "plateau": Plateau, "constant": Constant}
+
+
+@dataclass
+class Augment:
+    crop: int = MISSING
+    flip: float = MISSING
+
+
+@dataclass
+class Train:
+    """The keys of conf/train.yaml that are not groups."""
+
+    name: str = MISSING
+    batch_size: int = MISSING
+    num_workers: int = MISSING
+    channels_last: bool = MISSING
+    seed: int = MISSING
+    early_stop: int | None = MISSING
+    resume: str | None = MISSING
+    init: str | None = MISSING
+
+
+@dataclass
+class Evaluate:
+    ckpt: str | None = MISSING
+    split: str = MISSING
+    ten_crop: bool = MISSING
+    device: str = MISSING
+    compare: list[str] | None = MISSING
+    out: str | None = MISSING
+
+
+@dataclass
+class Prepare:
+    out: str | None = MISSING
+    format: str = MISSING
+    workers: int | None = MISSING
+
+
+def closest(word: str, valid: Iterable[str]) -> str:
+    """Return `` (did you mean ...?)`` for a misspelt word, or nothing."""
+    found = difflib.get_close_matches(word, list(valid), 1)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def check_train(cfg: DictConfig) -> dict[str, Any]:
+    """Check the whole training config and return it as plain data; nothing is built and no file is opened.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type or out of range, a target that does not exist.
+    """
+    groups = {
+        "data": check_data(cfg.data),
+        "model": _typed(cfg.model, _choose(cfg.model, "library", MODEL, "model"), "model"),
+    }
+    groups["schedule"] = _typed(cfg.schedule, _choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule")
+    groups["augment"] = _typed(cfg.augment, Augment, "augment")
+    groups["optimizer"] = check_target(_plain(cfg.optimizer), "optimizer", given=("params",))
+    groups["trainer"] = check_target(_plain(cfg.trainer), "trainer")
+    rest = {key: value for key, value in _plain(cfg).items() if key not in groups}
+    config = groups | _typed(OmegaConf.create(rest), Train, "")
+    size, crop = config["data"]["size"], config["augment"]["crop"]
+    if not 1 <= crop <= size:
+        raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
+    if not 0 <= config["augment"]["flip"] <= 1:
+        raise InputError(f"augment.flip={config['augment']['flip']} is not a probability")
+    if config["data"]["color"] == "rgb" and config["model"]["in_channels"] == 1:
+        raise InputError("data.color=rgb needs model.in_channels=3")
+    if config["model"]["in_channels"] not in (1, 3):
+        raise InputError(
+            f"model.in_channels={config['model']['in_channels']} is not 1 (grey) or 3 (grey repeated, or RGB)"
+        )
+    if config["batch_size"] < 1:
+        raise InputError(f"batch_size={config['batch_size']} is not a positive number")
+    if config["resume"] and config["init"]:
+        raise InputError("resume= goes on with a run, init= starts a new one from its weights: give one of them")
+    devices = config["trainer"].get("devices")
+    if isinstance(devices, int) and devices > 1 and config["batch_size"] % devices:
+        raise InputError(
+            f"batch_size={config['batch_size']} is the global batch and does not divide by trainer.devices={devices}"
+        )
+    return config
+
+
+def check_data(data: DictConfig) -> dict[str, Any]:
+    """Check one ``data`` group and return it as plain data.
+
+    Raises:
+        InputError: an unknown key, or a value of the wrong type or out of range.
+    """
+    config = _typed(data, _choose(data, "name", DATA, "data"), "data")
+    if config["color"] not in ("grey", "rgb"):
+        raise InputError(f"data.color={config['color']}: not grey or rgb")
+    if not 8 <= config["size"] <= 1024:
+        raise InputError(f"data.size={config['size']}: not between 8 and 1024 pixels")
+    if not 0 <= config["margin"] <= 2:
+        raise InputError(f"data.margin={config['margin']}: not a fraction of the box between 0 and 2")
+    for key in ("val_fraction", "test_fraction"):
+        if not 0 <= config.get(key, 0) < 1:
+            raise InputError(f"data.{key}={config[key]}: not a fraction between 0 and 1")
+    return config
+
+
+def check_keys(cfg: DictConfig, schema: type) -> dict[str, Any]:
+    """Check the top-level keys of an entry point that are no groups (``data`` is checked by `check_data`)."""
+    rest = {key: value for key, value in _plain(cfg).items() if key != "data"}
+    return _typed(OmegaConf.create(rest), schema, "")
+
+
+def check_target(config: dict[str, Any], group: str, given: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Check that ``_target_`` exists and takes every key of the config; ``given`` are arguments added when it is built.
+
+    Raises:
+        InputError: naming the key and the valid ones.
+    """
+    target = config.get("_target_")
+    if not target:
+        raise InputError(f"{group}._target_ is missing: it names the class to build")
+    try:
+        found = hydra.utils.get_object(target)
+    except (ImportError, AttributeError, ValueError, hydra.errors.HydraException) as error:
+        raise InputError(f"{group}._target_={target}: there is no such class") from error
+    arguments = inspect.signature(found).parameters
+    valid = [name for name in arguments if name not in given]
+    for key in config:
+        if key != "_target_" and key not in valid:
+            raise InputError(f"there is no key {group}.{key}{closest(key, valid)}; {target} takes {', '.join(valid)}")
+    missing = [
+        name for name, argument in arguments.items()
+        if argument.default is argument.empty and name not in config and name not in given
+        and argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
+    ]  # fmt: skip
+    if missing:
+        raise InputError(f"{group}.{missing[0]} is missing: {target} needs it")
+    return config
+
+
+def build(config: Mapping[str, Any], **given: Any) -> Any:
+    """Build the object that a checked ``_target_`` config describes."""
+    return hydra.utils.instantiate(config, **given)
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True)
+
+
+def _choose(node: DictConfig, key: str, schemas: Mapping[str, type], group: str) -> type:
+    value = node.get(key)
+    if value not in schemas:
+        raise InputError(f"{group}.{key}={value}: not one of {', '.join(schemas)}{closest(str(value), schemas)}")
+    return schemas[value]
+
+
+def _typed(node: DictConfig, schema: type, group: str) -> dict[str, Any]:
+    prefix = f"{group}." if group else ""
+    fields = schema.__dataclass_fields__
+    for key in node:
+        if key not in fields:
+            raise InputError(
+                f"there is no key {prefix}{key}{closest(key, fields)}; "
+                f"valid in {group or 'the config'}: {', '.join(fields)}"
+            )
+    try:
+        config = _plain(OmegaConf.merge(OmegaConf.structured(schema), _plain(node)))
+    except OmegaConfBaseException as error:
+        raise InputError(f"{prefix}{error.key or ''}: {str(error).splitlines()[0]}") from error
+    for key in fields:
+        if config.get(key) == "???":
+            raise InputError(f"{prefix}{key} is missing")
+    return config

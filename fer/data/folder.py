@@ -1,0 +1,234 @@
+"""Image folders: <split>/<class>/*.jpg, or <class>/*.jpg with a seeded stratified split."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fer.data.photos import PhotoRow, decode_photos, in_blocks
+from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
+from fer.data.split import check_fractions, stratified_split
+from fer.errors import InputError
+from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT, canonical
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+# What file managers and archivers leave behind.
+_CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def name_classes(found: Iterable[str]) -> tuple[str, ...]:
+    """Return the class names that some labels mean: FER2013's order if all are expressions, else sorted as they are.
+
+    >>> name_classes(["sadness", "joy"])[3], len(name_classes(["sad", "contempt"])), name_classes(["dog", "cat"])
+    ('Happy', 8, ('cat', 'dog'))
+    """
+    found = set(found)
+    meant = {canonical(name) for name in found}
+    if None in meant or not meant:
+        return tuple(sorted(found))
+    return CLASSES_WITH_CONTEMPT if "Contempt" in meant else CLASSES
+
+
+def class_index(name: str, class_names: Sequence[str]) -> int | None:
+    """Return the class that a label means, as a name in any known spelling or as an index; None where there is none.
+
+    >>> class_index("joy", ("Sad", "Happy")), class_index("0", ("cat", "dog")), class_index("2", ("cat", "dog"))
+    (1, 0, None)
+    """
+    if name in class_names:
+        return class_names.index(name)
+    meant = canonical(name)
+    if meant is None:
+        return int(name) if name.isdecimal() and int(name) < len(class_names) else None
+    return next((index for index, known in enumerate(class_names) if canonical(known) == meant), None)
+
+
+def folder_source(
+    root: str | os.PathLike[str],
+    face: FaceFormat,
+    limits: PhotoLimits,
+    class_names: Sequence[str] | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    source_name: str = "folder",
+) -> "FolderSource":
+    """Return the Source of an image folder; the whole picture is the face.
+
+    Split folders are recognised by SPLIT_NAMES in any case; where there is train but no val, ``val_fraction`` of each
+    class of train becomes val. Without split folders each class is divided by both fractions. Class names that are not
+    given come from the folder names (see ``name_classes``). Links that lead out of ``root`` are not followed.
+
+    Raises:
+        InputError: no such folder, no class folders, classes that differ between splits, or fractions out of range.
+    """
+    check_fractions(val_fraction, test_fraction)
+    return FolderSource(
+        Path(root), face, limits, None if class_names is None else tuple(class_names), val_fraction, test_fraction,
+        seed, source_name,
+    )  # fmt: skip
+
+
+class FolderSource:
+    """The Source behind ``folder_source``."""
+
+    def __init__(
+        self, root: Path, face: FaceFormat, limits: PhotoLimits, class_names: tuple[str, ...] | None,
+        val_fraction: float, test_fraction: float, seed: int, source_name: str,
+    ):  # fmt: skip
+        self.names = (source_name,)
+        self.notes: list[str] = []
+        self._face, self._limits = face, limits
+        self._fractions, self._seed = (val_fraction, test_fraction), seed
+        if not root.is_dir():
+            raise InputError(f"image folder {root} does not exist: give the one with class or split folders")
+        self._root = root.absolute()
+        self._real_root = os.path.realpath(root) + os.sep
+        self._stray: list[Skipped] = []
+        folders = self._subfolders("")
+        #: split name, or None where the files are still to be divided -> paths of class folders, relative to the root
+        self._classes: dict[str | None, list[str]] = {}
+        split_folders = [name for name in folders if name.lower() in SPLIT_NAMES and self._holds_folders(name)]
+        if split_folders:
+            for name in folders:
+                if name not in split_folders:
+                    self._stray.append(Skipped(source_name, name, "folder is not train, val or test"))
+            for name in split_folders:
+                class_folders = [f"{name}/{inner}" for inner in self._subfolders(name)]
+                self._classes.setdefault(SPLIT_NAMES[name.lower()], []).extend(class_folders)
+            self._classes = {split: self._classes[split] for split in SPLITS if split in self._classes}
+        elif folders:
+            self._classes[None] = folders
+        else:
+            raise InputError(f"no class folders in {root}: needs <class>/*.jpg or <split>/<class>/*.jpg")
+        found = {split: {_class_of(path) for path in paths} for split, paths in self._classes.items()}
+        if class_names is None:
+            class_names = name_classes(set().union(*found.values()))
+            self._require_agreement(found)
+        self.class_names = class_names
+        self._tell()
+
+    def _require_agreement(self, found: dict[str | None, set[str]]) -> None:
+        meant = {split: {canonical(name) or name for name in names} for split, names in found.items()}
+        first = next(iter(meant))
+        for split in meant:
+            if meant[split] != meant[first]:
+                odd = ", ".join(sorted(meant[split] ^ meant[first]))
+                raise InputError(
+                    f"class folders of {first} and {split} in {self._root} differ by {odd}: rename them, add empty ones"
+                    " or give the class names"
+                )
+
+    def _tell(self) -> None:
+        val, test = self._fractions
+        if None in self._classes:
+            self.notes.append(
+                f"no split folders: each class is divided into {1 - val - test:.0%} train, {val:.0%} val and {test:.0%}"
+                f" test by seed {self._seed}"
+            )
+            return
+        if self._carves_val:
+            self.notes.append(f"no val folder: {val:.0%} of each class of train is val, drawn by seed {self._seed}")
+        self.notes += [
+            f"no {split} folder: no {split} rows"
+            for split in SPLITS
+            if split not in self._classes and not (split == "val" and self._carves_val)
+        ]
+
+    @property
+    def _carves_val(self) -> bool:
+        return "val" not in self._classes and "train" in self._classes and self._fractions[0] > 0
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        """Return what lies in a folder, sorted, without clutter."""
+        with os.scandir(self._root / folder) as entries:
+            kept = [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in _CLUTTER]
+        return sorted(kept, key=lambda entry: entry.name)
+
+    def _leads_out(self, entry: os.DirEntry[str]) -> bool:
+        return entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._real_root)
+
+    def _holds_folders(self, folder: str) -> bool:
+        return any(entry.is_dir() for entry in self._entries(folder))
+
+    def _subfolders(self, folder: str) -> list[str]:
+        """Return the names of the folders in a folder; everything else there is noted as stray."""
+        names = []
+        for entry in self._entries(folder):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if self._leads_out(entry):
+                self._stray.append(Skipped(self.names[0], path, "link leads out of the folder"))
+            elif entry.is_dir():
+                names.append(entry.name)
+            else:
+                self._stray.append(Skipped(self.names[0], path, "not in a class folder"))
+        return names
+
+    def fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.blake2b(digest_size=16)
+        for paths in self._classes.values():
+            for path in paths:
+                for entry in self._entries(path):
+                    status = entry.stat(follow_symlinks=False)
+                    facts = f"{path}/{entry.name} {status.st_size} {status.st_mtime_ns}\n"
+                    digest.update(facts.encode(errors="replace"))
+        return {
+            "reader": "folder 1",
+            "names": list(self.names),
+            "root": str(self._root),
+            "files": digest.hexdigest(),
+            "face": asdict(self._face),
+            "limits": asdict(self._limits),
+            "class_names": list(self.class_names),
+            "fractions": list(self._fractions),
+            "seed": self._seed,
+        }
+
+    def blocks(self) -> Iterator[Block]:
+        total = sum(len(self._entries(path)) for paths in self._classes.values() for path in paths)
+        read = 0
+
+        def rows() -> Iterator[PhotoRow | Skipped]:
+            nonlocal read
+            yield from self._stray
+            for split, paths in self._classes.items():
+                for path in paths:
+                    for row in self._class_rows(split, path):
+                        read += 1
+                        yield row
+
+        yield from in_blocks(rows(), lambda: read / total if total else 1.0)
+
+    def _class_rows(self, split: str | None, folder: str) -> Iterator[PhotoRow | Skipped]:
+        source = self.names[0]
+        label = class_index(_class_of(folder), self.class_names)
+        paths = []
+        for entry in self._entries(folder):
+            path = f"{folder}/{entry.name}"
+            if self._leads_out(entry):
+                yield Skipped(source, path, "link leads out of the folder")
+            elif entry.is_dir():
+                yield Skipped(source, path, "folder inside a class folder")
+            elif not entry.name.lower().endswith(IMAGE_SUFFIXES):
+                yield Skipped(source, path, "not an image file name")
+            elif label is None:
+                yield Skipped(source, path, f"unknown label {_class_of(folder)!r}")
+            else:
+                paths.append(path)
+        splits = [split] * len(paths)
+        if split is None:
+            splits = stratified_split(paths, [label] * len(paths), *self._fractions, self._seed)
+        elif split == "train" and self._carves_val:
+            splits = stratified_split(paths, [label] * len(paths), self._fractions[0], 0.0, self._seed)
+        for path, its_split in zip(paths, splits, strict=True):
+            yield PhotoRow(source, path, f"{self._root}/{path}", (its_split,), label)
+
+    def decode(self, block: Block) -> Faces:
+        return decode_photos(block.rows, self._face, self._limits, self.names)
+
+
+def _class_of(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,238 @@
+"""Photos to faces: read a file once, judge it, crop the annotated box, resize; every refusal carries its reason."""
+
+import io
+import math
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import cv2
+import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped, empty_faces
+
+#: x, y, width, height in pixels of the photo, x to the right and y down.
+Box = tuple[float, float, float, float]
+
+# Pillow's classes are used directly: Image.open warns of big pictures, or raises, before our own limit can.
+_OTHER_FORMATS = {
+    b"BM": BmpImageFile, b"GIF8": GifImageFile, b"RIFF": WebPImageFile,
+    b"II*\0": TiffImageFile, b"MM\0*": TiffImageFile,
+}  # fmt: skip
+
+
+@dataclass(slots=True)
+class PhotoRow:
+    """One face to be read: its photo, where it lies in it, and its annotation.
+
+    ``path`` is relative to the data folder, with "/"; ``file`` is where the photo lies; ``splits`` may name several.
+    ``box`` None means the whole photo. ``landmarks`` are 136 numbers x, y, x, y, ... in pixels of the photo, as the
+    text of the csv (separated by ";") or as an array. ``valence`` and ``arousal`` are NaN where unknown.
+    """
+
+    source: str
+    path: str
+    file: str
+    splits: tuple[str, ...]
+    label: int
+    box: Box | None = None
+    valence: float = math.nan
+    arousal: float = math.nan
+    landmarks: str | np.ndarray | None = None
+
+
+def crop_box(photo_width: int, photo_height: int, box: Box, margin: float = 0.0) -> tuple[int, int, int, int] | None:
+    """Return the corners x0, y0, x1, y1 (ends excluded) of a box widened by a margin and clipped to the photo.
+
+    ``margin`` is a fraction of the box's width and height, half of it on each side; edges are rounded to the nearest
+    pixel, halves up. None when the box is empty or no part of it, margin apart, lies in the photo.
+
+    >>> crop_box(100, 50, (10, 20, 40, 20), margin=0.5)
+    (0, 15, 60, 45)
+    """
+    x, y, width, height = box
+    if width <= 0 or height <= 0 or x >= photo_width or y >= photo_height or x + width <= 0 or y + height <= 0:
+        return None
+    right, down = margin * width / 2, margin * height / 2
+    x0, x1 = max(0, math.floor(x - right + 0.5)), min(photo_width, math.floor(x + width + right + 0.5))
+    y0, y1 = max(0, math.floor(y - down + 0.5)), min(photo_height, math.floor(y + height + down + 0.5))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def fit(image: np.ndarray, face: FaceFormat) -> np.ndarray:
+    """Return an image uint8 (h, w) or (h, w, 3 RGB) in the size and colour of ``face``; aspect is not kept.
+
+    Each axis has the filter that it needs: one that shrinks is averaged over pixel areas (INTER_AREA), one that grows
+    is interpolated bicubically, which keeps edges sharp with less ringing on a small face than Lanczos. An axis of the
+    right size is left alone. RGB to grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), grey to RGB three times grey.
+    """
+    grey = face.color == "grey"
+    if grey and image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    size = face.size
+    height, width = image.shape[:2]
+    if height > size or width > size:
+        image = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    if height < size or width < size:
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+    if not grey and image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    return image
+
+
+def _other_format(data: bytes) -> type | None:
+    return next((image_file for signature, image_file in _OTHER_FORMATS.items() if data.startswith(signature)), None)
+
+
+def _header(data: bytes) -> tuple[int, int, bool]:
+    """Return width, height and whether the end of the file is there, without decoding anything.
+
+    Raises whatever Pillow's parsers raise on bytes that are no image.
+    """
+    if data.startswith(b"\xff\xd8"):
+        buffer = io.BytesIO(data)
+        width, height = JpegImageFile(buffer).size
+        # Pillow stops behind the main start of scan, so the end marker of an EXIF thumbnail lies before it.
+        return width, height, data.rfind(b"\xff\xd9", buffer.tell()) >= 0
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        width, height = struct.unpack_from(">II", data, 16)
+        return width, height, data.rfind(b"\0\0\0\0IEND") >= 0
+    return *_other_format(data)(io.BytesIO(data)).size, True
+
+
+def _loads(data: bytes) -> bool:
+    """Return whether Pillow can decode all of it; always true for a JPEG or PNG, which have an end marker."""
+    image_file = _other_format(data)
+    try:
+        return image_file is None or image_file(io.BytesIO(data)).load() is not None
+    except Exception:  # Pillow's decoders raise many types on broken data; whatever it is, the file is broken
+        return False
+
+
+def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
+    """Return a photo as uint8 (h, w) for ``color="grey"``, else (h, w, 3) RGB; or the reason why it is not taken.
+
+    OpenCV's reading applies: the EXIF orientation is applied, alpha is dropped, 16 bits become 8, CMYK becomes RGB, and
+    an animation gives its first frame. A JPEG is decoded to grey directly (its Y channel, ITU-R BT.601).
+    """
+    try:
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):
+            return "not a file"
+        if status.st_size == 0:
+            return "zero bytes"
+        if status.st_size < limits.min_bytes:
+            return "smaller than data.min_bytes"
+        if limits.max_bytes is not None and status.st_size > limits.max_bytes:
+            return "larger than data.max_bytes"
+        with open(file, "rb", buffering=0) as stream:
+            data = stream.read()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
+        return "missing file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    try:
+        width, height, complete = _header(data)
+    except Exception:  # Pillow's parsers raise many types on foreign bytes; none of them is an image
+        return "not an image"
+    if width * height > limits.max_pixels:
+        return "too many pixels"
+    if not complete or not _loads(data):
+        return "truncated"
+    grey = color == "grey"
+    try:
+        photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+    except cv2.error:
+        photo = None
+    if photo is None:
+        return "not an image"
+    return photo if grey else cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
+
+
+def _points(landmarks: str | np.ndarray) -> np.ndarray | None:
+    """Return landmarks as float32 (68, 2), or None where they are not 136 numbers."""
+    values = landmarks.split(";") if isinstance(landmarks, str) else landmarks
+    if len(values) != 136:
+        return None
+    try:
+        return np.array(values, np.float32).reshape(68, 2)
+    except ValueError:
+        return None
+
+
+def decode_photos(
+    rows: Iterable[PhotoRow | Skipped], face: FaceFormat, limits: PhotoLimits, names: tuple[str, ...]
+) -> Faces:
+    """Read, crop and resize the faces of some rows, in their order; rows that can't be read are listed with the reason.
+
+    A row in two splits gives two faces. Consecutive rows of one file read it once. ``Skipped`` rows are handed on.
+    ``names`` are the source names that ``Faces.source`` counts. Landmarks become (p - crop origin) * scale, NaN where
+    they are not 136 numbers; ``box`` is the annotated box without margin, clipped to the photo.
+    """
+    rows = list(rows)
+    faces = empty_faces(sum(len(row.splits) for row in rows if isinstance(row, PhotoRow)), face)
+    at = 0
+    file, photo = None, "missing file"
+    for row in rows:
+        if isinstance(row, Skipped):
+            faces.skipped.append(row)
+            continue
+        if row.file != file:
+            file, photo = row.file, read_photo(row.file, face.color, limits)
+        if isinstance(photo, str):
+            faces.skipped.append(Skipped(row.source, row.path, photo))
+            continue
+        height, width = photo.shape[:2]
+        crop, box = (0, 0, width, height), None
+        if row.box is not None:
+            crop, box = crop_box(width, height, row.box, face.margin), crop_box(width, height, row.box)
+            if crop is None or box is None:
+                faces.skipped.append(Skipped(row.source, row.path, "box outside the photo"))
+                continue
+        x0, y0, x1, y1 = crop
+        picture = fit(photo[y0:y1, x0:x1], face)
+        points = None if row.landmarks is None else _points(row.landmarks)
+        for split in row.splits:
+            faces.image[at] = picture
+            faces.label[at] = row.label
+            faces.split[at] = SPLITS.index(split)
+            faces.source[at] = names.index(row.source)
+            faces.path[at] = row.path
+            faces.valence[at] = row.valence
+            faces.arousal[at] = row.arousal
+            if points is not None:
+                faces.landmarks[at] = (points - (x0, y0)) * (face.size / (x1 - x0), face.size / (y1 - y0))
+            if box is not None:
+                faces.box[at] = box[0], box[1], box[2] - box[0], box[3] - box[1]
+            at += 1
+    return Faces(
+        faces.image[:at], faces.label[:at], faces.split[:at], faces.source[:at], faces.path[:at],
+        faces.valence[:at], faces.arousal[:at], faces.landmarks[:at], faces.box[:at], faces.skipped,
+    )  # fmt: skip
+
+
+def in_blocks(rows: Iterable[PhotoRow | Skipped], done: Callable[[], float]) -> Iterator[Block]:
+    """Yield rows in blocks of BLOCK_ROWS; ``done`` tells the fraction of the input that has been read so far."""
+    rows = iter(rows)
+    while block := list(islice(rows, BLOCK_ROWS)):
+        yield Block(block, done())
+
+
+def relative_path(text: str) -> str | None:
+    """Return a recorded path with "/" between its parts, or None when it leaves the data folder.
+
+    >>> relative_path(r"103\\a.jpg"), relative_path("../a.jpg"), relative_path("/a.jpg")
+    ('103/a.jpg', None, None)
+    """
+    path = text.strip().replace("\\", "/")
+    if not path or path[0] == "/" or path[1:2] == ":" or (".." in path and ".." in path.split("/")):
+        return None
+    return path

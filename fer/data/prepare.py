@@ -1,0 +1,200 @@
+"""From raw data to a prepared file: which reader, the run itself, and what it tells at its end."""
+
+import csv
+import os
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from fer.data.affectnet import affectnet_source
+from fer.data.export import require_new_folder, write_csv, write_folder
+from fer.data.fer2013 import fer2013_source
+from fer.data.folder import folder_source
+from fer.data.merge import MergedSource, MovedSource, PreparedSource
+from fer.data.sample import draw_sample, is_drawn
+from fer.data.source import SPLITS, FaceFormat, PhotoLimits, Source
+from fer.data.stage import Stage
+from fer.data.store import is_store, read_info, write_store
+from fer.data.table import table_source
+from fer.errors import InputError
+from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
+
+FORMATS = ("h5", "csv", "folder")
+
+
+def open_source(data: Mapping[str, Any]) -> Source:
+    """Return the reader of one ``data`` config (see ``conf/data``): where its raw files lie and how faces are cut.
+
+    Raises:
+        InputError: the raw files are not named, not there, or not what the reader expects.
+    """
+    name = data["name"]
+    face = FaceFormat(data["size"], data["color"], data["margin"])
+    limits = PhotoLimits(data["min_bytes"], data["max_bytes"], data["max_pixels"])
+    classes = CLASSES_WITH_CONTEMPT if data.get("contempt") else CLASSES
+    if name == "fer2021":
+        return MergedSource(
+            [
+                # FER2013 alone gives val and test
+                _affectnet_to_train(_raw(data, "affectnet"), data, face, limits, classes),
+                _fer2013(_raw(data, "fer2013"), data, face, limits, classes),
+            ]
+        )
+    if name == "sample":
+        raw = Path(data["raw"])
+        _draw(raw, data["seed"], data["photos"])
+        own_val = {"val_fraction": data["val_fraction"], "seed": data["seed"]}
+        return affectnet_source(raw, face, limits, classes, **own_val, name="drawn")
+    raw = _raw(data, "raw")
+    if name == "affectnet":
+        return _affectnet(raw, data, face, limits, classes)
+    if name == "fer2013":
+        return _fer2013(raw, data, face, limits, classes)
+    own = {"class_names": data["classes"], "val_fraction": data["val_fraction"]}
+    own |= {"test_fraction": data["test_fraction"], "seed": data["seed"]}
+    return folder_source(raw, face, limits, **own) if name == "folder" else table_source(raw, face, limits, **own)
+
+
+def _draw(raw: Path, seed: int, photos: int) -> None:
+    if not is_drawn(raw, seed, photos):
+        with tqdm(total=photos, desc="draw", unit="photo") as bar:
+            draw_sample(raw, seed, photos, lambda done, _: bar.update(done - bar.n))
+
+
+def _raw(data: Mapping[str, Any], key: str) -> Path:
+    if not data[key]:
+        raise InputError(f"data.{key} is not set: say where the raw files lie with data.{key}=PATH")
+    path = Path(data[key]).expanduser()
+    if not path.exists():
+        raise InputError(f"data.{key}={path}: no such file or folder")
+    return path
+
+
+def _affectnet(raw, data, face, limits, classes) -> Source:
+    if raw.is_file():
+        # a prepared file, or the seed's affectnet.csv or data.h5
+        return PreparedSource(raw, face) if is_store(raw) else fer2013_source(raw, face, limits, classes, data["seed"])
+    return affectnet_source(raw, face, limits, classes, val_fraction=data["val_fraction"], seed=data["seed"])
+
+
+def _affectnet_to_train(raw, data, face, limits, classes) -> Source:
+    """Return all of AffectNet as training rows: the seed trains on its validation set too."""
+    if raw.is_dir():
+        return affectnet_source(raw, face, limits, classes, val_as=("train",))
+    own_val = is_store(raw) and read_info(raw).made_by.get("val_fraction", 0) > 0
+    # without a val split of its own, val and test are the same rows twice
+    return MovedSource(
+        _affectnet(raw, data, face, limits, classes), {"val": "train", "test": "train" if own_val else None}
+    )
+
+
+def _fer2013(raw, data, face, limits, classes) -> Source:
+    return PreparedSource(raw, face) if is_store(raw) else fer2013_source(raw, face, limits, classes, data["seed"])
+
+
+def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int | None = None) -> dict[str, Any]:
+    """Read raw data and write ``out`` as ``form`` (h5, csv or folder); resumes where a killed run stopped.
+
+    Rows that cannot be used are listed with the reason in ``<out>.skipped.csv``. Returns counts and notes.
+
+    Raises:
+        InputError: a wrong option, raw files that are not there, or no usable face at all.
+    """
+    if form not in FORMATS:
+        raise InputError(f"format={form}: not one of {', '.join(FORMATS)}")
+    if form == "folder":
+        require_new_folder(out)
+    source = open_source(data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stage = Stage(out, source.fingerprint())
+    if stage.found:
+        print(f"going on with the {stage.found} blocks that an earlier run left in {stage.folder}")
+    try:
+        stage.fill(source, workers or os.cpu_count() or 1)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
+        raise
+    face = FaceFormat(data["size"], data["color"], data["margin"])
+    skipped = _write_skipped(out.with_name(out.name + ".skipped.csv"), stage)
+    counts = _count(stage, source)
+    if not counts:
+        raise InputError(f"no usable face in {data['raw'] or 'the raw files'}; the reasons are in {out}.skipped.csv")
+    info = None
+    if form == "h5":
+        info = write_store(
+            out, stage.blocks, source.class_names, source.names, face, data["name"] == "sample", dict(data)
+        )
+    elif form == "csv":
+        write_csv(out, stage.blocks, face)
+    else:
+        write_folder(out, stage.blocks, source.class_names, source.names)
+    stage.remove()
+    return {
+        "out": str(out), "counts": counts, "class_names": list(source.class_names), "skipped": dict(skipped),
+        "notes": list(source.notes), "drawn": data["name"] == "sample", "duplicates": info.duplicates if info else {},
+    }  # fmt: skip
+
+
+def _write_skipped(path: Path, stage: Stage) -> Counter:
+    entries = [entry for faces in stage.blocks() for entry in faces.skipped]
+    path.unlink(missing_ok=True)
+    if entries:
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["source", "path", "reason"])
+            writer.writerows((entry.source, entry.path, entry.reason) for entry in entries)
+    return Counter(entry.reason for entry in entries)
+
+
+def _count(stage: Stage, source: Source) -> dict[str, dict[str, list[int]]]:
+    counts: dict[str, dict[str, list[int]]] = {}
+    for faces in stage.blocks():
+        for split, name, label in zip(faces.split, faces.source, faces.label, strict=True):
+            per_source = counts.setdefault(SPLITS[split], {})
+            per_source.setdefault(source.names[name], [0] * len(source.class_names))[label] += 1
+    return counts
+
+
+def count_table(counts: Mapping[str, Mapping[str, list[int]]], class_names: list[str]) -> str:
+    """Return the table of rows per split, source and class that ``prepare.py`` ends with."""
+    rows = {}
+    for split in SPLITS:
+        per_source = counts.get(split, {})
+        for source, numbers in per_source.items():
+            rows[f"{split} {source}"] = [*numbers, sum(numbers)]
+        if len(per_source) > 1:
+            total = [sum(column) for column in zip(*per_source.values(), strict=True)]
+            rows[f"{split} all"] = [*total, sum(total)]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*class_names, "all"])
+    return table.map("{:,}".format).to_string()
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Return what a run of ``prepare`` says at its end."""
+    lines = [count_table(summary["counts"], summary["class_names"])]
+    if summary["drawn"]:
+        lines.insert(0, "These are drawn sample data, not photos of people.")
+    lines += [f"note: {note}" for note in summary["notes"]]
+    if found := {name: n for name, n in summary["duplicates"].items() if n}:
+        lines.append(
+            "rows with the same pixels as an earlier row: " + ", ".join(f"{n:,} {name}" for name, n in found.items())
+        )
+    if summary["skipped"]:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(summary["skipped"].items()))
+        lines.append(
+            f"skipped {sum(summary['skipped'].values()):,} rows ({reasons}), listed in {summary['out']}.skipped.csv"
+        )
+    lines.append(f"wrote {summary['out']}")
+    return "\n".join(lines)
+
+
+def command_for(data: Mapping[str, Any]) -> str:
+    """Return the ``prepare.py`` command that makes the file of a ``data`` config."""
+    wanted = ("affectnet", "fer2013") if data["name"] == "fer2021" else () if data["name"] == "sample" else ("raw",)
+    paths = [f"data.{key}={shlex.quote(str(data[key])) if data[key] else 'PATH'}" for key in wanted]
+    return " ".join(["python prepare.py", f"data={data['name']}", *paths])

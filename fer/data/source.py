@@ -1,0 +1,121 @@
+"""What a reader of raw data gives: blocks of rows, read cheaply, and their faces, decoded in parallel."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+
+#: Spellings of the splits that data sets use, lower case -> ours.
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "publictest": "val",
+    "test": "test", "testing": "test", "privatetest": "test",
+}  # fmt: skip
+
+#: Rows in a block: the unit that is decoded by one thread and that a resumed run does not decode again.
+BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class FaceFormat:
+    """What every stored face looks like: square, ``size`` pixels a side, 8 bits, grey or RGB.
+
+    ``margin`` widens an annotated box by this fraction of its width and height, half of it on each side.
+    """
+
+    size: int = 48
+    color: str = "grey"
+    margin: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one face: (size, size) in grey, (size, size, 3) in RGB."""
+        return (self.size, self.size) if self.color == "grey" else (self.size, self.size, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoLimits:
+    """Which photo files are taken at all; sizes in bytes and in pixels (width x height)."""
+
+    min_bytes: int = 0
+    max_bytes: int | None = None
+    max_pixels: int = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row that was not taken, and why."""
+
+    source: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive rows as read from the input, not yet decoded, and the fraction of the input read after them."""
+
+    rows: list[Any]
+    done: float
+
+
+@dataclass(slots=True)
+class Faces:
+    """The decoded faces of a block, row by row; a row that belongs to two splits stands here twice.
+
+    Shapes: ``image`` uint8 (n, *format.shape); ``label`` int64 (n,); ``split`` uint8 (n,), an index into SPLITS;
+    ``source`` uint8 (n,), an index into the Source's ``names``; ``path`` n strings; ``valence`` and ``arousal`` float32
+    (n,), NaN where unknown; ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where
+    unknown; ``box`` int32 (n, 4), x, y, width, height in pixels of the photo, -1 where there is none.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    split: np.ndarray
+    source: np.ndarray
+    path: list[str]
+    valence: np.ndarray
+    arousal: np.ndarray
+    landmarks: np.ndarray
+    box: np.ndarray
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """A reader of one raw data set."""
+
+    #: What its rows are recorded as coming from, e.g. ("affectnet",).
+    names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    #: What the user should be told; complete once ``blocks`` is exhausted.
+    notes: list[str]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return plain data that changes whenever the decoded faces would."""
+        ...
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows in a fixed order without decoding any picture."""
+        ...
+
+    def decode(self, block: Block) -> Faces:
+        """Decode one block; called from several threads at once, so it changes no state."""
+        ...
+
+
+def empty_faces(n: int, face: FaceFormat) -> Faces:
+    """Return room for n faces with every optional field unknown (NaN or -1)."""
+    return Faces(
+        image=np.zeros((n, *face.shape), np.uint8),
+        label=np.zeros(n, np.int64),
+        split=np.zeros(n, np.uint8),
+        source=np.zeros(n, np.uint8),
+        path=[""] * n,
+        valence=np.full(n, np.nan, np.float32),
+        arousal=np.full(n, np.nan, np.float32),
+        landmarks=np.full((n, 68, 2), np.nan, np.float32),
+        box=np.full((n, 4), -1, np.int32),
+    )

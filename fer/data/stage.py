@@ -1,0 +1,96 @@
+"""Decoded blocks on disk, beside the output, so that a run that was killed goes on where it was."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fer.data.source import Block, Faces, Skipped, Source
+
+
+class Stage:
+    """A folder ``OUT.partial`` that holds one file a decoded block, and what it was made from.
+
+    A folder left by a run with another fingerprint (other options, other raw files) is emptied first.
+    """
+
+    def __init__(self, out: Path, fingerprint: dict[str, Any]) -> None:
+        self.folder = out.with_name(out.name + ".partial")
+        mark = self.folder / "run.json"
+        text = json.dumps(fingerprint, sort_keys=True, default=str)
+        if not mark.is_file() or mark.read_text() != text:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            mark.write_text(text)
+        self.found = len(list(self.folder.glob("*.npz")))
+        self.count = 0
+
+    def fill(self, source: Source, workers: int, decode: Callable[[Block], Faces] | None = None) -> None:
+        """Decode every block of the source that is not on disk yet, ``workers`` at a time, with a progress bar."""
+        decode = decode or source.decode
+        bar = tqdm(
+            total=100.0, desc="prepare", bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]"
+        )
+        rows = 0
+        with bar, ThreadPoolExecutor(workers) as pool:
+            running: list[tuple[Block, Future[int]]] = []
+
+            def finish_first() -> None:
+                nonlocal rows
+                block, future = running.pop(0)
+                rows += future.result()
+                bar.set_postfix_str(
+                    f"{rows:,} faces, {rows / max(bar.format_dict['elapsed'], 1e-3):,.0f}/s", refresh=False
+                )
+                bar.update(100 * block.done - bar.n)
+
+            try:
+                for number, block in enumerate(source.blocks()):
+                    self.count = number + 1
+                    path = self._path(number)
+                    if not path.is_file():
+                        running.append((block, pool.submit(self._decode_to, path, decode, block)))
+                    # a bounded number of blocks in flight keeps memory flat
+                    if len(running) > 2 * workers:
+                        finish_first()
+                while running:
+                    finish_first()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            bar.update(100 - bar.n)
+
+    def blocks(self) -> Iterator[Faces]:
+        """Yield the decoded blocks in the order of the source."""
+        for number in range(self.count):
+            with np.load(self._path(number)) as saved:
+                values = {name: saved[name] for name in saved.files}
+            values["path"] = [path.decode() for path in values["path"].tolist()]
+            values["skipped"] = [Skipped(*entry) for entry in json.loads(str(values["skipped"]))]
+            yield Faces(**values)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:07d}.npz"
+
+    @staticmethod
+    def _decode_to(path: Path, decode: Callable[[Block], Faces], block: Block) -> int:
+        faces = decode(block)
+        values = {field.name: getattr(faces, field.name) for field in fields(faces)}
+        values["path"] = np.array([text.encode() for text in faces.path], dtype=np.bytes_)
+        values["skipped"] = np.array(json.dumps([[s.source, s.path, s.reason] for s in faces.skipped]))
+        temporary = path.with_suffix(".tmp")
+        with open(temporary, "wb") as file:
+            np.savez(file, **values)
+        os.replace(temporary, path)
+        return len(faces.label)

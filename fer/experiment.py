@@ -1,0 +1,165 @@
+"""One training run: from a checked config and a folder to checkpoints, TensorBoard logs and numbers."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from fer.callbacks import Best, Pictures, Speed, StopCleanly
+from fer.checkpoint import load_checkpoint
+from fer.classifier import EmotionClassifier, parameters
+from fer.config import build
+from fer.data.module import FaceDataModule
+from fer.data.prepare import command_for, describe, prepare
+from fer.data.store import StoreInfo
+from fer.errors import InputError
+from fer.labels import require_same
+
+
+def train(config: dict[str, Any], out: Path) -> dict[str, float]:
+    """Train a checked config (see `fer.config.check_train`) and write checkpoints and TensorBoard logs under ``out``.
+
+    Returns the numbers of the best epoch by ``val/acc``: ``val/acc``, ``epoch`` and the parameters' count.
+
+    Raises:
+        InputError: the prepared file is missing or does not fit the config, or a checkpoint does not fit the file.
+        Stopped: SIGINT or SIGTERM came; ``checkpoints/interrupted.ckpt`` resumes.
+    """
+    trainer, model, data, resume = assemble(config, out)
+    if trainer.is_global_zero:
+        print(
+            f"{config['model']['name']}: {parameters(model):,} parameters; {data.info.path}: "
+            f"{data.info.rows('train'):,} train, {data.info.rows('val'):,} val"
+            + (" (drawn sample data)" if data.info.drawn else "")
+            + f"; run folder {out}"
+        )
+    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
+    with stop.watching():
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    best = trainer.checkpoint_callback
+    score = float(best.best_model_score)
+    if trainer.is_global_zero:
+        print(f"best val/acc {score:.4f}: {best.best_model_path}")
+        print(f"TensorBoard: tensorboard --logdir {out}")
+        print(f"score it: python evaluate.py ckpt={best.best_model_path}")
+    return {"val/acc": score, "parameters": float(parameters(model))}
+
+
+def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClassifier, FaceDataModule, str | None]:
+    """Build the trainer, the model and the data of a checked config; the last item is the checkpoint to resume from."""
+    _quiet()
+    _require_file(config["data"])
+    pl.seed_everything(config["seed"], verbose=False)
+    data = FaceDataModule(config["data"]["file"], config["batch_size"], config["seed"], config["num_workers"])
+    _require_same_faces(config["data"], data.info)
+    model = EmotionClassifier(
+        model=config["model"],
+        labels=list(data.info.class_names),
+        face={"size": data.info.face.size, "color": data.info.face.color, "margin": data.info.face.margin},
+        augment=config["augment"],
+        optimizer=config["optimizer"],
+        schedule=config["schedule"],
+        epochs=config["trainer"]["max_epochs"],
+        seed=config["seed"],
+        data={"name": config["data"]["name"], "file": config["data"]["file"], "drawn": data.info.drawn},
+    )
+    if config["channels_last"]:
+        model.net.to(memory_format=torch.channels_last)
+    model.identities = data.identities()
+    if config["resume"]:
+        require_same(load_checkpoint(config["resume"]).labels, model.labels, config["resume"], config["data"]["file"])
+    elif config["init"]:
+        start_from(model, config["init"])
+    trainer = build(
+        config["trainer"],
+        default_root_dir=str(out),
+        logger=TensorBoardLogger(out, name="", version="tensorboard"),
+        callbacks=_callbacks(config, out),
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )
+    if data.info.rows("train") < trainer.world_size:
+        raise InputError(f"{data.info.path}: {data.info.rows('train')} train rows for {trainer.world_size} devices")
+    if config["batch_size"] % trainer.world_size:
+        raise InputError(
+            f"batch_size={config['batch_size']} is the global batch and does not divide by {trainer.world_size} devices"
+        )
+    return trainer, model, data, config["resume"]
+
+
+def start_from(model: EmotionClassifier, checkpoint: str) -> None:
+    """Copy a checkpoint's weights into the model; the last layer keeps its fresh ones where the classes differ.
+
+    Raises:
+        InputError: a weight other than the last layer's has another shape or name: it is another network.
+    """
+    source = load_checkpoint(checkpoint)
+    weights = source.net.state_dict()
+    own = model.net.state_dict()
+    if source.labels != model.labels:
+        # the last layer of every network here is the last pair of weights in its state
+        for name in list(own)[-2:]:
+            weights[name] = own[name]
+    wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
+    if wrong or len(own) != len(weights):
+        raise InputError(
+            f"init={checkpoint}: holds a {source.hparams.model['name']}, "
+            f"which does not fit model={model.hparams.model['name']}"
+        )
+    model.net.load_state_dict(weights)
+
+
+def _quiet() -> None:
+    """Leave out what Lightning tells of itself: found devices, other products, remedies that do not apply here."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        "The '.*dataloader' does not have many workers",  # the split is in memory
+        "The dirpath has changed",  # a resumed run writes into its own folder
+        "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module goes on where it was
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
+    folder = out / "checkpoints"
+    callbacks: list[Callback] = [
+        Best(folder, config["resume"]),
+        # save_last of the other one would keep the last best epoch, not the last epoch
+        ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+        StopCleanly(folder),
+        Speed(),
+        Pictures(),
+    ]
+    if config["trainer"].get("enable_progress_bar", True):
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    if config["early_stop"] is not None:
+        callbacks.append(EarlyStopping("val/acc", mode="max", patience=config["early_stop"]))
+    return callbacks
+
+
+def _require_file(data: dict[str, Any]) -> None:
+    if Path(data["file"]).is_file():
+        return
+    if data["name"] != "sample":
+        raise InputError(
+            f"{data['file']}: no such file; make it with `{command_for(data)}`, "
+            "or try `python train.py experiment=demo`, which needs no data"
+        )
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"{data['file']} is not there yet: drawing it")
+        print(describe(prepare(data, Path(data["file"]))))
+
+
+def _require_same_faces(data: dict[str, Any], info: StoreInfo) -> None:
+    for key in ("size", "color", "margin"):
+        if data[key] != (found := getattr(info.face, key)):
+            raise InputError(
+                f"data.{key}={data[key]}, but {info.path} was prepared with {found}; set data.{key}={found}"
+            )

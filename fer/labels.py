@@ -1,0 +1,93 @@
+"""The taxonomy: class orders, names, and the maps between AffectNet, FER2013 and Darknet.
+
+Data sets and models use FER2013's order (0 Angry .. 6 Neutral). AffectNet's csv codes are mapped into it by *name*.
+Only the files that the Darknet program reads keep AffectNet's order (0 Neutral .. 6 Anger).
+"""
+
+from collections.abc import Sequence
+
+from fer.errors import InputError
+
+#: FER2013's order, used by every prepared file, model, checkpoint and report.
+CLASSES = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
+
+#: AffectNet's eight-class set: the seven above and Contempt, last so that the first seven keep their numbers.
+CLASSES_WITH_CONTEMPT = (*CLASSES, "Contempt")
+
+#: AffectNet's csv codes 0..10 as the data set names them.
+AFFECTNET = (
+    "Neutral",
+    "Happiness",
+    "Sadness",
+    "Surprise",
+    "Fear",
+    "Disgust",
+    "Anger",
+    "Contempt",
+    "None",
+    "Uncertain",
+    "No-Face",
+)
+
+#: The lines of ``emotion.names``: what class ids 0..6 mean in files for the Darknet program.
+DARKNET = ("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Anger")
+
+_SPELLINGS = {
+    "Angry": ("angry", "anger"),
+    "Disgust": ("disgust", "disgusted"),
+    "Fear": ("fear", "fearful", "afraid", "scared"),
+    "Happy": ("happy", "happiness", "joy"),
+    "Sad": ("sad", "sadness"),
+    "Surprise": ("surprise", "surprised"),
+    "Neutral": ("neutral",),
+    "Contempt": ("contempt",),
+}
+_BY_SPELLING = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+
+
+def canonical(name: str) -> str | None:
+    """Return the class that a spelling means (``"happiness"`` -> ``"Happy"``), or None for any other word."""
+    return _BY_SPELLING.get(name.strip().lower())
+
+
+def affectnet_to_label(code: int, classes: Sequence[str] = CLASSES) -> int | None:
+    """Return the class index of an AffectNet code, or None when the class is dropped.
+
+    With the seven default classes 7 Contempt, 8 None, 9 Uncertain and 10 No-Face are dropped; eight keep Contempt.
+
+    >>> [affectnet_to_label(code) for code in range(11)]
+    [6, 3, 4, 5, 2, 1, 0, None, None, None, None]
+
+    Raises:
+        InputError: the code is not one of AffectNet's.
+    """
+    if not 0 <= code < len(AFFECTNET):
+        raise InputError(f"AffectNet expression code {code} is not in 0..{len(AFFECTNET) - 1}")
+    name = canonical(AFFECTNET[code])
+    return classes.index(name) if name in classes else None
+
+
+def darknet_to_label(index: int) -> int:
+    """Return the FER2013-order index of a Darknet class id (0 Neutral .. 6 Anger)."""
+    return CLASSES.index(canonical(DARKNET[index]))
+
+
+def label_to_darknet(label: int) -> int:
+    """Return the Darknet class id of a FER2013-order index.
+
+    >>> [label_to_darknet(label) for label in range(7)]
+    [6, 5, 4, 1, 2, 3, 0]
+    """
+    return [canonical(name) for name in DARKNET].index(CLASSES[label])
+
+
+def require_same(expected: Sequence[str], found: Sequence[str], expected_from: str, found_in: str) -> None:
+    """Compare two lists of class names, order included.
+
+    Raises:
+        InputError: they differ; the message shows both.
+    """
+    if list(expected) != list(found):
+        raise InputError(
+            f"class names differ: {expected_from} has {', '.join(expected)}; {found_in} has {', '.join(found)}"
+        )

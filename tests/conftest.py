@@ -1,0 +1,87 @@
+"""Tiny real things that several tests need."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer.data.source import SPLITS, FaceFormat, empty_faces
+from fer.data.store import write_store
+from fer.labels import CLASSES
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_tiny(path, rows, face=None, class_names=CLASSES, source="tiny", seed=0, noise=10.0):
+    """Write a prepared file whose class is the brightness pattern of the face; rows: {"train": 70, ...}."""
+    face = face or FaceFormat(size=20)
+    generator = np.random.default_rng(seed)
+    # stripes whose width grows with the class, so that a few steps of training tell them apart
+    stripes = [(np.arange(face.size) // (1 + k)) % 2 * 120 + 60 for k in range(len(class_names))]
+    patterns = np.stack([np.broadcast_to(s.reshape(-1, 1, *[1] * (len(face.shape) - 2)), face.shape) for s in stripes])
+    blocks = []
+    for split, n in rows.items():
+        faces = empty_faces(n, face)
+        faces.label = np.arange(n) % len(class_names)
+        pixels = patterns[faces.label] + generator.normal(0, noise, (n, *face.shape))
+        faces.image = pixels.clip(0, 255).astype(np.uint8)
+        faces.split[:] = SPLITS.index(split)
+        faces.path = [f"{split}-{seed}-{i}" for i in range(n)]
+        blocks.append(faces)
+    write_store(path, lambda: blocks, tuple(class_names), (source,), face, False, {})
+    return path
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A prepared file of 20 x 20 grey faces: 150 train, 40 val, 40 test."""
+    return write_tiny(tmp_path / "tiny.h5", {"train": 150, "val": 40, "test": 40})
+
+
+@pytest.fixture
+def run():
+    """Run one of the entry points as a user does; returns the finished process with its output as text."""
+
+    def call(*arguments, cwd=ROOT, code=0, timeout=300, env=None):
+        script, *rest = map(str, arguments)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / script), *rest],
+            cwd=cwd, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})},
+        )  # fmt: skip
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks():
+    """Fail a test that leaves environment variables or signal handlers behind."""
+    before = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    # pytest sets the first for itself, torch and Lightning's seed_everything the others once a process
+    ours = {"PYTEST_CURRENT_TEST", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+    changed = {k for k in before.keys() | os.environ.keys() if before.get(k) != os.environ.get(k)} - ours
+    changed = {k for k in changed if not k.startswith(("TORCHINDUCTOR", "KINETO", "TORCH_"))}
+    assert not changed, f"environment variables left behind: {sorted(changed)}"
+    assert handlers == {number: signal.getsignal(number) for number in handlers}, "signal handlers left behind"
+
+
+def train_config(file, **changes):
+    """Compose the training config for a tiny file; changes are overrides like ``model="vgg_small"`` or ``**{"trainer.max_epochs": 2}``."""
+    from hydra import compose, initialize_config_dir
+
+    from fer.config import check_train
+
+    overrides = {
+        "data": "fer2013", "data.file": file, "data.size": 20, "augment.crop": 16, "model": "vgg_small", "batch_size": 32,
+        "trainer": "cpu", "trainer.max_epochs": 2, "trainer.enable_progress_bar": "false", "optimizer.lr": 0.02,
+    }  # fmt: skip
+    overrides |= changes
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return check_train(compose("train", [f"{key}={value}" for key, value in overrides.items()]))

@@ -1,0 +1,187 @@
+"""Evaluation: what it prints and writes, what it refuses, and what it says a score is worth."""
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from conftest import train_config, write_tiny
+from fer.checkpoint import load_checkpoint
+from fer.data.module import FaceDataset
+from fer.data.source import FaceFormat
+from fer.data.store import read_column, read_info, write_store
+from fer.errors import InputError
+from fer.evaluate import evaluate, predict
+from fer.experiment import train
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A trained run and its prepared file, shared by the tests of this file, which do not change it."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    file = write_tiny(folder / "tiny.h5", {"train": 150, "val": 40, "test": 41})
+    train(train_config(file, **{"trainer.max_epochs": 3}), folder / "run")
+    return folder
+
+
+@pytest.fixture
+def keys(run_folder, tmp_path):
+    return {
+        "ckpt": str(run_folder / "run/checkpoints/best.ckpt"), "split": "test", "ten_crop": True, "device": "cpu",
+        "compare": None, "out": str(tmp_path / "report"),
+    }  # fmt: skip
+
+
+def other(path, **changes):
+    return {"name": "other", "file": str(path), **changes}
+
+
+def test_the_report_agrees_with_scikit_learn(run_folder, keys, tmp_path, capsys):
+    accuracy = evaluate(keys, None)
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    rows = pd.read_csv(tmp_path / "report/predictions.csv")
+    assert len(rows) == 41 and report["headline"] == "ten_crop"
+    assert accuracy == report["ten_crop"]["accuracy"] == pytest.approx(accuracy_score(rows.label, rows.prediction))
+    names = load_checkpoint(keys["ckpt"]).labels
+    assert report["ten_crop"]["confusion"] == confusion_matrix(rows.label, rows.prediction, labels=names).tolist()
+    printed = capsys.readouterr().out
+    assert "confusion.png" in printed and (tmp_path / "report/confusion.png").stat().st_size > 10_000
+    # both scores are printed
+    assert f"{report['plain']['accuracy']:.2%}".rstrip("%") in printed
+    assert f"{report['ten_crop']['accuracy']:.2%}".rstrip("%") in printed
+    assert rows.path.tolist() == read_column(run_folder / "tiny.h5", "test", "path").tolist()
+
+
+def test_plain_alone(keys, tmp_path):
+    evaluate(keys | {"ten_crop": False}, None)
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["headline"] == "plain" and "ten_crop" not in report
+
+
+def test_ten_crop_is_the_mean_of_the_logits_of_torchvisions_ten_crops(run_folder, keys):
+    from torchvision.transforms import TenCrop
+
+    model = load_checkpoint(keys["ckpt"])
+    dataset = FaceDataset(run_folder / "tiny.h5", "test")
+    found = predict(model, dataset, "cpu", average_ten_crop=True)
+    with torch.inference_mode():
+        logits = torch.stack([model.net(crop / 255) for crop in TenCrop(model.crop)(dataset.images)]).mean(0)
+    assert np.allclose(found, logits.softmax(1).numpy(), atol=1e-6)
+
+
+def test_the_val_score_is_the_one_that_training_logged(run_folder, keys):
+    assert evaluate(keys | {"split": "val", "ten_crop": False}, None) == pytest.approx(
+        float(torch.load(keys["ckpt"], weights_only=True)["callbacks"][best_key(keys)]["best_model_score"])
+    )
+
+
+def best_key(keys):
+    callbacks = torch.load(keys["ckpt"], weights_only=True)["callbacks"]
+    return next(key for key in callbacks if key.startswith("Best"))
+
+
+def test_a_score_on_val_is_said_to_be_optimistic(keys, tmp_path, capsys):
+    evaluate(keys | {"split": "val"}, None)
+    assert "chosen among epochs by its accuracy on 40 of these 40 rows" in capsys.readouterr().out
+    evaluate(keys, None)
+    assert "chosen among epochs" not in capsys.readouterr().out
+
+
+def test_rows_that_the_model_was_trained_on_are_refused(keys, tmp_path):
+    # the same names as the training rows of the run, in another file and another split
+    file = write_tiny(tmp_path / "leak.h5", {"train": 30, "test": 20})
+    move(file, tmp_path / "moved.h5")
+    with pytest.raises(
+        InputError, match=r"20 of its 20 rows are rows that .* was trained on \(the first: tiny train-0-0\)"
+    ):
+        evaluate(keys, other(tmp_path / "moved.h5"))
+
+
+def move(file, out):
+    """Write the first 20 training rows of a file as the test split of another."""
+    from fer.data.merge import MovedSource, PreparedSource
+
+    info = read_info(file)
+    source = MovedSource(PreparedSource(file, info.face), {"train": "test", "test": None})
+    blocks = [source.decode(block) for block in source.blocks()]
+    for faces in blocks:
+        for name in ("image", "label", "split", "source", "valence", "arousal", "landmarks", "box", "path"):
+            setattr(faces, name, getattr(faces, name)[:20])
+    write_store(out, lambda: blocks, info.class_names, info.sources, info.face, False, {})
+
+
+def test_duplicates_of_training_faces_are_counted_and_left_out(run_folder, keys, tmp_path, capsys):
+    # another seed for the names, no noise: the pictures of a class are all the same
+    clean = write_tiny(tmp_path / "clean.h5", {"train": 30, "val": 14, "test": 14}, noise=0, seed=5)
+    train(train_config(clean, **{"trainer.max_epochs": 1}), tmp_path / "clean")
+    evaluate(keys | {"ckpt": str(tmp_path / "clean/checkpoints/best.ckpt")}, None)
+    assert "14 of the 14 faces have the same pixels as a face that the model was trained on" in capsys.readouterr().out
+
+
+def test_score_without_duplicates(run_folder, keys, tmp_path, capsys):
+    model = load_checkpoint(keys["ckpt"])
+    file = run_folder / "tiny.h5"
+    report = tmp_path / "report/report.json"
+    evaluate(keys, None)
+    assert "without_duplicates" not in json.loads(report.read_text())
+    content = torch.load(keys["ckpt"], weights_only=True)
+    content["identities"]["train_faces"] = torch.from_numpy(read_column(file, "test", "face")[:11])
+    torch.save(content, tmp_path / "seen.ckpt")
+    evaluate(keys | {"ckpt": str(tmp_path / "seen.ckpt")}, None)
+    found = json.loads(report.read_text())
+    rows = pd.read_csv(tmp_path / "report/predictions.csv")
+    assert found["without_duplicates"]["n"] == 30
+    assert found["without_duplicates"]["accuracy"] == pytest.approx(rows.correct[11:].mean())
+    assert model.labels
+
+
+def test_other_classes_and_sizes_are_refused(keys, tmp_path):
+    cats = write_tiny(tmp_path / "cats.h5", {"test": 4}, class_names=("cat", "dog"))
+    with pytest.raises(InputError, match="class names differ: .*best.ckpt has Angry.*cats.h5 has cat, dog"):
+        evaluate(keys, other(cats))
+    large = write_tiny(tmp_path / "large.h5", {"test": 7}, FaceFormat(size=32))
+    with pytest.raises(InputError, match="trained on faces of size 20, .* holds 32; prepare it with data.size=20"):
+        evaluate(keys, other(large))
+    no_test = write_tiny(tmp_path / "no.h5", {"val": 7})
+    with pytest.raises(InputError, match=r"has no test split \(it has val\)"):
+        evaluate(keys, other(no_test))
+    with pytest.raises(InputError, match="split=train: not val or test"):
+        evaluate(keys | {"split": "train"}, None)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize("content", ["nothing", "text", "pickle", "foreign"])
+def test_a_checkpoint_that_is_not_ours_is_refused_and_never_run(keys, tmp_path, capsys, content):
+    path = tmp_path / "x.ckpt"
+    if content == "text":
+        path.write_text("not a checkpoint")
+    elif content == "pickle":
+        path.write_bytes(pickle.dumps(Evil()))
+    elif content == "foreign":
+        torch.save({"state_dict": {}, "evil": 1}, path)
+    with pytest.raises(InputError, match="x.ckpt: (no such checkpoint|not a)"):
+        evaluate(keys | {"ckpt": str(path)}, None)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_comparison_on_the_command_line(run_folder, keys, tmp_path, run):
+    ckpt = f"ckpt={keys['ckpt']}"
+    run("evaluate.py", ckpt, "split=test", f"out={tmp_path / 'a'}", cwd=tmp_path)
+    run("evaluate.py", ckpt, "split=test", "ten_crop=false", f"out={tmp_path / 'b'}", cwd=tmp_path)
+    done = run("evaluate.py", f"compare=[{tmp_path / 'a/report.json'},{tmp_path / 'b'}]", cwd=tmp_path)
+    assert "McNemar" in done.stdout and "vgg_small" in done.stdout
+    done = run("evaluate.py", "compare=[nowhere.json]", cwd=tmp_path, code=2)
+    assert len(done.stderr.splitlines()) == 1 and "nowhere.json" in done.stderr
+
+
+def test_no_checkpoint_given(run, tmp_path):
+    done = run("evaluate.py", cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: ckpt is not set") and len(done.stderr.splitlines()) == 1

@@ -1,0 +1,271 @@
+"""Training: resume equals a straight run, checkpoints are plain, two ranks equal one, an interrupt loses nothing."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, train_config, write_tiny
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fer.checkpoint import load_checkpoint
+from fer.data.module import FaceDataModule, TrainBatches
+from fer.data.source import FaceFormat
+from fer.errors import InputError
+from fer.experiment import assemble, start_from, train
+
+
+def weights(path):
+    return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+
+
+def assert_equal(first, second):
+    a, b = weights(first), weights(second)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def trained(tiny, tmp_path):
+    """A finished run of six epochs."""
+    out = tmp_path / "straight"
+    result = train(train_config(tiny, **{"trainer.max_epochs": 6}), out)
+    return tiny, out, result
+
+
+def test_a_run_writes_checkpoints_and_logs_and_learns(trained):
+    _, out, result = trained
+    # the patterns are easy: chance is 1/7
+    assert result["val/acc"] > 0.5
+    assert {path.name for path in (out / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    log = EventAccumulator(str(out / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert {
+        "train/loss", "train/acc", "train/balanced_acc", "train/macro_f1", "val/loss", "val/acc", "val/balanced_acc",
+        "val/macro_f1", "lr", "images_per_second",
+    } <= set(log.Tags()["scalars"])  # fmt: skip
+    assert {"augmented input", "val/confusion"} <= set(log.Tags()["images"])
+    assert len(log.Scalars("val/acc")) == 6
+    assert max(event.value for event in log.Scalars("val/acc")) == pytest.approx(result["val/acc"])
+
+
+def test_resume_equals_a_straight_run_bit_for_bit(trained, tmp_path):
+    tiny, straight, _ = trained
+    # cosine would depend on the number of epochs; the default step schedule does not
+    train(train_config(tiny, **{"trainer.max_epochs": 2}), tmp_path / "first")
+    train(
+        train_config(tiny, **{"trainer.max_epochs": 6, "resume": tmp_path / "first/checkpoints/last.ckpt"}),
+        tmp_path / "second",
+    )
+    assert_equal(straight / "checkpoints/last.ckpt", tmp_path / "second/checkpoints/last.ckpt")
+    assert_equal(straight / "checkpoints/best.ckpt", tmp_path / "second/checkpoints/best.ckpt")
+
+
+def test_seed_decides(trained, tmp_path):
+    tiny, straight, _ = trained
+    train(train_config(tiny, **{"trainer.max_epochs": 6}), tmp_path / "same")
+    assert_equal(straight / "checkpoints/last.ckpt", tmp_path / "same/checkpoints/last.ckpt")
+    train(train_config(tiny, **{"trainer.max_epochs": 4, "seed": 1}), tmp_path / "other")
+    with pytest.raises(AssertionError):
+        assert_equal(straight / "checkpoints/last.ckpt", tmp_path / "other/checkpoints/last.ckpt")
+
+
+def test_checkpoint_is_plain_data_and_knows_its_classes(trained):
+    _, out, _ = trained
+    content = torch.load(out / "checkpoints/best.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["labels"] == ["Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral"]
+    assert content["hyper_parameters"]["face"] == {"size": 20, "color": "grey", "margin": 0.0}
+    assert len(content["identities"]["train_rows"]) == 150
+
+
+def test_learning_rate_is_logged_as_the_schedule_says(tiny, tmp_path):
+    config = train_config(
+        tiny, **{"trainer.max_epochs": 4, "schedule.start": 0, "schedule.every": 1, "schedule.rate": 0.5}
+    )
+    train(config, tmp_path)
+    log = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.value for event in log.Scalars("lr")] == pytest.approx([0.02, 0.01, 0.005, 0.0025])
+
+
+def test_gradients_are_clipped_by_value(tiny, tmp_path):
+    trainer, model, data, _ = assemble(
+        train_config(tiny, **{"trainer.gradient_clip_val": 1e-6, "trainer.max_epochs": 1}), tmp_path
+    )
+    seen = []
+    model.on_before_zero_grad = lambda optimizer: seen.extend(
+        float(p.grad.abs().max()) for p in model.net.parameters() if p.grad is not None
+    )
+    trainer.fit(model, datamodule=data)
+    # by value: the largest element of each gradient is cut to the bound, and reaches it
+    assert max(seen) == pytest.approx(1e-6)
+
+
+def test_early_stop(tiny, tmp_path):
+    train(train_config(tiny, **{"trainer.max_epochs": 30, "early_stop": 1, "optimizer.lr": 1e-12}), tmp_path)
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["epoch"] < 29
+
+
+def test_init_takes_weights_and_replaces_the_head_where_classes_differ(trained, tmp_path):
+    _, out, _ = trained
+    best = str(out / "checkpoints/best.ckpt")
+    other = write_tiny(tmp_path / "two.h5", {"train": 20, "val": 8}, class_names=("cat", "dog"))
+    _, model, _, _ = assemble(train_config(other, init=best), tmp_path / "two")
+    source = load_checkpoint(best)
+    own, theirs = model.net.state_dict(), source.net.state_dict()
+    names = list(own)
+    assert all(torch.equal(own[name], theirs[name]) for name in names[:-2])
+    assert own[names[-2]].shape[0] == 2
+    assert model.labels == ["cat", "dog"]
+
+
+def test_init_of_another_network_is_refused(trained, tmp_path):
+    tiny, out, _ = trained
+    with pytest.raises(InputError, match="vgg_small, which does not fit model=resnet18"):
+        assemble(train_config(tiny, model="resnet18", init=out / "checkpoints/best.ckpt"), tmp_path / "x")
+
+
+def test_resume_with_other_classes_is_refused(trained, tmp_path):
+    _, out, _ = trained
+    other = write_tiny(tmp_path / "two.h5", {"train": 20, "val": 8}, class_names=("cat", "dog"))
+    with pytest.raises(InputError, match="class names differ"):
+        assemble(train_config(other, resume=out / "checkpoints/last.ckpt"), tmp_path / "x")
+
+
+def test_rgb_faces_and_torchvision(tmp_path):
+    file = write_tiny(tmp_path / "rgb.h5", {"train": 14, "val": 14}, FaceFormat(size=40, color="rgb"))
+    changes = {"data.size": 40, "data.color": "rgb", "augment.crop": 36, "trainer.max_epochs": 1, "batch_size": 7}
+    train(train_config(file, **changes, model="torchvision", **{"model.name": "shufflenet_v2_x0_5"}), tmp_path)
+    model = load_checkpoint(tmp_path / "checkpoints/best.ckpt")
+    assert model(torch.zeros(2, 3, 40, 40, dtype=torch.uint8)).shape == (2, 7)
+
+
+def test_a_file_without_val_or_of_another_size_is_refused(tiny, tmp_path):
+    only = write_tiny(tmp_path / "only.h5", {"train": 20})
+    with pytest.raises(InputError, match="no val split"):
+        assemble(train_config(only), tmp_path)
+    with pytest.raises(InputError, match="data.size=24, but .* was prepared with 20; set data.size=20"):
+        assemble(train_config(tiny, **{"data.size": 24}), tmp_path)
+
+
+def test_every_row_is_seen_once_an_epoch_whatever_the_ranks():
+    for ranks in (1, 2, 3):
+        epoch = [[rows for rows, _ in TrainBatches(100, 24, 0, rank, ranks)] for rank in range(ranks)]
+        assert sorted(torch.cat([torch.cat(mine) for mine in epoch]).tolist()) == list(range(100))
+        # the same global batches whatever the number of ranks
+        single = [rows for rows, _ in TrainBatches(100, 24, 0)]
+        for step, whole in enumerate(single):
+            assert torch.equal(torch.cat([mine[step] for mine in epoch]), whole)
+
+
+def test_shares_make_the_mean_of_ranks_the_mean_of_the_global_batch():
+    # 100 rows in batches of 24 leave 4, which 3 ranks take as 2, 1, 1
+    last = [list(TrainBatches(100, 24, 0, rank, 3))[-1] for rank in range(3)]
+    assert [len(rows) for rows, _ in last] == [2, 1, 1]
+    assert [share for _, share in last] == pytest.approx([1.5, 0.75, 0.75])
+
+
+def test_epochs_are_shuffled_differently():
+    batches = TrainBatches(100, 100, 0)
+    first = next(iter(batches))[0]
+    batches.set_epoch(1)
+    assert not torch.equal(first, next(iter(batches))[0])
+
+
+def test_loading_in_spawned_processes(tiny):
+    data = FaceDataModule(tiny, batch_size=32, num_workers=2)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    loader.multiprocessing_context = "spawn"
+    from_workers = list(loader)
+    inline = FaceDataModule(tiny, batch_size=32)
+    inline.setup("fit")
+    for a, b in zip(from_workers, inline.train_dataloader(), strict=True):
+        assert torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
+
+
+def arguments(file, out, *more):
+    return [
+        "data=fer2013", f"data.file={file}", "data.size=20", "augment.crop=16", "model=vgg_small", "batch_size=8", "trainer=cpu",
+        "trainer.enable_progress_bar=false", f"hydra.run.dir={out}", *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_resumes_to_the_same_weights(tiny, tmp_path, run, number):
+    common = ["trainer.max_epochs=3", "augment=seed"]
+    run("train.py", *arguments(tiny, tmp_path / "straight", *common))
+    started = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *arguments(tiny, tmp_path / "cut", "trainer.max_epochs=100000", "augment=seed")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    # as soon as the first epoch has been saved there are steps to interrupt
+    deadline = time.time() + 120
+    while not (tmp_path / "cut/checkpoints/last.ckpt").exists() and time.time() < deadline:
+        time.sleep(0.01)
+    started.send_signal(number)
+    output, _ = started.communicate(timeout=120)
+    assert started.returncode == 128 + number, output
+    saved = tmp_path / "cut/checkpoints/interrupted.ckpt"
+    assert f"resume={saved}" in output
+    content = torch.load(saved, weights_only=True)
+    epochs = content["epoch"] + 2
+    run(
+        "train.py",
+        *arguments(tiny, tmp_path / "rest", f"trainer.max_epochs={epochs}", "augment=seed", f"resume={saved}"),
+    )
+    run("train.py", *arguments(tiny, tmp_path / "whole", f"trainer.max_epochs={epochs}", "augment=seed"))
+    assert_equal(tmp_path / "rest/checkpoints/last.ckpt", tmp_path / "whole/checkpoints/last.ckpt")
+
+
+def losses(folder):
+    log = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return [[event.value for event in log.Scalars(name)] for name in ("train/loss", "val/loss", "val/acc")]
+
+
+def test_two_ranks_equal_one(tiny, tmp_path, run):
+    # no batch norm (its statistics are per rank), no augmentation, no dropout; 150 rows leave a last batch of 22
+    common = [
+        "model=torchvision", "model.name=squeezenet1_1", "model.dropout=0", "augment=none", "trainer.max_epochs=3", "batch_size=32",
+    ]  # fmt: skip
+    file = write_tiny(tmp_path / "big.h5", {"train": 150, "val": 41}, FaceFormat(size=32))
+    sized = ["data.size=32", "augment.crop=32"]
+    run("train.py", *arguments(file, tmp_path / "one", *common, *sized))
+    run("train.py", *arguments(file, tmp_path / "two", *common, *sized, "trainer.devices=2"))
+    for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
+        assert len(one) == 3
+        assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_two_ranks_inside_a_multirun_train_the_job_they_belong_to(tiny, tmp_path, run):
+    common = arguments(tiny, "unused", "model.dropout=0", "trainer.max_epochs=2", "trainer.devices=2", "batch_size=50")
+    common = [a for a in common if not a.startswith("hydra.run.dir")]
+    done = run("train.py", "-m", *common, "optimizer.lr=0.05,0.001", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert "Launching 2 jobs" in done.stdout
+    rates = []
+    for number in ("0", "1"):
+        folder = tmp_path / "sweep" / number
+        log = EventAccumulator(str(folder / "tensorboard")).Reload()
+        rates.append(log.Scalars("lr")[0].value)
+        # a rank that ran a sweep of its own would leave other folders and other weights
+        assert (folder / "checkpoints/last.ckpt").is_file()
+    assert rates == pytest.approx([0.05, 0.001])
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
+    for number, lr in (("0", 0.05), ("1", 0.001)):
+        alone = tmp_path / f"alone{number}"
+        run("train.py", *[*common, f"hydra.run.dir={alone}", f"optimizer.lr={lr}"])
+        assert losses(alone) == [pytest.approx(values, rel=1e-5) for values in losses(tmp_path / "sweep" / number)]
+
+
+def test_start_from_is_exact(trained):
+    tiny, out, _ = trained
+    _, model, _, _ = assemble(train_config(tiny), out / "again")
+    start_from(model, str(out / "checkpoints/best.ckpt"))
+    assert re.match("vgg_small", model.hparams.model["name"])
+    best = load_checkpoint(out / "checkpoints/best.ckpt")
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.net.state_dict().values(), best.net.state_dict().values(), strict=True)
+    )
+    assert os.path.exists(out / "checkpoints/best.ckpt")
