@@ -128,7 +128,7 @@ class Pictures(pl.Callback):
         self._best = -1.0
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
-        if trainer.is_global_zero and trainer.global_step == 0 and trainer.logger and batch_idx == 0:
+        if batch_idx == 0 and trainer.global_step == 0 and trainer.is_global_zero and trainer.logger:
             state = torch.get_rng_state()
             faces = pl_module.augment(batch.image[:32])
             torch.set_rng_state(state)

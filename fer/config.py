@@ -176,16 +176,18 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range, a target that does not exist.
     """
-    groups = {
+    config = {
         "data": check_data(cfg.data),
         "model": _typed(cfg.model, _choose(cfg.model, "library", MODEL, "model"), "model"),
+        "schedule": _typed(cfg.schedule, _choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
+        "augment": _typed(cfg.augment, Augment, "augment"),
     }
-    groups["schedule"] = _typed(cfg.schedule, _choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule")
-    groups["augment"] = _typed(cfg.augment, Augment, "augment")
-    groups["optimizer"] = check_target(_plain(cfg.optimizer), "optimizer", given=("params",))
-    groups["trainer"] = check_target(_plain(cfg.trainer), "trainer")
+    groups = (*config, "optimizer", "trainer")
     rest = {key: value for key, value in _plain(cfg).items() if key not in groups}
-    config = groups | _typed(OmegaConf.create(rest), Train, "")
+    config |= _typed(OmegaConf.create(rest), Train, "", groups)
+    # last, because looking the classes up imports torch
+    config["optimizer"] = check_target(_plain(cfg.optimizer), "optimizer", given=("params",))
+    config["trainer"] = check_target(_plain(cfg.trainer), "trainer")
     size, crop = config["data"]["size"], config["augment"]["crop"]
     if not 1 <= crop <= size:
         raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
@@ -278,14 +280,14 @@ def _choose(node: DictConfig, key: str, schemas: Mapping[str, type], group: str)
     return schemas[value]
 
 
-def _typed(node: DictConfig, schema: type, group: str) -> dict[str, Any]:
+def _typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = ()) -> dict[str, Any]:
     prefix = f"{group}." if group else ""
     fields = schema.__dataclass_fields__
     for key in node:
         if key not in fields:
             raise InputError(
-                f"there is no key {prefix}{key}{closest(key, fields)}; "
-                f"valid in {group or 'the config'}: {', '.join(fields)}"
+                f"there is no key {prefix}{key}{closest(key, (*fields, *others))}; "
+                f"valid in {group or 'the config'}: {', '.join((*fields, *others))}"
             )
     try:
         config = _plain(OmegaConf.merge(OmegaConf.structured(schema), _plain(node)))

@@ -73,13 +73,13 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
         model.net.to(memory_format=torch.channels_last)
     model.identities = data.identities()
     if config["resume"]:
-        require_same(load_checkpoint(config["resume"]).labels, model.labels, config["resume"], config["data"]["file"])
+        _require_same_model(load_checkpoint(config["resume"]), model, config)
     elif config["init"]:
         start_from(model, config["init"])
     trainer = build(
         config["trainer"],
         default_root_dir=str(out),
-        logger=TensorBoardLogger(out, name="", version="tensorboard"),
+        logger=TensorBoardLogger(out, name="", version="tensorboard", default_hp_metric=False),
         callbacks=_callbacks(config, out),
         use_distributed_sampler=False,
         log_every_n_steps=1,
@@ -113,6 +113,16 @@ def start_from(model: EmotionClassifier, checkpoint: str) -> None:
             f"which does not fit model={model.hparams.model['name']}"
         )
     model.net.load_state_dict(weights)
+
+
+def _require_same_model(source: EmotionClassifier, model: EmotionClassifier, config: dict[str, Any]) -> None:
+    require_same(source.labels, model.labels, config["resume"], config["data"]["file"])
+    for key, value in source.hparams.model.items():
+        if config["model"].get(key) != value:
+            raise InputError(
+                f"resume={config['resume']}: was trained with model.{key}={value}, not {config['model'].get(key)}; "
+                "give the command of that run again"
+            )
 
 
 def _quiet() -> None:

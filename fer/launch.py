@@ -67,8 +67,8 @@ def _fail(error: Exception, config_name: str) -> None:
 def _one_job() -> Iterator[Path]:
     """Give the run folder of one Hydra job, and make what Lightning starts for it belong to this job alone.
 
-    Lightning starts the other ranks by running ``sys.argv`` again. In a multirun that still asks for the whole sweep, so
-    for the time of the job it is replaced by this job's own overrides, and Hydra's run folder by this job's folder.
+    Lightning starts the other ranks by running ``sys.argv`` again. In a multirun that asks for the whole sweep, so for
+    the time of the job it is replaced by this job's own overrides, and Hydra's run folder by this job's folder.
     Afterwards the process group and the environment variables are put back, or the next job would think that it is a
     rank of this one.
     """

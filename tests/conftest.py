@@ -73,13 +73,14 @@ def nothing_leaks():
 
 
 def train_config(file, **changes):
-    """Compose the training config for a tiny file; changes are overrides like ``model="vgg_small"`` or ``**{"trainer.max_epochs": 2}``."""
+    """Compose the training config for a tiny file; changes are overrides such as ``**{"trainer.max_epochs": 2}``."""
     from hydra import compose, initialize_config_dir
 
     from fer.config import check_train
 
     overrides = {
-        "data": "fer2013", "data.file": file, "data.size": 20, "augment.crop": 16, "model": "vgg_small", "batch_size": 32,
+        "data": "fer2013", "data.file": file, "data.size": 20, "augment.crop": 16, "model": "vgg_small",
+        "batch_size": 32,
         "trainer": "cpu", "trainer.max_epochs": 2, "trainer.enable_progress_bar": "false", "optimizer.lr": 0.02,
     }  # fmt: skip
     overrides |= changes

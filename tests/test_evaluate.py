@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import train_config, write_tiny
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from conftest import train_config, write_tiny
 from fer.checkpoint import load_checkpoint
 from fer.data.module import FaceDataset
 from fer.data.source import FaceFormat
@@ -84,6 +84,13 @@ def best_key(keys):
     return next(key for key in callbacks if key.startswith("Best"))
 
 
+def test_fer2013s_own_names_of_the_splits(keys, tmp_path):
+    test = evaluate(keys, None)
+    assert evaluate(keys | {"split": "PrivateTest"}, None) == test
+    evaluate(keys | {"split": "PublicTest"}, None)
+    assert json.loads((tmp_path / "report/report.json").read_text())["split"] == "val"
+
+
 def test_a_score_on_val_is_said_to_be_optimistic(keys, tmp_path, capsys):
     evaluate(keys | {"split": "val"}, None)
     assert "chosen among epochs by its accuracy on 40 of these 40 rows" in capsys.readouterr().out
@@ -149,7 +156,7 @@ def test_other_classes_and_sizes_are_refused(keys, tmp_path):
     no_test = write_tiny(tmp_path / "no.h5", {"val": 7})
     with pytest.raises(InputError, match=r"has no test split \(it has val\)"):
         evaluate(keys, other(no_test))
-    with pytest.raises(InputError, match="split=train: not val or test"):
+    with pytest.raises(InputError, match=r"split=train: not val \(PublicTest\) or test"):
         evaluate(keys | {"split": "train"}, None)
 
 

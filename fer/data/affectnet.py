@@ -30,8 +30,8 @@ def affectnet_source(
     2017: training.csv and validation.csv and the folder Manually_Annotated_Images, each in ``root`` or one folder down.
     Newer: train_set and val_set, each with images/N.jpg and annotations/N_exp.npy, or ``root`` is one of them.
     Training rows go to train, validation rows to every split of ``val_as``. With ``val_fraction`` above 0 that share
-    of the training photos (all faces of a photo together, drawn by ``seed``) is val and the validation rows are test. Rows are
-    recorded as coming from ``name``.
+    of the training photos (all faces of a photo together, drawn by ``seed``) is val and the validation rows are test.
+    Rows are recorded as coming from ``name``.
 
     Raises:
         InputError: no release is there, only its .rar parts are, or an argument is out of range.

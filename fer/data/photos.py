@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -95,17 +94,33 @@ def _other_format(data: bytes) -> type | None:
 def _header(data: bytes) -> tuple[int, int, bool]:
     """Return width, height and whether the end of the file is there, without decoding anything.
 
-    Raises whatever Pillow's parsers raise on bytes that are no image.
+    Raises some exception, Pillow's or ours, on bytes that are no image.
     """
     if data.startswith(b"\xff\xd8"):
-        buffer = io.BytesIO(data)
-        width, height = JpegImageFile(buffer).size
-        # Pillow stops behind the main start of scan, so the end marker of an EXIF thumbnail lies before it.
-        return width, height, data.rfind(b"\xff\xd9", buffer.tell()) >= 0
+        return _jpeg_header(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = struct.unpack_from(">II", data, 16)
         return width, height, data.rfind(b"\0\0\0\0IEND") >= 0
     return *_other_format(data)(io.BytesIO(data)).size, True
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, bool]:
+    # A walk from marker to marker (ITU-T T.81, B.1): Pillow's own adds about a tenth to the time of decoding.
+    at, size = 2, None
+    while True:
+        at = data.index(b"\xff", at)
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # these have no segment
+            at += 2
+        elif marker == 0xDA:  # start of scan; the end marker of an EXIF thumbnail lies before it
+            height, width = size
+            return width, height, data.rfind(b"\xff\xd9", at) >= 0
+        else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, not tables
+                size = struct.unpack_from(">HH", data, at + 5)
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
 
 
 def _loads(data: bytes) -> bool:

@@ -6,7 +6,7 @@ from fer.data.photos import fit
 from fer.data.source import FaceFormat
 
 #: Bytes worked on at once: with its intermediate arrays it stays in a core's second-level cache.
-PIECE_BYTES = 96_000
+PIECE_BYTES = 200_000
 
 _BLANK, _ZERO = np.uint8(ord(" ")), np.uint8(ord("0"))
 _TEN, _HUNDRED = np.uint8(10), np.uint8(100)

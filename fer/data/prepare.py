@@ -17,9 +17,9 @@ from fer.data.fer2013 import fer2013_source
 from fer.data.folder import folder_source
 from fer.data.merge import MergedSource, MovedSource, PreparedSource
 from fer.data.sample import draw_sample, is_drawn
-from fer.data.source import SPLITS, FaceFormat, PhotoLimits, Source
+from fer.data.source import SPLITS, FaceFormat, PhotoLimits, Skipped, Source
 from fer.data.stage import Stage
-from fer.data.store import is_store, read_info, write_store
+from fer.data.store import counts_by_name, is_store, read_info, write_store
 from fer.data.table import table_source
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
@@ -120,8 +120,8 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
         print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
         raise
     face = FaceFormat(data["size"], data["color"], data["margin"])
-    skipped = _write_skipped(out.with_name(out.name + ".skipped.csv"), stage)
-    counts = _count(stage, source)
+    _write_skipped(out.with_name(out.name + ".skipped.csv"), stage.skipped)
+    counts = counts_by_name(stage.counts, source.names)
     if not counts:
         raise InputError(f"no usable face in {data['raw'] or 'the raw files'}; the reasons are in {out}.skipped.csv")
     info = None
@@ -135,29 +135,19 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
         write_folder(out, stage.blocks, source.class_names, source.names)
     stage.remove()
     return {
-        "out": str(out), "counts": counts, "class_names": list(source.class_names), "skipped": dict(skipped),
+        "out": str(out), "counts": counts, "class_names": list(source.class_names),
+        "skipped": dict(Counter(entry.reason for entry in stage.skipped)),
         "notes": list(source.notes), "drawn": data["name"] == "sample", "duplicates": info.duplicates if info else {},
     }  # fmt: skip
 
 
-def _write_skipped(path: Path, stage: Stage) -> Counter:
-    entries = [entry for faces in stage.blocks() for entry in faces.skipped]
+def _write_skipped(path: Path, skipped: list[Skipped]) -> None:
     path.unlink(missing_ok=True)
-    if entries:
+    if skipped:
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "path", "reason"])
-            writer.writerows((entry.source, entry.path, entry.reason) for entry in entries)
-    return Counter(entry.reason for entry in entries)
-
-
-def _count(stage: Stage, source: Source) -> dict[str, dict[str, list[int]]]:
-    counts: dict[str, dict[str, list[int]]] = {}
-    for faces in stage.blocks():
-        for split, name, label in zip(faces.split, faces.source, faces.label, strict=True):
-            per_source = counts.setdefault(SPLITS[split], {})
-            per_source.setdefault(source.names[name], [0] * len(source.class_names))[label] += 1
-    return counts
+            writer.writerows((entry.source, entry.path, entry.reason) for entry in skipped)
 
 
 def count_table(counts: Mapping[str, Mapping[str, list[int]]], class_names: list[str]) -> str:

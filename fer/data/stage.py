@@ -12,14 +12,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.source import Block, Faces, Skipped, Source
+from fer.data.source import SPLITS, Block, FaceFormat, Faces, Skipped, Source, empty_faces
+
+#: Columns that the file of a block lacks when they are unknown in all its rows.
+_OPTIONAL = ("valence", "arousal", "landmarks", "box")
+_NO_PIXELS = FaceFormat(size=0)
 
 
 class Stage:
     """A folder ``OUT.partial`` that holds one file a decoded block, and what it was made from.
 
-    A folder left by a run with another fingerprint (other options, other raw files) is emptied first.
+    A folder left by a run with another fingerprint (other options, other raw files) is emptied first. ``fill`` leaves
+    the numbers of rows (split, source, label) in ``counts``, and the rows that were not taken in ``skipped``.
     """
+
+    counts: np.ndarray
+    skipped: list[Skipped]
 
     def __init__(self, out: Path, fingerprint: dict[str, Any]) -> None:
         self.folder = out.with_name(out.name + ".partial")
@@ -30,22 +38,24 @@ class Stage:
             self.folder.mkdir(parents=True)
             mark.write_text(text)
         self.found = len(list(self.folder.glob("*.npz")))
-        self.count = 0
+        self._blocks = 0
 
-    def fill(self, source: Source, workers: int, decode: Callable[[Block], Faces] | None = None) -> None:
+    def fill(self, source: Source, workers: int) -> None:
         """Decode every block of the source that is not on disk yet, ``workers`` at a time, with a progress bar."""
-        decode = decode or source.decode
         bar = tqdm(
             total=100.0, desc="prepare", bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]"
         )
-        rows = 0
+        self.counts = np.zeros((len(SPLITS), len(source.names), len(source.class_names)), np.int64)
+        self.skipped = []
         with bar, ThreadPoolExecutor(workers) as pool:
-            running: list[tuple[Block, Future[int]]] = []
+            running: list[tuple[Block, Future[Faces]]] = []
 
             def finish_first() -> None:
-                nonlocal rows
                 block, future = running.pop(0)
-                rows += future.result()
+                faces = future.result()
+                np.add.at(self.counts, (faces.split, faces.source, faces.label), 1)
+                self.skipped += faces.skipped
+                rows = self.counts.sum()
                 bar.set_postfix_str(
                     f"{rows:,} faces, {rows / max(bar.format_dict['elapsed'], 1e-3):,.0f}/s", refresh=False
                 )
@@ -53,10 +63,10 @@ class Stage:
 
             try:
                 for number, block in enumerate(source.blocks()):
-                    self.count = number + 1
+                    self._blocks = number + 1
                     path = self._path(number)
-                    if not path.is_file():
-                        running.append((block, pool.submit(self._decode_to, path, decode, block)))
+                    task = (self._load, path) if path.is_file() else (self._decode_to, path, source.decode, block)
+                    running.append((block, pool.submit(*task)))
                     # a bounded number of blocks in flight keeps memory flat
                     if len(running) > 2 * workers:
                         finish_first()
@@ -69,12 +79,8 @@ class Stage:
 
     def blocks(self) -> Iterator[Faces]:
         """Yield the decoded blocks in the order of the source."""
-        for number in range(self.count):
-            with np.load(self._path(number)) as saved:
-                values = {name: saved[name] for name in saved.files}
-            values["path"] = [path.decode() for path in values["path"].tolist()]
-            values["skipped"] = [Skipped(*entry) for entry in json.loads(str(values["skipped"]))]
-            yield Faces(**values)
+        for number in range(self._blocks):
+            yield self._load(self._path(number))
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -84,13 +90,28 @@ class Stage:
         return self.folder / f"{number:07d}.npz"
 
     @staticmethod
-    def _decode_to(path: Path, decode: Callable[[Block], Faces], block: Block) -> int:
+    def _load(path: Path) -> Faces:
+        with np.load(path) as saved:
+            values = {name: saved[name] for name in saved.files}
+        faces = empty_faces(len(values["label"]), _NO_PIXELS)
+        for name, value in values.items():
+            setattr(faces, name, value)
+        faces.path = [path.decode() for path in values["path"].tolist()]
+        faces.skipped = [Skipped(*entry) for entry in json.loads(str(values["skipped"]))]
+        return faces
+
+    @staticmethod
+    def _decode_to(path: Path, decode: Callable[[Block], Faces], block: Block) -> Faces:
         faces = decode(block)
         values = {field.name: getattr(faces, field.name) for field in fields(faces)}
+        unknown = empty_faces(len(faces.label), _NO_PIXELS)
+        for name in _OPTIONAL:
+            if values[name].tobytes() == getattr(unknown, name).tobytes():
+                del values[name]
         values["path"] = np.array([text.encode() for text in faces.path], dtype=np.bytes_)
         values["skipped"] = np.array(json.dumps([[s.source, s.path, s.reason] for s in faces.skipped]))
         temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as file:
             np.savez(file, **values)
         os.replace(temporary, path)
-        return len(faces.label)
+        return faces

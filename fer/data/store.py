@@ -14,7 +14,7 @@ and root attributes ``schema_version, class_names, sources, size, color, margin,
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,19 @@ SCHEMA_VERSION = 1
 _OPTIONAL = ("valence", "arousal", "landmarks")
 
 
-def hash64(data: bytes) -> int:
-    """Return a signed 64-bit BLAKE2b hash of the bytes."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little", signed=True)
+def _hash(items: Iterable[bytes | np.ndarray]) -> np.ndarray:
+    """Return the 64-bit BLAKE2b hash of each item's bytes, as int64 (n,)."""
+    return np.frombuffer(b"".join(hashlib.blake2b(item, digest_size=8).digest() for item in items), "<i8")
 
 
 def hash_faces(images: np.ndarray) -> np.ndarray:
     """Return the int64 hash of each image (n, ...); equal pixels give equal hashes."""
-    return np.array([hash64(image.tobytes()) for image in images], np.int64)
+    return _hash(np.ascontiguousarray(images))
 
 
 def hash_rows(sources: Iterable[str], paths: Iterable[str]) -> np.ndarray:
     """Return the int64 hash of each (source, path), the identity of a row across files."""
-    return np.array(
-        [hash64(f"{source}\0{path}".encode()) for source, path in zip(sources, paths, strict=True)], np.int64
-    )
+    return _hash(f"{source}\0{path}".encode() for source, path in zip(sources, paths, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +151,11 @@ def write_store(
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
     with h5py.File(temporary, "w") as file:
-        for code, split in enumerate(SPLITS):
-            if n := int(counts[code].sum()):
-                _create_datasets(file.create_group(split), columns, n, face, path_bytes)
+        datasets = {
+            code: _create_datasets(file.create_group(split), columns, int(counts[code].sum()), face, path_bytes)
+            for code, split in enumerate(SPLITS)
+            if counts[code].any()
+        }
         filled = [0] * len(SPLITS)
         for faces in blocks():
             values = {name: getattr(faces, name) for name in columns if name not in ("face", "row", "path")}
@@ -168,22 +168,15 @@ def write_store(
                 chosen = faces.split == code
                 start = filled[code]
                 filled[code] = stop = start + int(chosen.sum())
-                for name in columns:
-                    value = values[name] if chosen.all() else values[name][chosen]
-                    file[SPLITS[code]][name][start:stop] = value
+                for name, dataset in datasets[code].items():
+                    dataset[start:stop] = values[name] if chosen.all() else values[name][chosen]
         attributes = file.attrs
         attributes["schema_version"] = SCHEMA_VERSION
         attributes["class_names"] = list(class_names)
         attributes["sources"] = list(sources)
         attributes["size"], attributes["color"], attributes["margin"] = face.size, face.color, face.margin
         attributes["drawn"] = drawn
-        attributes["counts"] = json.dumps(
-            {
-                split: {source: counts[i, j].tolist() for j, source in enumerate(sources) if counts[i, j].any()}
-                for i, split in enumerate(SPLITS)
-                if counts[i].any()
-            }
-        )
+        attributes["counts"] = json.dumps(counts_by_name(counts, sources))
         attributes["duplicates"] = json.dumps(_count_duplicates(file))
         attributes["made_by"] = json.dumps(made_by)
     with open(temporary, "rb") as written:
@@ -192,7 +185,18 @@ def write_store(
     return read_info(out)
 
 
-def _create_datasets(group: h5py.Group, columns: list[str], n: int, face: FaceFormat, path_bytes: int) -> None:
+def counts_by_name(counts: np.ndarray, sources: Sequence[str]) -> dict[str, dict[str, list[int]]]:
+    """Return numbers of rows (split, source, label) as split -> source -> number per label, without empty ones."""
+    return {
+        split: {source: counts[i, j].tolist() for j, source in enumerate(sources) if counts[i, j].any()}
+        for i, split in enumerate(SPLITS)
+        if counts[i].any()
+    }
+
+
+def _create_datasets(
+    group: h5py.Group, columns: list[str], n: int, face: FaceFormat, path_bytes: int
+) -> dict[str, h5py.Dataset]:
     kinds: dict[str, tuple[tuple[int, ...], Any]] = {
         "image": ((n, *face.shape), np.uint8),
         "label": ((n,), np.int64),
@@ -205,9 +209,7 @@ def _create_datasets(group: h5py.Group, columns: list[str], n: int, face: FaceFo
         "arousal": ((n,), np.float32),
         "landmarks": ((n, 68, 2), np.float32),
     }
-    for name in columns:
-        shape, dtype = kinds[name]
-        group.create_dataset(name, shape, dtype)
+    return {name: group.create_dataset(name, *kinds[name]) for name in columns}
 
 
 def _count_duplicates(file: h5py.File) -> dict[str, int]:

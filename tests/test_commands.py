@@ -1,0 +1,87 @@
+"""Every command of the README, run as it stands there on tiny data; training is cut to one epoch."""
+
+import json
+import re
+import shlex
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+from test_prepare import affectnet_folder, fer2013_csv
+
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    for line in block.splitlines()
+    if line.startswith("python ")
+]
+SHORT = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "batch_size=8"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with the files that the README's commands name."""
+    home = tmp_path_factory.mktemp("home")
+    affectnet_folder(home / "AffectNet", [4] * 8, [1] * 8, size=100)
+    fer2013_csv(home / "fer2013.csv", [4] * 7, [2] * 7, [2] * 7, side=48)
+    generator = np.random.default_rng(3)
+    (home / "my_faces").mkdir()
+    with open(home / "my_faces.csv", "w") as table:
+        table.write("path,label\n")
+        for name in ("cat", "dog"):
+            (home / "my_faces" / name).mkdir()
+            for i in range(20):
+                cv2.imwrite(str(home / "my_faces" / name / f"{i}.png"), generator.integers(0, 256, (60, 50), np.uint8))
+                table.write(f"my_faces/{name}/{i}.png,{name}\n")
+    return home
+
+
+def newest(home, argument):
+    """Put the newest run's folder where the README says DATE."""
+    for name in set(re.findall(r"runs/(\w+)/DATE", argument)):
+        runs = sorted((home / "runs" / name).iterdir())
+        argument = argument.replace(f"runs/{name}/DATE", f"runs/{name}/{runs[-1].name}")
+    return argument
+
+
+def test_the_readme_has_the_cards_commands():
+    assert "python train.py model=vgg19 data=fer2021 trainer.devices=2" in COMMANDS
+    assert len(COMMANDS) >= 18
+
+
+@pytest.mark.slow
+def test_every_readme_command(home, run):
+    for command in COMMANDS:
+        script, *arguments = [newest(home, argument) for argument in shlex.split(command)[1:]]
+        if script == "train.py":
+            # a resumed run has one more epoch to go
+            short = [a.replace("max_epochs=1", "max_epochs=2") for a in SHORT] if "resume=" in command else SHORT
+            if "data=folder" in command:
+                run("prepare.py", "data=folder", "data.raw=my_faces", cwd=home)
+            done = run(script, *arguments, *short, cwd=home, env={"OMP_NUM_THREADS": "1"})
+            assert "best val/acc" in done.stdout
+        else:
+            done = run(script, *arguments, cwd=home, env={"OMP_NUM_THREADS": "1"})
+            assert done.stdout
+    assert (home / "data/fer2021-48-grey.h5").is_file() and (home / "fer2013_again.csv").is_file()
+
+
+@pytest.mark.slow
+def test_make_demo_trains_a_net_that_a_linear_classifier_does_not_match(tmp_path, run):
+    """The recipe of ``make demo``, on the full sample data; a linear classifier stays under 60 % (test_sample.py)."""
+    recipe = (ROOT / "Makefile").read_text().split("\ndemo:")[1].split("\n\n")[0]
+    commands = re.findall(r"\$\(BIN\)/python (.*)", recipe)
+    assert len(commands) == 3
+    for command in commands:
+        done = run(*shlex.split(command), cwd=tmp_path, timeout=900)
+    assert "DRAWN SAMPLE DATA" in done.stdout and "confusion matrix: " in done.stdout
+    report = json.loads((tmp_path / "runs/demo/latest/evaluate/sample-test/report.json").read_text())
+    assert report["drawn"] and report["plain"]["n"] == 476
+    assert report["plain"]["accuracy"] > 0.9 and report["ten_crop"]["accuracy"] > 0.9
+
+
+def test_make_targets_are_those_of_the_readme():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "experiment=demo" in makefile and "-m pytest" in makefile
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test")

@@ -1,0 +1,187 @@
+"""Configuration: every option of every group composes, checks and builds; a mistake gives one line."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fer.classifier import build_network
+from fer.config import build, check_data, check_target, check_train
+from fer.errors import InputError
+from fer.schedule import make_scheduler
+
+CONF = ROOT / "conf"
+OPTIONS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml"))]
+
+
+def train_cfg(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def of(group):
+    return [name for g, name in OPTIONS if g == group]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_its_checks(group, option):
+    config = check_train(train_cfg(f"{group}={option}"))
+    assert config["trainer"]["_target_"] == "pytorch_lightning.Trainer"
+
+
+@pytest.mark.parametrize("option", of("model"))
+def test_every_model_builds(option):
+    config = check_train(train_cfg(f"model={option}"))
+    network = build_network(config["model"], 7)
+    assert sum(p.numel() for p in network.parameters()) > 10_000
+
+
+@pytest.mark.parametrize("option", of("optimizer"))
+def test_every_optimizer_builds(option):
+    config = check_train(train_cfg(f"optimizer={option}"))
+    optimizer = build(config["optimizer"], params=torch.nn.Linear(2, 2).parameters())
+    assert isinstance(optimizer, torch.optim.Optimizer)
+
+
+@pytest.mark.parametrize("option", of("schedule"))
+def test_every_schedule_builds(option):
+    config = check_train(train_cfg(f"schedule={option}"))
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=1.0)
+    assert make_scheduler(config["schedule"], optimizer, 10)["interval"] == "epoch"
+
+
+@pytest.mark.parametrize("option", [name for name in of("trainer") if name != "ddp"])
+def test_every_trainer_builds(option):
+    config = check_train(train_cfg(f"trainer={option}"))
+    assert isinstance(build(config["trainer"] | {"logger": False, "enable_checkpointing": False}), pl.Trainer)
+
+
+def test_every_key_is_commented_or_plain():
+    # a reader of conf/train.yaml and of each data set learns there what a key means
+    for path in [CONF / "train.yaml", *(CONF / "data").glob("*.yaml")]:
+        for line in path.read_text().split("\nhydra:")[0].splitlines():
+            key, colon, value = line.partition(":")
+            if colon and key[0].isalpha() and key not in ("defaults", "name", "trainer") and value.strip():
+                assert "#" in line or path.stem.endswith("_96"), f"{path.name}: {line}"
+
+
+def test_no_argument_is_the_seeds_experiment():
+    config = check_train(train_cfg())
+    assert config == check_train(train_cfg("experiment=seed_fer2021_vgg19")) | {"name": config["name"]}
+    assert config["name"] == "fer2021_vgg19"
+
+
+@pytest.mark.parametrize("data", ["fer2013", "affectnet", "fer2021"])
+def test_seed_presets_hold_the_seeds_table(data):
+    config = check_train(train_cfg(f"experiment=seed_{data}_vgg19"))
+    # the table of the seed's README: 48 x 48, SGD, batch 64, 0.01, momentum 0.9, 5e-4, decay after 60 every 5
+    assert (config["data"]["name"], config["data"]["size"], config["model"]["name"]) == (data, 48, "vgg19")
+    assert config["optimizer"] == {
+        "_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False,
+    }  # fmt: skip
+    assert config["schedule"] == {"name": "step", "start": 60, "every": 5, "rate": 0.9}
+    assert config["augment"] == {"crop": 44, "flip": 0.5}
+    assert (config["batch_size"], config["trainer"]["max_epochs"]) == (64, 250)
+    assert (config["trainer"]["gradient_clip_val"], config["trainer"]["gradient_clip_algorithm"]) == (0.1, "value")
+
+
+def test_the_earlier_programs_preset():
+    config = check_train(train_cfg("experiment=wujie_fer2013_vgg19"))
+    assert (config["batch_size"], config["schedule"]["start"], config["data"]["name"]) == (128, 80, "fer2013")
+
+
+def test_the_second_weight_decay_and_other_sizes_are_overrides():
+    config = check_train(train_cfg("optimizer.weight_decay=4e-5", "data.size=96"))
+    assert config["optimizer"]["weight_decay"] == 4e-5
+    assert config["augment"]["crop"] == 88 and config["data"]["file"] == "data/fer2021-96-grey.h5"
+
+
+def test_the_trainer_group_spells_out_real_arguments():
+    keys = set(OmegaConf.load(CONF / "trainer/default.yaml")) - {"_target_"}
+    assert keys <= set(inspect.signature(pl.Trainer).parameters)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["augment.crop=60"], "augment.crop=60 does not fit into data.size=48"),
+        (["augment.flip=2"], "augment.flip=2.0 is not a probability"),
+        (["batch_size=0"], "batch_size=0 is not a positive number"),
+        (["batch_size=63", "trainer.devices=2"], "batch_size=63 is the global batch and does not divide by"),
+        (["data.color=rgb", "model.in_channels=1"], "data.color=rgb needs model.in_channels=3"),
+        (["data.size=4"], "data.size=4: not between 8 and 1024"),
+        (["data.margin=-1"], "data.margin=-1.0: not a fraction"),
+        (["batch_size=many"], "batch_size: Value 'many'"),
+        (["resume=a", "init=b"], "give one of them"),
+        (["optimizer._target_=torch.optim.Sgd"], "optimizer._target_=torch.optim.Sgd: there is no such class"),
+        (["+optimizer.betas=[1,2]"], r"there is no key optimizer.betas.*torch.optim.SGD takes lr, momentum"),
+        (["+trainer.max_epoch=3"], r"there is no key trainer.max_epoch \(did you mean max_epochs\?\)"),
+        (["+model.depth=3"], r"there is no key model.depth; valid in model: name, library, in_channels, dropout"),
+        (["+modle=vgg11"], r"there is no key modle \(did you mean .*valid in the config"),
+        (["schedule.name=stepp"], r"schedule.name=stepp: not one of step, .* \(did you mean step\?\)"),
+        (["~schedule.every"], "schedule.every is missing"),
+        (["data.name=fer"], "data.name=fer: not one of sample, fer2013"),
+    ],
+)
+def test_mistakes_are_named(overrides, message):
+    with pytest.raises(InputError, match=message) as error:
+        check_train(train_cfg(*overrides))
+    assert "\n" not in str(error.value)
+
+
+def test_a_yaml_file_with_a_typo_is_refused():
+    cfg = train_cfg("data=folder")
+    OmegaConf.set_struct(cfg, False)
+    cfg.data.colour = "rgb"
+    with pytest.raises(
+        InputError, match=r"there is no key data.colour \(did you mean color\?\); valid in data: name, file"
+    ):
+        check_data(cfg.data)
+
+
+def test_required_arguments_of_a_target():
+    with pytest.raises(InputError, match="layer.in_features is missing: torch.nn.Linear needs it"):
+        check_target({"_target_": "torch.nn.Linear"}, "layer")
+    assert check_target({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 2}, "layer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["modle=vgg11"], "error: there is no key modle (did you mean model?); valid in train: augment, batch_size"),
+        (["model.nam=x"], "error: there is no key model.nam (did you mean name?); valid in model: "),
+        (["model=vgg20"], "error: In 'train': Could not find 'model/vgg20' Available options in 'model': resnet18"),
+        (["trainer.devises=2"], "error: there is no key trainer.devises (did you mean devices?); valid in trainer: "),
+        (["batch_size=x"], "error: batch_size: Value 'x'"),
+        (
+            ["data=fer2013"],
+            "error: data/fer2013-48-grey.h5: no such file; make it with "
+            "`python prepare.py data=fer2013 data.raw=PATH`, or try `python train.py experiment=demo`",
+        ),
+        (
+            [],
+            "error: data/fer2021-48-grey.h5: no such file; make it with "
+            "`python prepare.py data=fer2021 data.affectnet=PATH data.fer2013=PATH`",
+        ),
+        (["data=folder", "batch_size"], "error: "),
+        (["-m", "model=vgg11,vgg20"], "error: In 'train': Could not find 'model/vgg20'"),
+        (["-m", "batch_size=1,x"], "error: "),
+    ],
+)  # fmt: skip
+def test_mistakes_on_the_command_line_give_one_line(run, tmp_path, arguments, message):
+    done = run("train.py", *arguments, cwd=tmp_path, code=2)
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py"])
+def test_help_reads_well(run, tmp_path, script):
+    done = run(script, "--help", cwd=tmp_path)
+    assert f"python {script}" in done.stdout and "Choices (group=choice):" in done.stdout
+    assert "data: affectnet, affectnet_96, csv, fer2013" in done.stdout
+    assert "Powered by Hydra" not in done.stdout and list(Path(tmp_path).iterdir()) == []
