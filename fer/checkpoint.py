@@ -1,6 +1,7 @@
 """Reading checkpoints: plain data and tensors only, never code."""
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -19,8 +20,11 @@ def load_checkpoint(path: str | Path) -> EmotionClassifier:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        # weights_only refuses every pickled object that is not plain data
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # about foreign pickles, which are refused below
+            warnings.simplefilter("ignore")
+            # weights_only refuses every pickled object that is not plain data
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(f"{path}: not a readable checkpoint of this project") from error
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict", "identities"} <= content.keys():

@@ -5,7 +5,7 @@ import numpy as np
 from fer.data.photos import fit
 from fer.data.source import FaceFormat
 
-#: Bytes worked on at once: with its intermediate arrays it stays in a core's second-level cache.
+#: Bytes worked on at once: enough that threads seldom wait for each other, little enough for a core's cache.
 PIECE_BYTES = 200_000
 
 _BLANK, _ZERO = np.uint8(ord(" ")), np.uint8(ord("0"))
