@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from torchvision.utils import make_grid
 
 from fer.errors import InputError, Stopped
@@ -97,6 +97,15 @@ class StopCleanly(pl.Callback):
         if asked:
             trainer.save_checkpoint(self._path)
             raise Stopped(asked, self._path)
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's progress bar without the end of the log folder's name, which it takes for a version number."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
 class Speed(pl.Callback):

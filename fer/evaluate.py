@@ -56,7 +56,7 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None) -> float:
     report |= {
         "headline": headline, "split": split, "data": name, "file": str(file), "checkpoint": str(keys["ckpt"]),
         "model": model.hparams.model["name"], "trained_on": model.hparams.data["name"],
-        "drawn": info.drawn or model.hparams.data["drawn"], "notes": _notes(chosen_on, seen, len(rows), info.drawn),
+        "drawn": info.drawn or model.hparams.data["drawn"], "notes": _notes(chosen_on, seen, len(rows)),
     }  # fmt: skip
     if seen.any() and not seen.all():
         report["without_duplicates"] = summarize(probabilities[headline][~seen], labels[~seen], classes)
@@ -98,10 +98,8 @@ def _refuse_trained_on(model, rows, sources, paths, what: str, checkpoint: str) 
         )
 
 
-def _notes(chosen_on: int, seen: np.ndarray, n: int, drawn: bool) -> list[str]:
+def _notes(chosen_on: int, seen: np.ndarray, n: int) -> list[str]:
     notes = []
-    if drawn:
-        notes.append("The faces are drawn sample data: the score says that the program works, nothing about people.")
     if chosen_on:
         notes.append(
             f"The checkpoint was chosen among epochs by its accuracy on {chosen_on:,} of these {n:,} rows, "

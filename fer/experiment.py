@@ -8,10 +8,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from fer.callbacks import Best, Pictures, Speed, StopCleanly
+from fer.callbacks import Bar, Best, Pictures, Speed, StopCleanly
 from fer.checkpoint import load_checkpoint
 from fer.classifier import EmotionClassifier, parameters
 from fer.config import build
@@ -148,7 +148,7 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
         Pictures(),
     ]
     if config["trainer"].get("enable_progress_bar", True):
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(Bar(refresh_rate=10))
     if config["early_stop"] is not None:
         callbacks.append(EarlyStopping("val/acc", mode="max", patience=config["early_stop"]))
     return callbacks
