@@ -127,7 +127,8 @@ def _require_same_model(source: EmotionClassifier, model: EmotionClassifier, con
 
 def _quiet() -> None:
     """Leave out what Lightning tells of itself: found devices, other products, remedies that do not apply here."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     for message in (
         "The '.*dataloader' does not have many workers",  # the split is in memory
         "The dirpath has changed",  # a resumed run writes into its own folder

@@ -56,7 +56,7 @@ def test_split_folders_in_any_spelling_and_known_classes(tmp_path):
     picture(tmp_path / "PrivateTest/joy/e.webp")
     picture(tmp_path / "PrivateTest/angry/f.JPEG")
     source = folder(tmp_path)
-    assert source.names == ("folder",)
+    assert source.names == (tmp_path.name,)
     assert source.class_names == CLASSES
     assert read(source) == ({
         "Training/happiness/a.jpg": ("train", "Happy"), "Training/ANGER/b.PNG": ("train", "Angry"),
@@ -217,7 +217,7 @@ def test_csv_with_split_and_box(tmp_path):
         ("list.csv line 10: ../list.csv", "path leaves the data folder"),
         ("photos/gone.png", "missing file"),
     ]
-    assert (block.done, source.names, source.notes) == (1.0, ("csv",), [])
+    assert (block.done, source.names, source.notes) == (1.0, ("list",), [])
 
 
 def test_csv_without_split_keeps_photos_whole(tmp_path):
@@ -246,7 +246,7 @@ def test_csv_split_without_val_carves_it_from_train(tmp_path):
 def test_csv_integer_labels_and_root(tmp_path):
     picture(tmp_path / "elsewhere/a.png")
     (tmp_path / "list.csv").write_text("path,label,split\na.png,1,train\na.png,2,train\n")
-    with pytest.raises(InputError, match="integer labels.*data.class_names"):
+    with pytest.raises(InputError, match="integer labels.*data.classes"):
         table(tmp_path / "list.csv")
     source = table(tmp_path / "list.csv", class_names=("cat", "dog"), root=tmp_path / "elsewhere", val_fraction=0)
     assert read(source) == ({"a.png": ("train", "dog")}, [("list.csv line 3: a.png", "unknown label '2'")])

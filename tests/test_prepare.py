@@ -186,10 +186,14 @@ def test_unusable_rows_are_listed_and_nothing_usable_is_an_error(tmp_path):
         ("affectnet", "/gone.jpg", "missing file"),
         ("affectnet", "../up.jpg", "path leaves the data folder"),
     ]
-    (root / "Manually_Annotated_Images/1/a.png").unlink()
+    photo = root / "Manually_Annotated_Images/1/a.png"
+    photo.rename(tmp_path / "a.png")
     with pytest.raises(InputError, match="no usable face"):
         prepare(data("affectnet", raw=root), tmp_path / "none.h5")
     assert not (tmp_path / "none.h5").exists()
+    # what was missing is there now: the next run looks at every row again
+    (tmp_path / "a.png").rename(photo)
+    assert prepare(data("affectnet", raw=root), tmp_path / "none.h5")["counts"]["train"]["affectnet"][6] == 1
 
 
 def test_a_killed_run_goes_on_without_decoding_twice(tmp_path, run):

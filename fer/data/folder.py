@@ -54,13 +54,14 @@ def folder_source(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
-    source_name: str = "folder",
+    source_name: str | None = None,
 ) -> "FolderSource":
     """Return the Source of an image folder; the whole picture is the face.
 
     Split folders are recognised by SPLIT_NAMES in any case; where there is train but no val, ``val_fraction`` of each
     class of train becomes val. Without split folders each class is divided by both fractions. Class names that are not
-    given come from the folder names (see ``name_classes``). Links that lead out of ``root`` are not followed.
+    given come from the folder names (see ``name_classes``). Links that lead out of ``root`` are not followed. Rows are
+    recorded under ``source_name``, or the folder's own name, as other folders have such paths too.
 
     Raises:
         InputError: no such folder, no class folders, classes that differ between splits, or fractions out of range.
@@ -68,7 +69,7 @@ def folder_source(
     check_fractions(val_fraction, test_fraction)
     return FolderSource(
         Path(root), face, limits, None if class_names is None else tuple(class_names), val_fraction, test_fraction,
-        seed, source_name,
+        seed, source_name or Path(root).resolve().name,
     )  # fmt: skip
 
 

@@ -123,12 +123,15 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
     _write_skipped(out.with_name(out.name + ".skipped.csv"), stage.skipped)
     counts = counts_by_name(stage.counts, source.names)
     if not counts:
-        raise InputError(f"no usable face in {data['raw'] or 'the raw files'}; the reasons are in {out}.skipped.csv")
+        # what is amiss may be put right before the next run, which must then look at every row again
+        stage.remove()
+        raise InputError(
+            f"no usable face in the raw files of data={data['name']}; the reasons are in {out}.skipped.csv"
+        )
+    drawn = "drawn" in source.names
     info = None
     if form == "h5":
-        info = write_store(
-            out, stage.blocks, source.class_names, source.names, face, data["name"] == "sample", dict(data)
-        )
+        info = write_store(out, stage.blocks, source.class_names, source.names, face, drawn, dict(data))
     elif form == "csv":
         write_csv(out, stage.blocks, face)
     else:
@@ -137,7 +140,7 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
     return {
         "out": str(out), "counts": counts, "class_names": list(source.class_names),
         "skipped": dict(Counter(entry.reason for entry in stage.skipped)),
-        "notes": list(source.notes), "drawn": data["name"] == "sample", "duplicates": info.duplicates if info else {},
+        "notes": list(source.notes), "drawn": drawn, "duplicates": info.duplicates if info else {},
     }  # fmt: skip
 
 

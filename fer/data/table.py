@@ -59,14 +59,13 @@ def _read(csv_path: Path) -> pd.DataFrame:
 
 
 class TableSource:
-    """The Source behind ``table_source``."""
-
-    names = ("csv",)
+    """The Source behind ``table_source``; rows are recorded under its name, as other tables have such paths too."""
 
     def __init__(
         self, csv_path: Path, face: FaceFormat, limits: PhotoLimits, class_names: tuple[str, ...] | None,
         val_fraction: float, test_fraction: float, seed: int, root: Path | None,
     ):  # fmt: skip
+        self.names = (csv_path.stem,)
         self.notes: list[str] = []
         self._csv_path, self._face, self._limits = csv_path, face, limits
         self._fractions, self._seed = (val_fraction, test_fraction), seed
@@ -79,7 +78,7 @@ class TableSource:
         labels = set(table["label"]) - {""}
         if class_names is None:
             if labels and all(label.lstrip("-").isdecimal() for label in labels):
-                raise InputError(f"{csv_path} has integer labels: give their class names in order (data.class_names)")
+                raise InputError(f"{csv_path} has integer labels: give their class names in order (data.classes)")
             class_names = name_classes(labels)
         self.class_names = class_names
         self._label_of = {label: class_index(label, class_names) for label in labels}
@@ -104,8 +103,8 @@ class TableSource:
         elif isinstance(box, str):
             reason = box
         if reason is not None:
-            return Skipped("csv", f"{self._csv_path.name} line {line}: {cells['path']}", reason)
-        return PhotoRow("csv", path, str(self._root / path), splits, self._label_of[label], box)
+            return Skipped(self.names[0], f"{self._csv_path.name} line {line}: {cells['path']}", reason)
+        return PhotoRow(self.names[0], path, str(self._root / path), splits, self._label_of[label], box)
 
     def _assign_splits(self, has_column: bool) -> None:
         """Give every row its splits and tell how in the notes."""
