@@ -20,17 +20,18 @@ def memory(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**20
 
 
-def serve(programs: Mapping[str, Callable[..., float | None]]) -> None:
+def serve(programs: Mapping[str, Callable[..., Any]]) -> None:
     """In a process that ``run`` started, run the program that is asked for, print what it took and exit.
 
-    A program that times only a part of itself returns those seconds.
+    A program that times only a part of itself returns those seconds as a float.
     """
     if sys.argv[1:2] != ["--child"]:
         return
     program, *arguments = sys.argv[2:]
     before = memory("VmRSS")
     start = time.perf_counter()
-    seconds = programs[program](*arguments) or time.perf_counter() - start
+    result = programs[program](*arguments)
+    seconds = result if isinstance(result, float) else time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "gib": memory("VmHWM") - before}))
     sys.exit()
 

@@ -79,12 +79,9 @@ class StopCleanly(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        # here the step before is complete, so what is saved resumes to the same result
+        # only here is the step before complete in Lightning's books, so that a resumed run repeats and skips none
         if trainer.world_size == 1 or batch_idx % _LOOK_EVERY == 0:
             self._stop_if_asked(trainer)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:
         asked = self._asked

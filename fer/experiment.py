@@ -6,10 +6,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from fer.callbacks import Bar, Best, Pictures, Speed, StopCleanly
 from fer.checkpoint import load_checkpoint
@@ -20,10 +21,11 @@ from fer.data.prepare import command_for, describe, prepare
 from fer.data.store import StoreInfo
 from fer.errors import InputError
 from fer.labels import require_same
+from fer.report import curves_figure
 
 
 def train(config: dict[str, Any], out: Path) -> dict[str, float]:
-    """Train a checked config (see `fer.config.check_train`) and write checkpoints and TensorBoard logs under ``out``.
+    """Train a checked config (see `fer.config.check_train`) and write checkpoints, logs and curves under ``out``.
 
     Returns the numbers of the best epoch by ``val/acc``: ``val/acc``, ``epoch`` and the parameters' count.
 
@@ -45,7 +47,11 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     best = trainer.checkpoint_callback
     score = float(best.best_model_score)
     if trainer.is_global_zero:
+        history = pd.read_csv(out / "metrics" / "metrics.csv")
+        title = config["name"] + (" (drawn sample data)" if data.info.drawn else "")
+        curves_figure(history, title).savefig(out / "curves.png", dpi=100)
         print(f"best val/acc {score:.4f}: {best.best_model_path}")
+        print(f"curves: {out / 'curves.png'}")
         print(f"TensorBoard: tensorboard --logdir {out}")
         print(f"score it: python evaluate.py ckpt={best.best_model_path}")
     return {"val/acc": score, "parameters": float(parameters(model))}
@@ -79,7 +85,10 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
     trainer = build(
         config["trainer"],
         default_root_dir=str(out),
-        logger=TensorBoardLogger(out, name="", version="tensorboard", default_hp_metric=False),
+        logger=[
+            TensorBoardLogger(out, name="", version="tensorboard", default_hp_metric=False),
+            CSVLogger(out, name="", version="metrics"),
+        ],
         callbacks=_callbacks(config, out),
         use_distributed_sampler=False,
         log_every_n_steps=1,

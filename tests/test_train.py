@@ -7,15 +7,18 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import ROOT, train_config, write_tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer.callbacks import StopCleanly
 from fer.checkpoint import load_checkpoint
 from fer.data.module import FaceDataModule, TrainBatches
 from fer.data.source import FaceFormat
-from fer.errors import InputError
+from fer.errors import InputError, Stopped
 from fer.experiment import assemble, start_from, train
 
 
@@ -42,6 +45,8 @@ def test_a_run_writes_checkpoints_and_logs_and_learns(trained):
     # the patterns are easy: chance is 1/7
     assert result["val/acc"] > 0.5
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (out / "curves.png").stat().st_size > 10_000
+    assert pd.read_csv(out / "metrics/metrics.csv")["val/acc"].max() == pytest.approx(result["val/acc"])
     log = EventAccumulator(str(out / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert {
         "train/loss", "train/acc", "train/balanced_acc", "train/macro_f1", "val/loss", "val/acc", "val/balanced_acc",
@@ -223,6 +228,43 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tiny, tmp_path, run, num
     )
     run("train.py", *arguments(tiny, tmp_path / "whole", f"trainer.max_epochs={epochs}"))
     assert_equal(tmp_path / "rest/checkpoints/last.ckpt", tmp_path / "whole/checkpoints/last.ckpt")
+
+
+class Signal(pl.Callback):
+    """Send this process SIGTERM at one point of the second epoch."""
+
+    def __init__(self, hook, batch):
+        self.hook, self.batch = hook, batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.at("on_train_batch_end", trainer, batch_idx)
+
+    def on_validation_start(self, trainer, pl_module):
+        self.at("on_validation_start", trainer, None)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.at("on_train_epoch_end", trainer, None)
+
+    def at(self, hook, trainer, batch):
+        if (hook, batch, trainer.current_epoch) == (self.hook, self.batch, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("hook", "batch"),
+    [("on_train_batch_end", i) for i in (0, 2, 4)] + [("on_validation_start", None), ("on_train_epoch_end", None)],
+)
+def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, hook, batch):
+    tiny, straight, _ = trained
+    trainer, model, data, _ = assemble(train_config(tiny, **{"trainer.max_epochs": 6}), tmp_path / "cut")
+    trainer.callbacks.append(Signal(hook, batch))
+    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
+    with pytest.raises(Stopped), stop.watching():
+        trainer.fit(model, datamodule=data)
+    resume = tmp_path / "cut/checkpoints/interrupted.ckpt"
+    train(train_config(tiny, **{"trainer.max_epochs": 6, "resume": resume}), tmp_path / "rest")
+    for name in ("last", "best"):
+        assert_equal(straight / f"checkpoints/{name}.ckpt", tmp_path / f"rest/checkpoints/{name}.ckpt")
 
 
 def losses(folder):
