@@ -4,9 +4,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fer.config import Evaluate, check_data, check_keys
+from fer.config import check_darknet, check_data, check_keys
 from fer.errors import InputError
 from fer.launch import main
+from fer.schemas import Evaluate
 
 
 def job(cfg: DictConfig, _: Path) -> float | None:
@@ -22,6 +23,10 @@ def job(cfg: DictConfig, _: Path) -> float | None:
         )
     data = check_data(cfg.data) if "data" in cfg else None
     # torch takes seconds to import, which --help and a misspelt key should not wait for
+    if keys["ckpt"].endswith(".weights"):
+        from fer.darknet.evaluate import evaluate as evaluate_darknet
+
+        return evaluate_darknet(keys, data, check_darknet(cfg.darknet))
     from fer.evaluate import evaluate
 
     return evaluate(keys, data)

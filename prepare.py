@@ -4,15 +4,23 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fer.config import Prepare, check_data, check_keys
-from fer.data.prepare import describe, prepare
+from fer.config import check_data, check_keys
+from fer.darknet.dataset import darknet_folder
+from fer.darknet.export import export
+from fer.data.prepare import DARKNET_FORMATS, describe, prepare
 from fer.launch import main
+from fer.schemas import Prepare
 
 ENDINGS = {"h5": ".h5", "csv": ".csv", "folder": ""}
 
 
 def job(cfg: DictConfig, _: Path) -> None:
     data, keys = check_data(cfg.data), check_keys(cfg, Prepare)
+    if keys["format"] in DARKNET_FORMATS:
+        task, crop = keys["format"].removeprefix("darknet_"), keys["crop"]
+        out = Path(keys["out"] or darknet_folder(data, task, crop))
+        print(describe(export(data, out, task, crop, keys["link"], keys["workers"])))
+        return
     out = Path(keys["out"] or data["file"])
     if not keys["out"]:
         out = out.with_suffix(ENDINGS.get(keys["format"], ".h5"))

@@ -1,4 +1,4 @@
-"""Reports as text: one for the terminal, and several side by side with McNemar's test."""
+"""Reports as text: a classifier's for the terminal, and several side by side, classifiers with McNemar's test."""
 
 import json
 import math
@@ -15,13 +15,20 @@ from fer.report import CROP_NAMES
 
 _SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "top2_accuracy", "ece")
 _SCORE_HEADER = ["accuracy % [95 %]", "balanced %", "macro F1 %", "top-2 %", "ECE %"]
+_DETECTOR_SCORES = ("map50", "precision", "recall", "f1", "iou")
+_DETECTOR_HEADER = ["mAP@0.50 %", "P", "R", "F1", "IoU %"]
+_NET_HEADER = ["size", "pre-training"]
 _KEY = ["source", "path", "label"]
+
+DRAWN = "DRAWN SAMPLE DATA: these faces are drawn by code; no number below says anything about photos."
 
 
 def format_report(report: dict[str, Any]) -> str:
     """Return a report (as ``save_report`` takes it) as lines for the terminal; the headline's row is starred.
 
-    A precision or recall that no row defines is a dash. When the data are drawn, the first line says so.
+    A precision or recall that no row defines is a dash. When the data are drawn, the first line says so. Where the
+    report has them: ``size`` and ``pretrained``, the net's input in pixels and what its weights started from, and
+    ``printed``, accuracies by name as the darknet program itself gave them, of which ``program`` is the dialect.
     """
     headline = report[report["headline"]]
     lines = [
@@ -29,8 +36,11 @@ def format_report(report: dict[str, Any]) -> str:
         f"checkpoint {report['checkpoint']}",
         "",
     ]
+    if "size" in report:
+        started = f", pre-trained: {report['pretrained']}" if report.get("pretrained") else ""
+        lines.insert(2, f"network {size_text(report['size'])}{started}")
     if report["drawn"]:
-        lines.insert(0, "DRAWN SAMPLE DATA: these faces are drawn by code; no number below says anything about photos.")
+        lines.insert(0, DRAWN)
     rows = [["", "n", *_SCORE_HEADER]]
     for crop, name in CROP_NAMES.items():
         if crop in report:
@@ -44,7 +54,11 @@ def format_report(report: dict[str, Any]) -> str:
         defined = {"precision": predicted > 0, "recall": entry["support"] > 0, "f1": predicted + entry["support"] > 0}
         scores = [f"{100 * entry[key]:.2f}" if known else "–" for key, known in defined.items()]
         classes.append([entry["name"], *scores, f"{entry['support']:,}"])
-    lines += [_aligned(rows), "", _aligned(classes)]
+    lines.append(aligned(rows))
+    if "printed" in report:
+        printed = ", ".join(f"{name} {100 * value:.2f} %" for name, value in report["printed"].items())
+        lines.append(f"printed by the darknet program ({report['program']}): {printed}")
+    lines += ["", aligned(classes)]
     if report["notes"]:
         lines += ["", *(f"note: {note}" for note in report["notes"])]
     return "\n".join(lines)
@@ -56,7 +70,18 @@ def _score_cells(summary: dict[str, Any]) -> list[str]:
     return [f"{summary['n']:,}", accuracy, *(f"{100 * summary[key]:.2f}" for key in _SCORES[1:])]
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+def detector_cells(report: dict[str, Any]) -> list[str]:
+    """Return mAP in %, precision, recall, F1 (as the darknet program prints them) and mean IoU in % as text."""
+    percent = {"map50", "iou"}
+    return [f"{100 * report[key]:.2f}" if key in percent else f"{report[key]:.2f}" for key in _DETECTOR_SCORES]
+
+
+def size_text(size: int | None) -> str:
+    """Return the side of a net's square input as in "256 x 256", or a dash where it is not known."""
+    return f"{size} x {size}" if size else "–"
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Return rows of cells as columns two spaces apart, the first ``left`` of them flush left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     pad = [str.ljust if index < left else str.rjust for index in range(len(widths))]
@@ -83,51 +108,86 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def compare_table(reports: Sequence[Path]) -> pd.DataFrame:
-    """Return the headline scores of reports, one row each: report.json files, or folders that hold one.
+    """Return the headline scores of classifiers' reports, one row each: report.json files, or folders that hold one.
 
-    Columns: name (what tells the paths apart), model, data, split, drawn, n, crop, and the scores of ``summarize`` as
-    fractions: accuracy, accuracy_low, accuracy_high, balanced_accuracy, macro_f1, top2_accuracy, ece.
+    Columns: name (what tells the paths apart), model, data, split, drawn, size (pixels) and pretrained (missing where
+    the report does not say), n, crop, and the scores of ``summarize`` as fractions: accuracy, accuracy_low,
+    accuracy_high, balanced_accuracy, macro_f1, top2_accuracy, ece.
 
     Raises:
-        InputError: no report, or a file that is missing, not JSON, or not a report.
+        InputError: no report, or a file that is missing, not JSON, not a report, or a detector's.
     """
+    named = _named(reports)
+    for (_, report), path in zip(named, reports, strict=True):
+        if _is_detector(report):
+            raise InputError(f"{path} is a detector's report: `evaluate.py compare=[...]` has a table of those")
+    return pd.DataFrame([_classifier_row(*pair) for pair in named]).astype({"size": "Int64"})
+
+
+def _named(reports: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
     if not reports:
         raise InputError("no report to compare: give report.json files or their folders, as compare=[a,b]")
-    files, rows = [_file(path) for path in reports], []
-    for name, file in zip(_names(files), files, strict=True):
-        report = _read(file)
-        headline = report[report["headline"]]
-        low, high = headline["accuracy_95"]
-        rows.append(
-            {"name": name}
-            | {key: report[key] for key in ("model", "data", "split", "drawn")}
-            | {"n": headline["n"], "crop": CROP_NAMES[report["headline"]], "accuracy_low": low, "accuracy_high": high}
-            | {key: headline[key] for key in _SCORES}
-        )
-    return pd.DataFrame(rows)
+    files = [_file(path) for path in reports]
+    return [(name, _read(file)) for name, file in zip(_names(files), files, strict=True)]
+
+
+def _about(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    known = {key: report[key] for key in ("model", "data", "split", "drawn")}
+    return {"name": name} | known | {key: report.get(key) for key in ("size", "pretrained")}
+
+
+def _classifier_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    headline = report[report["headline"]]
+    low, high = headline["accuracy_95"]
+    intervals = {"accuracy_low": low, "accuracy_high": high}
+    crop = {"n": headline["n"], "crop": CROP_NAMES[report["headline"]]}
+    return _about(name, report) | crop | intervals | {key: headline[key] for key in _SCORES}
+
+
+def _detector_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    return _about(name, report) | {key: report[key] for key in ("faces", *_DETECTOR_SCORES)}
 
 
 def compare(reports: Sequence[Path]) -> str:
-    """Return a table of reports and McNemar's exact test of the first against each other one, as text.
+    """Return the reports as text: a table of the classifiers, and one of the detectors, each where there are any.
 
-    Two reports are tested when the predictions.csv beside them have the same rows (source, path and label; rows that
-    share all three are paired in the order of the file); otherwise the text says why there is no p-value.
+    Under the classifiers' stands McNemar's exact test of the first against each other one. Two reports are tested when
+    the predictions.csv beside them have the same rows (source, path and label; rows that share all three are paired in
+    the order of the file); otherwise the text says why there is no p-value.
 
     Raises:
         InputError: as ``compare_table``, or a predictions.csv that is not one.
     """
-    table = compare_table(reports)
-    rows = [["name", "model", "data/split", "n", "crop", *_SCORE_HEADER]]
-    for row in table.to_dict("records"):
-        cells = _score_cells(row | {"accuracy_95": (row["accuracy_low"], row["accuracy_high"])})
-        data = f"{row['data']}{' (drawn)' if row['drawn'] else ''}/{row['split']}"
-        rows.append([row["name"], row["model"], data, cells[0], row["crop"], *cells[1:]])
-    lines = [_aligned(rows, left=3)]
-    if len(table) > 1:
-        lines += ["", f"McNemar's exact test against {table['name'][0]} (two-sided, not corrected for several tests):"]
-        first, *others = [_predictions(_file(path)) for path in reports]
-        lines += [f"  {name}: {_test(first, other)}" for name, other in zip(table["name"][1:], others, strict=True)]
-    return "\n".join(lines)
+    named, parts = list(zip(_named(reports), map(_file, reports), strict=True)), []
+    classifiers = [(_classifier_row(*pair), file) for pair, file in named if not _is_detector(pair[1])]
+    detectors = [_detector_row(*pair) for pair, _ in named if _is_detector(pair[1])]
+    if classifiers:
+        rows = [["name", "model", "data/split", "n", "crop", *_SCORE_HEADER, *_NET_HEADER]]
+        for row, _ in classifiers:
+            n, *cells = _score_cells(row | {"accuracy_95": (row["accuracy_low"], row["accuracy_high"])})
+            rows.append([row["name"], row["model"], _data_text(row), n, row["crop"], *cells, *_net_cells(row)])
+        parts.append(aligned(rows, left=3))
+    if len(classifiers) > 1:
+        (first_row, first_file), *others = classifiers
+        first = _predictions(first_file)
+        lines = [f"McNemar's exact test against {first_row['name']} (two-sided, not corrected for several tests):"]
+        lines += [f"  {row['name']}: {_test(first, _predictions(file))}" for row, file in others]
+        parts.append("\n".join(lines))
+    if detectors:
+        rows = [["name", "model", "data/split", "faces", *_DETECTOR_HEADER, *_NET_HEADER]]
+        for row in detectors:
+            about = [row["name"], row["model"], _data_text(row), f"{row['faces']:,}"]
+            rows.append([*about, *detector_cells(row), *_net_cells(row)])
+        parts.append(aligned(rows, left=3))
+    return "\n\n".join(parts)
+
+
+def _data_text(row: dict[str, Any]) -> str:
+    return f"{row['data']}{' (drawn)' if row['drawn'] else ''}/{row['split']}"
+
+
+def _net_cells(row: dict[str, Any]) -> list[str]:
+    return [size_text(row["size"]), row["pretrained"] or "–"]
 
 
 def _test(first: pd.DataFrame | str, second: pd.DataFrame | str) -> str:
@@ -192,13 +252,21 @@ def _read(file: Path) -> dict[str, Any]:
     return report
 
 
+def _is_detector(report: dict[str, Any]) -> bool:
+    return report.get("task") == "detector"  # reports of before detectors have no task
+
+
 def _is_report(report: Any) -> bool:
     try:
-        headline = report[report["headline"]]
-        scores = np.array([headline[key] for key in ("n", *_SCORES)] + headline["accuracy_95"], float)
-        counts = np.array(headline["confusion"], float)
         strings = [report[key] for key in ("model", "data", "split")]
-    except (KeyError, TypeError, ValueError):
+        if _is_detector(report):
+            known = np.isfinite(np.array([report[key] for key in ("faces", *_DETECTOR_SCORES)], float)).all()
+        else:
+            headline = report[report["headline"]]
+            scores = np.array([headline[key] for key in ("n", *_SCORES)] + headline["accuracy_95"], float)
+            known = len(scores) == 8 and np.array(headline["confusion"], float).ndim == 2
+            known = known and report["headline"] in CROP_NAMES
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
-    known = report["headline"] in CROP_NAMES and isinstance(report.get("drawn"), bool)
-    return known and len(scores) == 8 and counts.ndim == 2 and all(isinstance(text, str) for text in strings)
+    known = known and isinstance(report.get("drawn"), bool) and all(isinstance(text, str) for text in strings)
+    return known and isinstance(report.get("size"), int | None) and isinstance(report.get("pretrained"), str | None)

@@ -1,16 +1,16 @@
-"""Typed schemas of the config groups, the checks before anything is built, and the one call of Hydra's instantiate."""
+"""The checks before anything is built, and the one call of Hydra's instantiate."""
 
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import hydra
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.errors import InputError
+from fer.schemas import DATA, MODEL, SCHEDULE, Augment, Darknet, Train
 
 
 def _face_crop(size: int) -> int:
@@ -23,145 +23,18 @@ def _face_crop(size: int) -> int:
 OmegaConf.register_new_resolver("face_crop", _face_crop, replace=True)
 
 
-@dataclass
-class Data:
-    """Keys that every data set has; see conf/data for what they mean."""
-
-    name: str = MISSING
-    file: str = MISSING
-    size: int = MISSING
-    color: str = MISSING
-    margin: float = MISSING
-    min_bytes: int = MISSING
-    max_bytes: int | None = MISSING
-    max_pixels: int = MISSING
-    seed: int = MISSING
+#: What the darknet program takes no notice of, so that giving it beside ``darknet=`` is a mistake.
+_NOT_WITH_DARKNET = (
+    "model", "schedule", "optimizer", "augment", "trainer", "batch_size", "num_workers", "channels_last", "seed",
+    "early_stop", "init",
+)  # fmt: skip
 
 
-@dataclass
-class SampleData(Data):
-    raw: str = MISSING
-    photos: int = MISSING
-    val_fraction: float = MISSING
+def _run_name(data: str, model: str, darknet: str) -> str:
+    return f"{data}_{model if darknet == 'none' else darknet}"
 
 
-@dataclass
-class Fer2013Data(Data):
-    raw: str | None = MISSING
-
-
-@dataclass
-class AffectNetData(Data):
-    raw: str | None = MISSING
-    contempt: bool = MISSING
-    val_fraction: float = MISSING
-
-
-@dataclass
-class Fer2021Data(Data):
-    affectnet: str | None = MISSING
-    fer2013: str | None = MISSING
-
-
-@dataclass
-class OwnData(Data):
-    raw: str | None = MISSING
-    classes: list[str] | None = MISSING
-    val_fraction: float = MISSING
-    test_fraction: float = MISSING
-
-
-DATA = {
-    "sample": SampleData,
-    "fer2013": Fer2013Data,
-    "affectnet": AffectNetData,
-    "fer2021": Fer2021Data,
-    "folder": OwnData,
-    "csv": OwnData,
-}
-
-
-@dataclass
-class Model:
-    name: str = MISSING
-    library: str = MISSING
-    in_channels: int = MISSING
-    dropout: float = MISSING
-
-
-@dataclass
-class TorchvisionModel(Model):
-    weights: str | None = MISSING
-
-
-MODEL = {"fer": Model, "torchvision": TorchvisionModel}
-
-
-@dataclass
-class Step:
-    name: str = MISSING
-    start: int = MISSING
-    every: int = MISSING
-    rate: float = MISSING
-
-
-@dataclass
-class Cosine:
-    name: str = MISSING
-    warmup: int = MISSING
-    floor: float = MISSING
-
-
-@dataclass
-class Plateau:
-    name: str = MISSING
-    factor: float = MISSING
-    patience: int = MISSING
-
-
-@dataclass
-class Constant:
-    name: str = MISSING
-
-
-SCHEDULE = {"step": Step, "cosine": Cosine, "plateau": Plateau, "constant": Constant}
-
-
-@dataclass
-class Augment:
-    crop: int = MISSING
-    flip: float = MISSING
-
-
-@dataclass
-class Train:
-    """The keys of conf/train.yaml that are not groups."""
-
-    name: str = MISSING
-    batch_size: int = MISSING
-    num_workers: int = MISSING
-    channels_last: bool = MISSING
-    seed: int = MISSING
-    early_stop: int | None = MISSING
-    resume: str | None = MISSING
-    init: str | None = MISSING
-
-
-@dataclass
-class Evaluate:
-    ckpt: str | None = MISSING
-    split: str = MISSING
-    ten_crop: bool = MISSING
-    device: str = MISSING
-    compare: list[str] | None = MISSING
-    out: str | None = MISSING
-
-
-@dataclass
-class Prepare:
-    out: str | None = MISSING
-    format: str = MISSING
-    workers: int | None = MISSING
+OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
 
 
 def closest(word: str, valid: Iterable[str]) -> str:
@@ -182,7 +55,7 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
         "schedule": _typed(cfg.schedule, _choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
         "augment": _typed(cfg.augment, Augment, "augment"),
     }
-    groups = (*config, "optimizer", "trainer")
+    groups = (*config, "optimizer", "trainer", "darknet")
     rest = {key: value for key, value in _plain(cfg).items() if key not in groups}
     config |= _typed(OmegaConf.create(rest), Train, "", groups)
     # last, because looking the classes up imports torch
@@ -211,6 +84,44 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     return config
 
 
+def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, Any]:
+    """Check the config of a training run of the darknet program; ``overrides`` are those of the command line.
+
+    Returns the keys data, darknet, name and resume as plain data.
+
+    Raises:
+        InputError: a wrong key or value, or an option of the torch side, which the program would not notice.
+    """
+    darknet = check_darknet(cfg.darknet)
+    for override in overrides:
+        key = override.lstrip("+~").split("=")[0].split("@")[0].split(".")[0]
+        if key in _NOT_WITH_DARKNET:
+            raise InputError(
+                f"{override} has no effect beside darknet={darknet['name']}, which brings its own net and schedule: "
+                "leave it out and set darknet.KEY"
+            )
+    return {"data": check_data(cfg.data), "darknet": darknet, "name": cfg.name, "resume": cfg.resume}
+
+
+def check_darknet(node: DictConfig) -> dict[str, Any]:
+    """Check one ``darknet`` group and return it as plain data, None for what the recipe or the .cfg file decides.
+
+    Raises:
+        InputError: an unknown key, or a value of the wrong type or out of range.
+    """
+    config = _typed(node, Darknet, "darknet")
+    if config["engine"] != "binary":
+        raise InputError(f"darknet.engine={config['engine']}: not binary, the darknet program")
+    if config["crop"] not in (None, "photo", "face"):
+        raise InputError(f"darknet.crop={config['crop']}: not photo (the whole photo) or face (the cropped face)")
+    if config["epochs"] is not None and config["epochs"] <= 0:
+        raise InputError(f"darknet.epochs={config['epochs']} is not a positive number")
+    for key in ("batch", "subdivisions", "max_batches", "size", "pretrained_layers"):
+        if config[key] is not None and config[key] < 1:
+            raise InputError(f"darknet.{key}={config[key]} is not a positive number")
+    return config
+
+
 def check_data(data: DictConfig) -> dict[str, Any]:
     """Check one ``data`` group and return it as plain data.
 
@@ -231,8 +142,8 @@ def check_data(data: DictConfig) -> dict[str, Any]:
 
 
 def check_keys(cfg: DictConfig, schema: type) -> dict[str, Any]:
-    """Check the top-level keys of an entry point that are no groups (``data`` is checked by `check_data`)."""
-    rest = {key: value for key, value in _plain(cfg).items() if key != "data"}
+    """Check the top-level keys of an entry point; the groups ``data`` and ``darknet`` have checks of their own."""
+    rest = {key: value for key, value in _plain(cfg).items() if key not in ("data", "darknet")}
     return _typed(OmegaConf.create(rest), schema, "")
 
 
@@ -295,5 +206,5 @@ def _typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] =
         raise InputError(f"{prefix}{error.key or ''}: {str(error).splitlines()[0]}") from error
     for key in fields:
         if config.get(key) == "???":
-            raise InputError(f"{prefix}{key} is missing")
+            raise InputError(f"{prefix}{key} is missing: give {prefix}{key}=VALUE")
     return config

@@ -1,4 +1,4 @@
-"""The two exceptions that users are meant to see."""
+"""The exceptions that users are meant to see."""
 
 import signal
 from pathlib import Path
@@ -11,11 +11,16 @@ class InputError(ValueError):
     """
 
 
-class Stopped(Exception):
-    """Training was stopped by a signal and has saved a checkpoint that resumes; the exit code is 128 + signal."""
+class Interrupted(Exception):
+    """A signal asked us to stop, and nothing is left running; the exit code is 128 + signal."""
+
+    def __init__(self, number: int, remedy: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}{remedy}")
+        self.signal = number
+
+
+class Stopped(Interrupted):
+    """Training was stopped by a signal and has saved a checkpoint that resumes."""
 
     def __init__(self, number: int, checkpoint: Path) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name}; go on with the same command and resume={checkpoint}"
-        )
-        self.signal = number
+        super().__init__(number, f"; go on with the same command and resume={checkpoint}")

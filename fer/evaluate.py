@@ -55,7 +55,7 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None) -> float:
     report: dict[str, Any] = {crop: summarize(p, labels, classes) for crop, p in probabilities.items()}
     report |= {
         "headline": headline, "split": split, "data": name, "file": str(file), "checkpoint": str(keys["ckpt"]),
-        "model": model.hparams.model["name"], "trained_on": model.hparams.data["name"],
+        "model": model.hparams.model["name"], "size": model.crop, "trained_on": model.hparams.data["name"],
         "drawn": info.drawn or model.hparams.data["drawn"], "notes": _notes(chosen_on, seen, len(rows)),
     }  # fmt: skip
     if seen.any() and not seen.all():

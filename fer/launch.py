@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.config import closest
-from fer.errors import InputError, Stopped
+from fer.errors import InputError, Interrupted
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -39,7 +39,7 @@ def main(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
                 raise
             # left to Hydra it would come with a second line that repeats the overrides
             _fail(error, config_name)
-        except Stopped as stopped:
+        except Interrupted as stopped:
             if os.environ.get("LOCAL_RANK", "0") != "0":
                 # Lightning would kill the first rank for another that ends with an error
                 sys.exit(0)

@@ -262,6 +262,15 @@ def save_report(
         "confusion.png": lambda path: figure.savefig(path, dpi=120, format="png", bbox_inches="tight"),
         "report.json": lambda path: path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8"),
     }
+    return write_files(folder, writers)
+
+
+def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict[str, Path]:
+    """Call each writer with a temporary path in ``folder``, rename it to its key, and return name -> path, last first.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fer.classifier import build_network
-from fer.config import build, check_data, check_target, check_train
+from fer.config import build, check_darknet_train, check_data, check_target, check_train
 from fer.errors import InputError
 from fer.schedule import make_scheduler
 
@@ -30,7 +30,15 @@ def of(group):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_passes_its_checks(group, option):
-    config = check_train(train_cfg(f"{group}={option}"))
+    cfg = train_cfg(f"{group}={option}")
+    if cfg.darknet.name != "none":
+        if OmegaConf.is_missing(cfg.darknet, "pretrained"):
+            with pytest.raises(InputError, match="darknet.pretrained is missing: give darknet.pretrained=VALUE"):
+                check_darknet_train(cfg, [])
+            cfg.darknet.pretrained = "a.weights"
+        assert check_darknet_train(cfg, [])["darknet"]["name"] == cfg.darknet.name
+        return
+    config = check_train(cfg)
     assert config["trainer"]["_target_"] == "pytorch_lightning.Trainer"
 
 
@@ -63,7 +71,7 @@ def test_every_trainer_builds(option):
 
 def test_every_key_is_commented_or_plain():
     # a reader of conf/train.yaml and of each data set learns there what a key means
-    for path in [CONF / "train.yaml", *(CONF / "data").glob("*.yaml")]:
+    for path in [CONF / "train.yaml", *(CONF / "data").glob("*.yaml"), *(CONF / "darknet").glob("*.yaml")]:
         for line in path.read_text().split("\nhydra:")[0].splitlines():
             key, colon, value = line.partition(":")
             if colon and key[0].isalpha() and key not in ("defaults", "name", "trainer") and value.strip():
@@ -88,6 +96,57 @@ def test_seed_presets_hold_the_seeds_table(data):
     assert config["augment"] == {"crop": 44, "flip": 0.5}
     assert (config["batch_size"], config["trainer"]["max_epochs"]) == (64, 250)
     assert (config["trainer"]["gradient_clip_val"], config["trainer"]["gradient_clip_algorithm"]) == (0.1, "value")
+
+
+DARKNET_PRESETS = {
+    "seed_classifier_tiny": ("classifier_tiny", 224, 400200, None),
+    "seed_classifier_omega": ("classifier_omega", 256, 40000, None),
+    "seed_v3_tiny_affectnet": ("v3_tiny", 256, 400000, 11),
+    "seed_v3_tiny_imagenet": ("v3_tiny", 256, 400000, None),
+    "seed_v4_tiny_imagenet": ("v4_tiny", 256, 400000, None),
+    "seed_v4_affectnet": ("v4", 256, 400000, 105),
+    "seed_v4_imagenet": ("v4", 256, 400000, None),
+}
+
+
+@pytest.mark.parametrize("preset", DARKNET_PRESETS)
+def test_darknet_presets_hold_the_seeds_chains_and_table(preset):
+    cfg = train_cfg(f"experiment={preset}", "darknet.pretrained=a.weights")
+    config = check_darknet_train(cfg, [])
+    darknet = config["darknet"]
+    found = tuple(darknet[key] for key in ("name", "size", "max_batches", "pretrained_layers"))
+    assert (config["data"]["name"], found) == ("affectnet", DARKNET_PRESETS[preset])
+    assert config["name"] == preset
+    if "classifier" not in preset:
+        # the seed's table: batch 64, momentum 0.9, decay 0.0005, 0.00261, burn_in 1000, policy steps
+        keys = ("batch", "momentum", "decay", "learning_rate", "burn_in", "policy")
+        assert tuple(darknet[key] for key in keys) == (64, 0.9, 0.0005, 0.00261, 1000, "steps")
+
+
+@pytest.mark.parametrize("override", ["model=vgg11", "schedule.start=3", "+trainer.x=1", "batch_size=3", "init=a.ckpt"])
+def test_options_of_the_torch_side_are_refused_beside_darknet(override):
+    with pytest.raises(InputError, match="has no effect beside darknet=v3_tiny"):
+        check_darknet_train(train_cfg("darknet=v3_tiny"), ["darknet=v3_tiny", override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("darknet.batch=0", "darknet.batch=0 is not a positive number"),
+        ("darknet.epochs=-1", "darknet.epochs=-1.0 is not a positive number"),
+        ("darknet.size=large", "darknet.size: Value 'large'"),
+        ("+darknet.batchs=1", r"there is no key darknet.batchs \(did you mean batch\?\)"),
+        ("darknet.engine=torch", "darknet.engine=torch: not binary"),
+    ],
+)
+def test_mistakes_in_darknet_are_named(override, message):
+    with pytest.raises(InputError, match=message):
+        check_darknet_train(train_cfg("darknet=v3_tiny", override), [])
+
+
+def test_runs_are_named_after_the_net():
+    assert train_cfg("darknet=v4_tiny", "data=affectnet").name == "affectnet_v4_tiny"
+    assert train_cfg("data=affectnet").name == "affectnet_vgg19"
 
 
 def test_the_earlier_programs_preset():
@@ -179,10 +238,11 @@ def test_mistakes_on_the_command_line_give_one_line(run, tmp_path, arguments, me
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py"])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py"])
 def test_help_reads_well(run, tmp_path, script):
     done = run(script, "--help", cwd=tmp_path)
     assert f"python {script}" in done.stdout and "Choices (group=choice):" in done.stdout
     # what a choice stands for is in its file under conf/
-    assert f"data: {', '.join(of('data'))}\n" in done.stdout
+    group = "darknet" if script == "predict.py" else "data"
+    assert f"{group}: {', '.join(of(group))}\n" in done.stdout
     assert "Powered by Hydra" not in done.stdout and list(Path(tmp_path).iterdir()) == []

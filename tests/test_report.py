@@ -314,6 +314,59 @@ def test_comparison_without_usable_predictions_gives_no_p_value(tmp_path):
         compare([tmp_path / "a", tmp_path / "a" / "b.json"])
 
 
+def detector_report(**changes):
+    return {
+        "task": "detector", "model": "v4_tiny", "data": "affectnet", "split": "test", "drawn": False, "size": 256,
+        "pretrained": "yolov4-tiny.conv.29", "faces": 3500, "map50": 0.6822, "precision": 0.57, "recall": 0.61,
+        "f1": 0.59, "iou": 0.4413,
+    } | changes  # fmt: skip
+
+
+def test_comparison_of_classifiers_and_detectors(tmp_path):
+    probabilities, labels = scored(n=30)
+    make_report(tmp_path / "old", probabilities, labels)  # as before sizes were recorded
+    make_report(tmp_path / "omega", one_hot(labels), labels, size=224, pretrained=None, task="classifier")
+    make_report(tmp_path / "tiny", one_hot(labels), labels, model="tiny", size=96, pretrained="a.conv.11")
+    for name, report in (("v4", detector_report()), ("v3", detector_report(model="v3_tiny", pretrained=None))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+
+    paths = [tmp_path / name for name in ("v4", "old", "omega", "v3", "tiny")]
+    classifiers, tests, detectors = compare(paths).split("\n\n")
+    cells = {line.split()[0]: line.split() for line in classifiers.splitlines()}
+    assert list(cells) == ["name", "old", "omega", "tiny"]
+    assert cells["name"][-2:] == ["size", "pre-training"]
+    assert cells["old"][-2:] == ["–", "–"]
+    assert cells["omega"][-4:] == ["224", "x", "224", "–"] and cells["tiny"][-4:] == ["96", "x", "96", "a.conv.11"]
+    assert "against old" in tests and [line.split(":")[0] for line in tests.splitlines()[1:]] == ["  omega", "  tiny"]
+    head, first, second = (line.split() for line in detectors.splitlines())
+    assert head == "name model data/split faces mAP@0.50 % P R F1 IoU % size pre-training".split()
+    # The row of the seed's table: 68.22, 0.57, 0.61, 0.59, 256 x 256, yolov4-tiny.conv.29.
+    assert first == "v4 v4_tiny affectnet/test 3,500 68.22 0.57 0.61 0.59 44.13 256 x 256 yolov4-tiny.conv.29".split()
+    assert second[-5:] == ["44.13", "256", "x", "256", "–"]
+
+    assert compare(paths[:1]).splitlines()[1].split()[0] == "v4"
+    table = compare_table([paths[1], paths[2]])
+    assert table["size"].isna().tolist() == [True, False] and table["size"][1] == 224
+    with pytest.raises(InputError, match="v4.* is a detector's report"):
+        compare_table(paths)
+    (tmp_path / "v3" / "report.json").write_text(json.dumps(detector_report(map50=math.nan)))
+    with pytest.raises(InputError, match="not a report"):
+        compare(paths)
+
+
+def test_terminal_text_of_a_darknet_classifier():
+    probabilities, labels = scored(n=30)
+    plain = format_report(report_of(probabilities, labels))
+    assert "network" not in plain and "printed" not in plain
+    printed = {"top1": 0.581, "top5": 0.975}
+    told = report_of(probabilities, labels, size=224, pretrained="x.conv.5", program="pjreddie", printed=printed)
+    lines = format_report(told).splitlines()
+    assert lines[2] == "network 224 x 224, pre-trained: x.conv.5"
+    assert "printed by the darknet program (pjreddie): top1 58.10 %, top5 97.50 %" in lines
+    assert format_report(told | {"pretrained": None}).splitlines()[2] == "network 224 x 224"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

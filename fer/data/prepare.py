@@ -25,6 +25,8 @@ from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
 
 FORMATS = ("h5", "csv", "folder")
+#: These are written by fer/darknet/export.py.
+DARKNET_FORMATS = ("darknet_detector", "darknet_classifier")
 
 
 def open_source(data: Mapping[str, Any]) -> Source:
@@ -106,7 +108,7 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
         InputError: a wrong option, raw files that are not there, or no usable face at all.
     """
     if form not in FORMATS:
-        raise InputError(f"format={form}: not one of {', '.join(FORMATS)}")
+        raise InputError(f"format={form}: not one of {', '.join((*FORMATS, *DARKNET_FORMATS))}")
     if form == "folder":
         require_new_folder(out)
     source = open_source(data)
@@ -120,7 +122,7 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
         print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
         raise
     face = FaceFormat(data["size"], data["color"], data["margin"])
-    _write_skipped(out.with_name(out.name + ".skipped.csv"), stage.skipped)
+    write_skipped(out.with_name(out.name + ".skipped.csv"), stage.skipped)
     counts = counts_by_name(stage.counts, source.names)
     if not counts:
         # what is amiss may be put right before the next run, which must then look at every row again
@@ -144,7 +146,8 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
     }  # fmt: skip
 
 
-def _write_skipped(path: Path, skipped: list[Skipped]) -> None:
+def write_skipped(path: Path, skipped: list[Skipped]) -> None:
+    """Write the rows that were not taken, with the reasons, as csv; without any there is no file."""
     path.unlink(missing_ok=True)
     if skipped:
         with open(path, "w", newline="") as file:
@@ -172,6 +175,8 @@ def describe(summary: Mapping[str, Any]) -> str:
     lines = [count_table(summary["counts"], summary["class_names"])]
     if summary["drawn"]:
         lines.insert(0, "These are drawn sample data, not photos of people.")
+    if listed := summary.get("photos"):
+        lines.append("photos in the lists: " + ", ".join(f"{split} {n:,}" for split, n in listed.items()))
     lines += [f"note: {note}" for note in summary["notes"]]
     if found := {name: n for name, n in summary["duplicates"].items() if n}:
         lines.append(

@@ -1,0 +1,55 @@
+"""Anchors: the box sizes that a detector starts from, by k-means on the exported labels."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fer.errors import InputError
+
+_ATTEMPTS = 10
+
+
+def read_box_sizes(label_files: Iterable[Path]) -> np.ndarray:
+    """Return width and height of every box, as fractions of its photo: float32, boxes x 2.
+
+    Raises:
+        InputError: a file is missing or holds a line that is not "class cx cy width height".
+    """
+    boxes = []
+    for path in label_files:
+        try:
+            lines = path.read_text().splitlines()
+            boxes += [[float(number) for number in line.split()[1:5]] for line in lines if line.strip()]
+        except OSError:
+            raise InputError(f"{path}: no label file; export the photos again with prepare.py") from None
+        except ValueError:
+            raise InputError(f'{path}: not "class cx cy width height" lines; export the photos again') from None
+        if boxes and len(boxes[-1]) != 4:
+            raise InputError(f'{path}: not "class cx cy width height" lines; export the photos again')
+    return np.array(boxes, np.float32).reshape(-1, 4)[:, 2:]
+
+
+def kmeans_anchors(label_files: Iterable[Path], size: int, n: int) -> tuple[list[tuple[float, float]], float]:
+    """Return ``n`` anchors, pixels of a net with ``size`` x ``size`` input by rising area, and their mean best IoU.
+
+    The IoU is that of each box with the anchor that overlaps it most, both around one centre. k-means as in AlexeyAB's
+    ``calc_anchors``: Euclidean on width and height; seeded, so the same labels give the same anchors.
+
+    Raises:
+        InputError: fewer different box sizes than anchors, or a wrong label file.
+    """
+    boxes = read_box_sizes(label_files) * size
+    different = len(np.unique(boxes, axis=0))
+    if different < n:
+        raise InputError(
+            f"darknet.anchors=kmeans: {different} different box sizes do not make {n} anchors; give a list"
+        )
+    cv2.setRNGSeed(0)
+    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 1000, 1e-4)
+    _, _, centres = cv2.kmeans(np.ascontiguousarray(boxes), n, None, stop, _ATTEMPTS, cv2.KMEANS_PP_CENTERS)
+    centres = np.round(centres[np.argsort(centres.prod(axis=1))].astype(float), 1)
+    shared = np.minimum(boxes[:, None], centres).prod(axis=2)
+    overlap = shared / (boxes.prod(axis=1)[:, None] + centres.prod(axis=1) - shared)
+    return [(width, height) for width, height in centres.tolist()], float(overlap.max(axis=1).mean())

@@ -1,0 +1,220 @@
+"""Mean average precision of boxes by the rule of AlexeyAB's `detector map`; the files that boxes and truth stand in.
+
+Boxes are x, y, width, height in pixels of the photo, x and y at the left and upper edge, x to the right, y down.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fer.errors import InputError
+
+#: Recalls at which a class's precision is kept for the picture: COCO's 101 points.
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Faces that are there: photo (N,) counted from 0, label (N,) class ids, box (N, 4)."""
+
+    photo: np.ndarray
+    label: np.ndarray
+    box: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Faces that a net found: photo (N,), label (N,), box (N, 4) as in `Truth`, confidence (N,) in 0..1."""
+
+    photo: np.ndarray
+    label: np.ndarray
+    confidence: np.ndarray
+    box: np.ndarray
+
+
+def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the IoU of boxes (..., 4) with boxes (..., 4), broadcast; 0 where both are empty."""
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    upper_left = np.maximum(first[..., :2], second[..., :2])
+    lower_right = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
+    shared = (lower_right - upper_left).clip(0).prod(axis=-1)
+    whole = first[..., 2:].prod(axis=-1) + second[..., 2:].prod(axis=-1) - shared
+    return np.divide(shared, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
+
+
+def match(detections: Detections, truth: Truth, least: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each detection the truth (N,) it lies on, or -1, and their IoU (N,), or 0.
+
+    That is the truth of its photo and class with the greatest IoU, which must be more than ``least``. Another detection
+    may lie on the same truth; a detection whose best truth is taken does not look for a second best.
+    """
+    found, overlap = np.full(len(detections.photo), -1), np.zeros(len(detections.photo))
+    order = np.argsort(truth.photo, kind="stable")
+    photos, starts, counts = np.unique(truth.photo[order], return_index=True, return_counts=True)
+    faces = {photo: order[start : start + n] for photo, start, n in zip(photos, starts, counts, strict=True)}
+    for index, photo in enumerate(detections.photo):
+        near = faces.get(photo, order[:0])
+        near = near[truth.label[near] == detections.label[index]]
+        if len(near):
+            each = intersection_over_union(detections.box[index], truth.box[near])
+            if each.max() > least:
+                found[index], overlap[index] = near[each.argmax()], each.max()
+    return found, overlap
+
+
+def mean_average_precision(
+    detections: Detections, truth: Truth, names: Sequence[str], threshold: float = 0.25
+) -> dict[str, Any]:
+    """Return mAP@0.50 over all detections, and counts at a confidence over ``threshold``, as plain data.
+
+    By falling confidence, the first detection on a truth (`match`) is right and every other one wrong. A class's AP is
+    the area under its precision over recall, precision at a recall being the greatest at that recall or a higher one
+    (PASCAL VOC 2010-2012). As in AlexeyAB's program, the mean is over all classes and a class without truth has AP 0,
+    and the mean IoU is the sum over right detections divided by all detections over the threshold.
+
+    Keys: map50, precision, recall, f1, iou (0..1; 0 where nothing was detected), tp, fp, fn, threshold, faces,
+    per_class: name, ap, tp, fp, truths, and curve, the precision at the 101 `RECALLS`.
+    """
+    order = np.argsort(-detections.confidence, kind="stable")
+    on, overlap = match(detections, truth)
+    on, overlap = on[order], overlap[order]
+    right = np.zeros(len(on), bool)
+    hits, first = np.unique(on, return_index=True)
+    right[first[hits >= 0]] = True
+    label, sure = detections.label[order], detections.confidence[order] > threshold
+    per_class = []
+    for index, name in enumerate(names):
+        of_class = label == index
+        truths = int((truth.label == index).sum())
+        ap, curve = average_precision(right[of_class], truths)
+        tp = int((right & of_class & sure).sum())
+        fp = int((of_class & sure).sum()) - tp
+        per_class.append({"name": name, "ap": ap, "tp": tp, "fp": fp, "truths": truths, "curve": curve})
+    tp, over = int((right & sure).sum()), int(sure.sum())
+    return {
+        "map50": float(np.mean([entry["ap"] for entry in per_class])),
+        **ratios(tp, over - tp, len(truth.label) - tp),
+        "iou": float(overlap[right & sure].sum() / over) if over else 0.0,
+        "threshold": threshold,
+        "faces": len(truth.label),
+        "per_class": per_class,
+    }
+
+
+def ratios(tp: int, fp: int, fn: int) -> dict[str, Any]:
+    """Return tp, fp, fn and precision, recall and F1 from them; a ratio of nothing is 0."""
+    return {
+        "precision": tp / (tp + fp) if tp + fp else 0.0,
+        "recall": tp / (tp + fn) if tp + fn else 0.0,
+        "f1": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 0.0,
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+    }
+
+
+def average_precision(right: np.ndarray, truths: int) -> tuple[float, list[float]]:
+    """Return AP and the precision at the 101 `RECALLS` of one class.
+
+    ``right`` (N,) tells by falling confidence which detections are right, ``truths`` how many there were to find.
+
+    >>> average_precision(np.array([True, False, True]), 2)[0]  # half the truths at precision 1, half at 2/3
+    0.8333333333333333
+    """
+    if not truths or not right.any():
+        return 0.0, [0.0] * len(RECALLS)
+    tp = right.cumsum()
+    precision = np.maximum.accumulate((tp / np.arange(1, len(tp) + 1))[::-1])[::-1]
+    at = np.searchsorted(tp, np.ceil(RECALLS * truths - 1e-9))
+    curve = np.append(precision, 0.0)[at]
+    return float(precision[right].sum() / truths), curve.tolist()
+
+
+def read_valid(folder: Path, stem: str, sizes: Mapping[str, tuple[int, int]], classes: int) -> Detections:
+    """Return the boxes that Debian's `detector valid` wrote, a file ``STEM0.txt``, ``STEM1.txt`` ... a class.
+
+    A line is ``id confidence left upper right lower``, in pixels counted from 1 and clipped to 1..width and 1..height;
+    ``sizes`` has width and height by id, in the order of the photos. A box that was clipped at the right or the lower
+    edge is taken to reach that edge.
+
+    Raises:
+        InputError: a file is missing, or a line is not such a line or names no photo.
+    """
+    index = {name: number for number, name in enumerate(sizes)}
+    photo, label, confidence, corners = [], [], [], []
+    for number in range(classes):
+        path = folder / f"{stem}{number}.txt"
+        if not path.is_file():
+            raise InputError(f"{path}: the darknet program did not write it; run it again, or see its log")
+        for line_number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                name, score, *box = line.split()
+                left, upper, right, lower = map(float, box)
+                photo.append(index[name])
+                confidence.append(float(score))
+            except (ValueError, KeyError) as error:
+                raise InputError(
+                    f"{path}, line {line_number}: {line!r} is no detection in one of the photos"
+                ) from error
+            label.append(number)
+            corners.append((left, upper, right, lower))
+    at, edges = np.array(photo, int), np.array(list(sizes.values()), float).reshape(-1, 2)
+    corner = np.array(corners, float).reshape(-1, 4)
+    upper_left, lower_right = corner[:, :2] - 1, corner[:, 2:]
+    lower_right = np.where(lower_right < edges[at], lower_right - 1, edges[at])
+    box = np.concatenate([upper_left, (lower_right - upper_left).clip(0)], axis=1)
+    return Detections(at, np.array(label, int), np.array(confidence, float), box)
+
+
+def read_truth(photos: Sequence[Path], classes: int) -> tuple[Truth, list[tuple[int, int]]]:
+    """Return the faces of photos from the ``.txt`` beside each (``class cx cy width height``, fractions) and the sizes.
+
+    Sizes are (width, height) in pixels, as the header has them: the program does not turn a photo by its EXIF tag.
+
+    Raises:
+        InputError: a photo or its label file is missing or unreadable, or a line is not a label of one of the classes.
+    """
+    photo, label, boxes, sizes = [], [], [], []
+    for number, path in enumerate(photos):
+        width, height = size_of(path)
+        sizes.append((width, height))
+        beside = path.with_suffix(".txt")
+        try:
+            lines = beside.read_text().splitlines()
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{beside}: cannot be read; every photo of a detector needs its labels beside it"
+            ) from error
+        for line_number, line in enumerate(lines, 1):
+            try:
+                name, *values = line.split()
+                centre_x, centre_y, box_width, box_height = map(float, values)
+                if not 0 <= int(name) < classes:
+                    raise ValueError("no such class")
+            except ValueError as error:
+                raise InputError(
+                    f"{beside}, line {line_number}: {line!r} is not `class cx cy width height` with class < {classes}"
+                ) from error
+            photo.append(number)
+            label.append(int(name))
+            boxes.append((centre_x - box_width / 2, centre_y - box_height / 2, box_width, box_height))
+    at, edges = np.array(photo, int), np.array(sizes, float).reshape(-1, 2)
+    box = np.array(boxes, float).reshape(-1, 4) * np.tile(edges[at], 2)
+    return Truth(at, np.array(label, int), box), sizes
+
+
+def size_of(photo: Path) -> tuple[int, int]:
+    """Return width and height of a photo in pixels, from its header.
+
+    Raises:
+        InputError: it is missing or no photo; the program would quietly use a random picture in its place.
+    """
+    try:
+        with Image.open(photo) as image:
+            return image.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{photo}: cannot be read as a photo; leave it out") from error

@@ -1,0 +1,150 @@
+"""Scoring a weights file with the darknet program, and saying what the score is worth."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer.compare import format_report
+from fer.darknet.dataset import DarknetData, darknet_command, darknet_folder, read_darknet, read_photos
+from fer.darknet.program import Program, find_program, require_support
+from fer.darknet.report import format_detector_report, save_detector_report
+from fer.darknet.run_folder import read_facts
+from fer.darknet.scores import classifier_valid, classify, detector_map
+from fer.darknet.weights import Net, open_net
+from fer.data.source import SPLIT_NAMES
+from fer.errors import InputError
+from fer.labels import CLASSES_WITH_CONTEMPT, require_same
+from fer.report import save_report, summarize
+
+
+def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[str, Any]) -> float:
+    """Score the weights file ``keys["ckpt"]`` on ``keys["split"]`` of an exported folder; print and save the report.
+
+    The folder is ``options["folder"]``, that of the data config, or the one that the run was trained on. Returns top-1
+    of a classifier, mAP@0.50 of a detector.
+
+    Raises:
+        InputError: a file is missing or does not fit, or photos that the net was trained on.
+    """
+    weights = Path(keys["ckpt"])
+    net = open_net(weights, *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
+    facts = read_facts(weights)
+    program = find_program(options["binary"])
+    require_support(program, net.sections, net.task, action="valid")
+    exported = read_darknet(_folder(net, data, options, facts))
+    if exported.task != net.task:
+        raise InputError(f"{weights} is a {net.task}, but {exported.folder} is made for a {exported.task}")
+    require_same(net.names, exported.names, str(weights), str(exported.folder))
+    split = SPLIT_NAMES.get(keys["split"].lower())
+    if split not in ("val", "test"):
+        raise InputError(f"split={keys['split']}: not val or test")
+    listed = split if split in exported.lists else "test"
+    if listed not in exported.lists:
+        raise InputError(f"{exported.folder} has no {split} photos")
+    photos = _rows(exported, listed)
+    notes = _notes(photos, facts, weights, f"split={split} of {exported.folder}")
+    if listed != split:
+        notes.append("This data set has no val photos of its own: these are its test photos.")
+    report = {
+        "split": split, "data": exported.data, "file": str(exported.folder), "checkpoint": str(weights),
+        "model": facts.get("name", net.cfg.stem), "trained_on": facts.get("data", "unknown"),
+        "drawn": exported.drawn or facts.get("drawn", False), "notes": notes, "program": program.dialect,
+        "size": int(net.sections[0].options["width"]), "pretrained": _pretrained(facts),
+    }  # fmt: skip
+    folder = Path(keys["out"]) if keys["out"] else _run_folder(weights) / "evaluate" / f"{exported.data}-{split}"
+    score = _score_classifier if net.task == "classifier" else _score_detector
+    with tempfile.TemporaryDirectory(prefix="fer-darknet-") as work:
+        return score(program, net, exported, listed, photos, report, folder, Path(work))
+
+
+def _score_classifier(
+    program: Program, net: Net, exported: DarknetData, listed: str, photos: pd.DataFrame, report: dict[str, Any],
+    folder: Path, work: Path,
+) -> float:  # fmt: skip
+    classes = _report_order(exported.class_names)
+    columns = [exported.class_names.index(name) for name in classes]
+    probabilities = classify(program, net, exported.names, [Path(file) for file in photos["file"]], work)[:, columns]
+    labels = np.array([classes.index(label) for label in photos["label"]])
+    said = classifier_valid(program, net, exported.names, exported.lists[listed], work)
+    report |= {"headline": "plain", "plain": summarize(probabilities, labels, classes)}
+    report["printed"] = {"top1": said.top1, f"top{said.k}": said.topk}
+    written = save_report(
+        folder, report, probabilities, labels, photos["path"].tolist(), photos["source"].tolist(), classes
+    )
+    print(format_report(report))
+    print(f"confusion matrix: {written['confusion.png']}\nreport: {written['report.json']}")
+    return report["plain"]["accuracy"]
+
+
+def _score_detector(
+    program: Program, net: Net, exported: DarknetData, listed: str, photos: pd.DataFrame, report: dict[str, Any],
+    folder: Path, work: Path,
+) -> float:  # fmt: skip
+    report |= detector_map(program, net, exported.class_names, exported.lists[listed], work)
+    written = save_detector_report(folder, report | {"task": "detector", "photos": len(photos)})
+    print(format_detector_report(report))
+    print(f"report: {written['report.json']}")
+    return report["map50"]
+
+
+def _folder(net: Net, data: dict[str, Any] | None, options: dict[str, Any], facts: dict[str, Any]) -> Path:
+    if options["folder"]:
+        return Path(options["folder"])
+    if data is None:
+        if "folder" not in facts:
+            raise InputError(f"{net.weights}: no run.json beside it says what to score it on: give data=NAME")
+        return Path(facts["folder"])
+    folder = darknet_folder(data, net.task, options["crop"] or "photo")
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; make it with `{darknet_command(data, net.task, options['crop'] or 'photo')}`"
+        )
+    return folder
+
+
+def _run_folder(weights: Path) -> Path:
+    return weights.parent.parent if weights.parent.name == "backup" else weights.parent
+
+
+def _rows(exported: DarknetData, listed: str) -> pd.DataFrame:
+    """Return the photos of a list with source, path and label, in the order of the list."""
+    files = exported.lists[listed].read_text().splitlines()
+    return read_photos(exported.folder).set_index("file").loc[files].reset_index()
+
+
+def _report_order(class_names: Sequence[str]) -> list[str]:
+    """Return the classes in the order of every other report: FER2013's, where they are expressions."""
+    ordered = [name for name in CLASSES_WITH_CONTEMPT if name in class_names]
+    return ordered if len(ordered) == len(class_names) else list(class_names)
+
+
+def _pretrained(facts: dict[str, Any]) -> str | None:
+    layers = facts.get("pretrained_layers")
+    return facts.get("pretrained") and facts["pretrained"] + (f", {layers} layers" if layers else "")
+
+
+def _notes(photos: pd.DataFrame, facts: dict[str, Any], weights: Path, what: str) -> list[str]:
+    """Refuse photos that the net was trained on, and say when they chose the checkpoint."""
+    if "folder" not in facts or not Path(facts["folder"]).is_dir():
+        return ["What the net was trained on is not recorded here, so these photos may be among it."]
+    known = read_photos(Path(facts["folder"])).set_index(["source", "path"])["split"]
+    # all faces of a photo are in the same splits
+    known = known[~known.index.duplicated()]
+    seen = known.reindex(pd.MultiIndex.from_frame(photos[["source", "path"]])).fillna("").str.split("+")
+    trained = int(sum("train" in splits for splits in seen))
+    if trained:
+        raise InputError(
+            f"{what}: {trained:,} of its {len(photos):,} photos are photos that {weights} was trained on; "
+            "a score on them would mean nothing"
+        )
+    judged = int(sum(facts["judged_by"] in splits for splits in seen))
+    if not judged or not weights.name.endswith("_best.weights"):
+        return []
+    return [
+        f"The checkpoint was chosen among others by its score on {judged:,} of these {len(photos):,} photos, "
+        "so the score is optimistic; it is no test of the model."
+    ]

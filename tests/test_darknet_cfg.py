@@ -1,0 +1,169 @@
+"""Reading and writing .cfg files, and the layers they make, against worked examples, OpenCV and the program."""
+
+import re
+import struct
+import subprocess
+
+import cv2
+import pytest
+
+from fer.darknet.cfg import Section, classes_of, layers, parse, render, task_of
+from fer.darknet.fit import fit
+from fer.darknet.recipes import RECIPES, recipe
+from fer.darknet.weights import weights_bytes
+from fer.errors import InputError
+
+NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
+CONV = "[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\nstride=1\npad=1\nactivation=leaky\n"
+YOLO = "[convolutional]\nfilters=36\nactivation=linear\n[yolo]\nclasses=7\nnum=3\nmask=0,1,2\nanchors=1,2,3,4,5,6\n"
+SOFTMAX = "[avgpool]\n[convolutional]\nfilters=7\nactivation=linear\n[softmax]\n"
+
+# every rule, with the shape and the number of floats worked by hand
+RULES = [
+    # 32x32x3; 8 x (3 * 9 weights + bias, scale, mean, variance)
+    (CONV, (32, 32, 8), 8 * (27 + 4)),
+    # (32 + 2 * 1 - 3) // 2 + 1; no batch normalisation: only a bias each
+    ("[convolutional]\nfilters=4\nsize=3\nstride=2\npad=1\nactivation=linear\n", (16, 16, 4), 4 * (8 * 9 + 1)),
+    # pad=0: 16 - 5 + 1; two groups of two channels
+    ("[convolutional]\nfilters=6\nsize=5\nstride=1\ngroups=2\nactivation=linear\n", (12, 12, 6), 6 * (2 * 25 + 1)),
+    # padding=2 pads by itself: 12 + 4 - 3 + 1
+    ("[convolutional]\nfilters=6\nsize=3\nstride=1\npadding=2\nactivation=linear\n", (14, 14, 6), 6 * (6 * 9 + 1)),
+    # padding is size - 1 over both sides: (14 + 1 - 2) // 2 + 1
+    ("[maxpool]\nsize=2\nstride=2\n", (7, 7, 6), 0),
+    ("[maxpool]\nsize=2\nstride=1\n", (7, 7, 6), 0),
+    ("[maxpool]\nsize=3\nstride=1\npadding=0\n", (5, 5, 6), 0),
+    ("[route]\nlayers=-2,5\n", (7, 7, 12), 0),
+    ("[dropout]\nprobability=.5\n", (7, 7, 12), 0),
+    ("[upsample]\nstride=2\n", (14, 14, 12), 0),
+    ("[route]\nlayers=3\n", (14, 14, 6), 0),
+    ("[shortcut]\nfrom=-8\nactivation=linear\n", (14, 14, 6), 0),
+    ("[reorg]\nstride=2\n", (7, 7, 24), 0),
+    ("[connected]\noutput=5\nactivation=linear\n", (1, 1, 5), 5 + 5 * 7 * 7 * 24),
+    ("[softmax]\ngroups=1\n", (1, 1, 5), 0),
+    ("[cost]\ntype=sse\n", (1, 1, 5), 0),
+]
+
+
+def test_layers_follow_the_rules_worked_by_hand():
+    made = layers(parse(NET + "".join(text for text, _, _ in RULES)))
+    assert [layer.index for layer in made] == list(range(len(RULES)))
+    assert [(layer.shape, layer.floats) for layer in made] == [(shape, floats) for _, shape, floats in RULES]
+
+
+@pytest.mark.darknet
+def test_layers_are_those_of_the_program(tmp_path):
+    text = NET + "[crop]\ncrop_width=28\ncrop_height=24\n" + "".join(text for text, _, _ in RULES)
+    text = text.replace("[shortcut]\nfrom=-8\n", "[shortcut]\nfrom=4\n").replace("layers=-2,5", "layers=-2,6")
+    text = text.replace("[route]\nlayers=3\n", "[route]\nlayers=4\n")
+    _compare_with_the_program(tmp_path, parse(text))
+
+
+@pytest.mark.darknet
+@pytest.mark.parametrize("name", ["classifier_tiny", "classifier_small", "v3_tiny"])
+def test_debians_program_takes_the_recipes_that_it_supports(tmp_path, name):
+    # one photo, so that the program does not ask for memory for a batch of 128
+    sections = recipe(name)
+    sections[0].options.update(batch="1", subdivisions="1")
+    _compare_with_the_program(tmp_path, sections)
+
+
+def _compare_with_the_program(folder, sections):
+    """Output shapes as Debian's program prints them, and the size of the weights that it writes, must be ours."""
+    (folder / "net.cfg").write_text(render(sections))
+    (folder / "empty.weights").write_bytes(struct.pack("<3iQ", 0, 2, 0, 0))
+    done = subprocess.run(
+        ["darknet", "partial", "net.cfg", "empty.weights", "out.weights", "1000"],
+        cwd=folder, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert "Unused field" not in done.stderr and "Couldn't find" not in done.stderr, done.stderr
+    rows = re.findall(r"^ *(\d+) .*-> +(\d+) x *(\d+) x *(\d+)", done.stderr, re.MULTILINE)
+    shapes = {int(index): (int(width), int(height), int(channels)) for index, width, height, channels in rows}
+    made = layers(sections)
+    assert (folder / "out.weights").stat().st_size == weights_bytes(sections)
+    # of the other kinds the program does not always print width, height and channels
+    assert shapes.keys() >= {layer.index for layer in made if layer.kind in ("convolutional", "maxpool", "upsample")}
+    assert {index: made[index].shape for index in shapes} == shapes
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_opencv_makes_the_same_layers(tmp_path, name):
+    sections = fit(recipe(name), {"size": 64}, 7, 1000)
+    (tmp_path / "net.cfg").write_text(render(sections))
+    with (tmp_path / "net.weights").open("wb") as file:
+        file.write(struct.pack("<3iQ", 0, 2, 5, 0))
+        file.truncate(weights_bytes(sections))
+    net = cv2.dnn.readNetFromDarknet(str(tmp_path / "net.cfg"), str(tmp_path / "net.weights"))
+    ids, _, outputs = net.getLayersShapes([[1, 3, 64, 64]])
+    shapes = {net.getLayer(int(id)).name: tuple(map(int, out[0])) for id, out in zip(ids, outputs, strict=True)}
+    made = layers(sections)
+    opencvs = {
+        "convolutional": "conv", "maxpool": "pool", "avgpool": "avgpool", "softmax": "softmax", "upsample": "upsample",
+        "shortcut": "shortcut",
+    }  # fmt: skip
+    for layer in made:
+        if layer.kind in opencvs:
+            width, height, channels = layer.shape
+            assert shapes.pop(f"{opencvs[layer.kind]}_{layer.index}") == (1, channels, height, width)
+        if layer.kind == "yolo":
+            # one row a box: 4 numbers, objectness, classes
+            width, height, channels = layer.shape
+            assert shapes.pop(f"yolo_{layer.index}") == (width * height * channels // 12, 12)
+    assert not [name for name in shapes if name.startswith(tuple(opencvs.values())) or name.startswith("yolo")]
+
+
+def test_parse_reads_as_the_program_does():
+    text = "# comment\n\n [network]\nwidth = 4 16\r\n;other\nwidth=5\nbatch=8 # last\n[conv]\nfilters=\t2\n[max]\n"
+    assert parse(text) == [
+        Section("net", {"width": "416", "batch": "8"}),
+        Section("convolutional", {"filters": "2"}),
+        Section("maxpool", {}),
+    ]
+    assert [section.line for section in parse(text)] == [3, 8, 10]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rendered_recipes_parse_back(name):
+    assert parse(render(recipe(name))) == recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"a.cfg: holds no section"),
+        ("[convolutional]\n", r"a.cfg:1: \[convolutional\] comes first; a cfg begins with \[net\]"),
+        ("width=3\n[net]\n", r"a.cfg:1: width=3 comes first; a cfg begins with \[net\]"),
+        ("[net]\nwidth\n", r"a.cfg:2: 'width' is no \[section\], key=value or # comment"),
+        ("[net]\nwidth=\n", r"a.cfg:2: 'width='"),
+        ("[net]\n[convolutionl]\n", r"a.cfg:2: unknown section \[convolutionl\]; known: convolutional, maxpool"),
+        ("[net]\n[lstm]\n", r"a.cfg:2: unknown section \[lstm\]"),
+        ("[net]\nheight=32\nchannels=3\n" + CONV, r"a.cfg:1: \[net\]: needs width="),
+        (NET.replace("32", "32.5") + CONV, r"a.cfg:1: \[net\]: width=32.5 is no whole number"),
+        (NET, r"a.cfg: \[net\] is followed by no layer"),
+        (NET + CONV + NET, r"a.cfg:12: \[net\]: comes twice"),
+        (NET + CONV + "[route]\nlayers=-2\n", r"a.cfg:12: \[route\]: layers=-2 is outside of layers 0 to 0"),
+        (NET + CONV + "[route]\nlayers=a\n", r"a.cfg:12: \[route\]: layers=a is no list of numbers"),
+        (NET + CONV + "[route]\n", r"a.cfg:12: \[route\]: needs layers="),
+        (NET + CONV + "[maxpool]\nstride=2\n[route]\nlayers=0,1\n", r"different width and height \(0: 32x32x8, 1: 16x"),
+        (NET + CONV + "[route]\nlayers=0\ngroups=3\n", "groups=3 and group_id do not fit 8 channels"),
+        (NET + CONV + "[convolutional]\nfilters=9\ngroups=2\n", "groups=2 do not divide 8 channels and filters=9"),
+        (NET + CONV + "[convolutional]\nstride_x=2\n", "stride_x= is not supported here"),
+        (NET + CONV + "[convolutional]\nsize=64\n", "its input of 32x32x8 is too small"),
+        (
+            NET + CONV + YOLO.replace("36", "255"),
+            r"a.cfg:12: \[convolutional\]: 255 channels \(filters=\), but the \[yolo\] after it needs 36"
+            r" = \(classes \+ 5\) \* 3 boxes",
+        ),
+    ],
+)
+def test_what_cannot_be_is_named(text, message):
+    with pytest.raises(InputError, match=message) as error:
+        layers(parse(text, "a.cfg"))
+    assert "\n" not in str(error.value)
+
+
+def test_tasks_and_classes():
+    detector, classifier = parse(NET + CONV + YOLO), parse(NET + CONV + SOFTMAX)
+    assert (task_of(detector), classes_of(detector)) == ("detector", 7)
+    assert (task_of(classifier), classes_of(classifier)) == ("classifier", 7)
+    with pytest.raises(InputError, match=r"a.cfg: no \[yolo\], \[region\] or \[softmax\]"):
+        task_of(parse(NET + CONV, "a.cfg"))
