@@ -1,27 +1,31 @@
-"""Name the expressions in photos: ``python predict.py --help``."""
+"""Find faces and name their expressions: ``python predict.py --help``."""
 
+import os
 import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fer.config import check_darknet, check_keys
-from fer.errors import InputError
+from fer.config import check_darknet, check_predict
 from fer.launch import main
-from fer.schemas import Predict
 
 
 def job(cfg: DictConfig, _: Path) -> None:
-    keys = check_keys(cfg, Predict)
-    for key in ("source", "ckpt"):
-        if not keys[key]:
-            raise InputError(f"{key} is not set: give source=PHOTO_OR_FOLDER and ckpt=FILE.weights")
-    if not keys["ckpt"].endswith(".weights"):
-        raise InputError(f"ckpt={keys['ckpt']}: predict.py takes the .weights file of a Darknet net")
-    from fer.darknet.predict import predict
+    keys, faces = check_predict(cfg)
+    # of a file that can't be read OpenCV and FFmpeg print lines of their own; its row says why
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # OpenCV and torch take a while to import, which --help and a misspelt key should not wait for
+    if keys["ckpt"].endswith(".weights"):
+        from fer.darknet.predict import predict as predict_darknet
 
-    if predict(keys, check_darknet(cfg.darknet)):
-        # some photo could not be read; the csv says which and why
+        failed = predict_darknet(keys, check_darknet(cfg.darknet))
+    else:
+        from fer.prediction import predict
+
+        failed = predict(keys, faces)
+    if failed:
+        # the csv says which and why
         sys.exit(1)
 
 

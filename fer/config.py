@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.errors import InputError
-from fer.schemas import DATA, MODEL, SCHEDULE, Augment, Darknet, Train
+from fer.schemas import DATA, MODEL, SCHEDULE, Augment, Darknet, Faces, Predict, Train
 
 
 def _face_crop(size: int) -> int:
@@ -141,9 +141,39 @@ def check_data(data: DictConfig) -> dict[str, Any]:
     return config
 
 
+def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check the config of predict.py and return its own keys and its ``faces`` group as plain data.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type or out of range, or two keys that exclude each other.
+    """
+    keys, faces = check_keys(cfg, Predict), _typed(cfg.faces, Faces, "faces")
+    for key in ("source", "ckpt"):
+        if not keys[key]:
+            raise InputError(
+                f"{key} is not set: give source=PHOTO_OR_FOLDER_OR_VIDEO and ckpt=FILE.ckpt, FILE.onnx or FILE.weights"
+            )
+    for key in ("every_n", "batch"):
+        if keys[key] < 1:
+            raise InputError(f"{key}={keys[key]} is not a positive number")
+    if not 0 <= keys["smooth"] < 1:
+        raise InputError(f"smooth={keys['smooth']}: not a weight of 0 (off) to below 1")
+    if keys["min_confidence"] is not None and not 0 <= keys["min_confidence"] <= 1:
+        raise InputError(f"min_confidence={keys['min_confidence']} is not a probability")
+    if keys["anonymize"] and keys["explain"]:
+        raise InputError("explain=true draws faces, anonymize=true hides them: give one of them")
+    if keys["layer"] and not keys["explain"]:
+        raise InputError(f"layer={keys['layer']} is what explain=true shows: give both")
+    if keys["ckpt"].endswith(".weights"):
+        for key in ("show", "explain"):
+            if keys[key]:
+                raise InputError(f"{key}=true: not for the .weights of a Darknet net, only for .ckpt and .onnx")
+    return keys, faces
+
+
 def check_keys(cfg: DictConfig, schema: type) -> dict[str, Any]:
-    """Check the top-level keys of an entry point; the groups ``data`` and ``darknet`` have checks of their own."""
-    rest = {key: value for key, value in _plain(cfg).items() if key not in ("data", "darknet")}
+    """Check the top-level keys of an entry point; the groups have checks of their own."""
+    rest = {key: value for key, value in _plain(cfg).items() if key not in ("data", "darknet", "faces")}
     return _typed(OmegaConf.create(rest), schema, "")
 
 

@@ -1,9 +1,7 @@
 """One training run: from a checked config and a folder to checkpoints, TensorBoard logs and numbers."""
 
-import ctypes
 import logging
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from fer.data.prepare import command_for, describe, prepare
 from fer.data.store import StoreInfo
 from fer.errors import InputError
 from fer.labels import require_same
+from fer.memory import keep_freed_memory
 from fer.report import curves_figure
 
 
@@ -62,7 +61,7 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
 def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClassifier, FaceDataModule, str | None]:
     """Build the trainer, the model and the data of a checked config; the last item is the checkpoint to resume from."""
     _quiet()
-    _keep_memory()
+    keep_freed_memory()
     _require_file(config["data"])
     pl.seed_everything(config["seed"], verbose=False)
     data = FaceDataModule(config["data"]["file"], config["batch_size"], config["seed"], config["num_workers"])
@@ -135,15 +134,6 @@ def _require_same_model(source: EmotionClassifier, model: EmotionClassifier, con
                 f"resume={config['resume']}: was trained with model.{key}={value}, not {config['model'].get(key)}; "
                 "give the command of that run again"
             )
-
-
-def _keep_memory() -> None:
-    """Let glibc keep what a step has freed for the next one: page faults are some 5 % of VGG19's step on a CPU."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        trim_threshold, mmap_threshold = -1, -3
-        mallopt(mmap_threshold, 32 << 20)
-        mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def _quiet() -> None:

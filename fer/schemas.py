@@ -188,11 +188,27 @@ class Evaluate:
 
 
 @dataclass
+class Faces:
+    name: str = MISSING
+    model: str | None = MISSING
+    min_size: int = MISSING
+
+
+@dataclass
 class Predict:
     source: str | None = MISSING
     ckpt: str | None = MISSING
-    min_confidence: float = MISSING
     out: str = MISSING
+    min_confidence: float | None = MISSING
+    draw: bool = MISSING
+    anonymize: bool = MISSING
+    show: bool = MISSING
+    explain: bool = MISSING
+    layer: str | None = MISSING
+    every_n: int = MISSING
+    smooth: float = MISSING
+    batch: int = MISSING
+    device: str = MISSING
 
 
 @dataclass
@@ -202,3 +218,18 @@ class Prepare:
     crop: str = MISSING
     link: str = MISSING
     workers: int | None = MISSING
+
+
+@dataclass
+class Look:
+    file: str | None = MISSING
+    out: str | None = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class Export:
+    ckpt: str | None = MISSING
+    format: str = MISSING
+    out: str | None = MISSING
+    calibration: int = MISSING

@@ -18,10 +18,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_collection_modifyitems(items):
-    if shutil.which("darknet") is None:
+    for marker, programs in (("darknet", "darknet"), ("browser", "chromium chromedriver")):
+        missing = [program for program in programs.split() if shutil.which(program) is None]
+        package = {"chromedriver": "chromium-driver"}
+        needs = pytest.mark.skip(reason=f"needs: apt-get install {' '.join(package.get(p, p) for p in missing)}")
         for item in items:
-            if item.get_closest_marker("darknet"):
-                item.add_marker(pytest.mark.skip(reason="needs Debian's darknet program: apt-get install darknet"))
+            if missing and item.get_closest_marker(marker):
+                item.add_marker(needs)
 
 
 def write_tiny(path, rows, face=None, class_names=CLASSES, source="tiny", seed=0, noise=10.0):

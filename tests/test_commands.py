@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 
 import cv2
 import numpy as np
@@ -23,7 +24,8 @@ def commands(text):
 
 README = (ROOT / "README.md").read_text()
 DARKNET = commands(re.search(r"\n## Darknet\n.*?\n## ", README, re.S)[0])
-COMMANDS = [command for command in commands(README) if command not in DARKNET]
+USE = commands(re.search(r"\n## Use it on any photo or video\n.*?\n## ", README, re.S)[0])
+COMMANDS = [command for command in commands(README) if command not in (*DARKNET, *USE)]
 SHORT = ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "batch_size=8"]
 
 
@@ -46,9 +48,9 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def darknet_home(tmp_path_factory):
-    """A folder with the files that the README's Darknet commands name; AffectNet is drawn."""
-    home = tmp_path_factory.mktemp("darknet_home")
+def photo_home(tmp_path_factory):
+    """A folder with the files that the README's commands on photos and Darknet name; AffectNet is drawn."""
+    home = tmp_path_factory.mktemp("photo_home")
     draw_sample(home / "AffectNet", photos=120)
     (home / "my_faces").mkdir()
     for number, photo in enumerate(sorted((home / "AffectNet").rglob("*.jpg"))[:6]):
@@ -87,10 +89,33 @@ def test_every_readme_command(home, run):
     assert (home / "data/fer2021-48-grey.h5").is_file() and (home / "fer2013_again.csv").is_file()
 
 
+@pytest.mark.slow
+def test_every_command_that_uses_a_net(photo_home, run):
+    home = photo_home
+    short = ["data.photos=240", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+    run("train.py", "experiment=demo", *short, "hydra.run.dir=runs/demo/latest", cwd=home)
+    photos = sorted((home / "AffectNet").rglob("*.jpg"))
+    (home / "my_photos").mkdir()
+    shutil.copy(photos[0], home / "photo.jpg")
+    for number, photo in enumerate(photos[:3]):
+        shutil.copy(photo, home / "my_photos" / f"{number}.jpg")
+    video = cv2.VideoWriter(str(home / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (320, 240))
+    for photo in photos[:6]:
+        video.write(cv2.resize(cv2.imread(str(photo)), (320, 240)))
+    video.release()
+    assert len(USE) >= 8
+    for command in USE:
+        script, *arguments = shlex.split(command)[1:]
+        assert run(script, *arguments, cwd=home).stdout
+        if script == "predict.py":
+            assert (home / "predictions/predictions.csv").is_file()
+            shutil.rmtree(home / "predictions")
+
+
 @pytest.mark.darknet
 @pytest.mark.slow
-def test_every_darknet_command_of_the_readme(darknet_home, run):
-    home = darknet_home
+def test_every_darknet_command_of_the_readme(photo_home, run):
+    home = photo_home
     assert len(DARKNET) >= 12
     for command in DARKNET:
         script, *arguments = [newest(home, argument) for argument in shlex.split(command)[1:]]

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fer.classifier import build_network
-from fer.config import build, check_darknet_train, check_data, check_target, check_train
+from fer.config import build, check_darknet_train, check_data, check_predict, check_target, check_train
 from fer.errors import InputError
 from fer.schedule import make_scheduler
 
@@ -28,7 +28,7 @@ def of(group):
     return [name for g, name in OPTIONS if g == group]
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
+@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] != "faces"])
 def test_every_option_composes_and_passes_its_checks(group, option):
     cfg = train_cfg(f"{group}={option}")
     if cfg.darknet.name != "none":
@@ -40,6 +40,16 @@ def test_every_option_composes_and_passes_its_checks(group, option):
         return
     config = check_train(cfg)
     assert config["trainer"]["_target_"] == "pytorch_lightning.Trainer"
+
+
+@pytest.mark.parametrize("option", of("faces"))
+def test_every_way_to_find_faces_passes_its_checks(option):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("predict", [f"faces={option}", "source=a.jpg", "ckpt=a.ckpt"])
+    if option == "yunet":
+        cfg.faces.model = "a.onnx"
+    keys, faces = check_predict(cfg)
+    assert (keys["source"], faces["name"]) == ("a.jpg", option)
 
 
 @pytest.mark.parametrize("option", of("model"))
@@ -238,7 +248,7 @@ def test_mistakes_on_the_command_line_give_one_line(run, tmp_path, arguments, me
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py"])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py", "export.py", "look.py"])
 def test_help_reads_well(run, tmp_path, script):
     done = run(script, "--help", cwd=tmp_path)
     assert f"python {script}" in done.stdout and "Choices (group=choice):" in done.stdout

@@ -1,8 +1,5 @@
 """Expressions in any photos, named by a Darknet net: rows in a csv and, from a detector, drawn boxes."""
 
-import csv
-import glob
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,22 +10,25 @@ import numpy as np
 from tqdm import tqdm
 
 from fer.darknet.program import Program, find_program, require_support
-from fer.darknet.scores import classify, detect
+from fer.darknet.scores import Face, classify, detect
 from fer.darknet.weights import Net, open_net
-from fer.data.folder import IMAGE_SUFFIXES
-from fer.data.photos import PhotoLimits, read_photo
-from fer.errors import InputError
+from fer.data.photos import read_photo
+from fer.data.source import PhotoLimits
+from fer.draw import draw_faces, hide_faces
 from fer.labels import canonical
+from fer.media import Medium, find_media
+from fer.rows import Rows
 
-_COLUMNS = ("file", "x", "y", "width", "height", "label", "confidence", "error")
+#: What is less certain is left out, where the user gives no threshold.
+_THRESHOLD = 0.25
 
 
 def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
-    """Name the expressions in ``keys["source"]`` with the weights ``keys["ckpt"]``; returns how many photos failed.
+    """Name the expressions in the photos of ``keys["source"]`` with a .weights file; returns how many files failed.
 
-    Writes predictions.csv under ``keys["out"]``: a row a face of a detector (box in pixels of the photo), a row a photo
-    of a classifier, which takes the whole photo as the face; a photo that can't be read gets a row with the reason, one
-    without a face a row without a label. A detector's photos are drawn into ``photos/`` beside it.
+    Writes the rows of `fer.prediction.Rows` under ``keys["out"]``: a row a face of a detector (box in pixels of the
+    photo), a row a photo of a classifier, which takes the whole photo as the face; a file that can't be read gets a row
+    with the reason, a photo without a face a row without a label. A detector's photos are drawn into ``photos/``.
 
     Raises:
         InputError: no photo, or weights, cfg, names or program that are missing or do not fit.
@@ -36,89 +36,62 @@ def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
     net = open_net(Path(keys["ckpt"]), *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
     program = find_program(options["binary"])
     require_support(program, net.sections, net.task, action="valid")
-    files = find_photos(keys["source"])
+    media = find_media(keys["source"], keys["out"])
     if net.task == "classifier":
         print("note: a classifier takes the whole photo as the face")
     out = Path(keys["out"])
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fer-darknet-") as folder:
-        rows = _predict(program, net, files, keys["min_confidence"], Path(folder), out)
-    temporary = out / "predictions.csv.tmp"
-    with open(temporary, "w", newline="", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, _COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, out / "predictions.csv")
-    failed = sum(1 for row in rows if row.get("error"))
-    named = sum(1 for row in rows if row.get("label"))
-    print(f"{len(files):,} photos, {named:,} faces named, {failed:,} photos failed: {out / 'predictions.csv'}")
-    return failed
-
-
-def find_photos(source: str) -> list[str]:
-    """Return the photo files that a path, a folder (with all below it) or a glob means, sorted.
-
-    Raises:
-        InputError: there is none.
-    """
-    if os.path.isdir(source):
-        found = [os.path.join(folder, name) for folder, _, names in os.walk(source) for name in names]
-        found = [path for path in found if path.lower().endswith(IMAGE_SUFFIXES)]
-    else:
-        found = [source] if os.path.isfile(source) else glob.glob(source, recursive=True)
-    if not found:
-        raise InputError(f"source={source}: no such photo, folder with photos, or glob that matches any")
-    return sorted(found)
+    with Rows(out) as rows, tempfile.TemporaryDirectory(prefix="fer-darknet-") as folder:
+        for row in _predict(program, net, media, keys, Path(folder), out):
+            rows.write(**row)
+    print(
+        f"{len(media):,} photos, {rows.named:,} faces named, {rows.failed:,} photos failed: {out / 'predictions.csv'}"
+    )
+    return rows.failed
 
 
 def _predict(
-    program: Program, net: Net, files: Sequence[str], threshold: float, work: Path, out: Path
+    program: Program, net: Net, media: Sequence[Medium], keys: dict[str, Any], work: Path, out: Path
 ) -> list[dict[str, Any]]:
     limits, errors, copies = PhotoLimits(), {}, {}
+    threshold = _THRESHOLD if keys["min_confidence"] is None else keys["min_confidence"]
     # emotion.names says Anger where every report says Angry
     names = [canonical(name) or name for name in net.names]
     (work / "in").mkdir()
-    for number, file in enumerate(tqdm(files, desc="read", unit="photo", leave=False)):
-        photo = read_photo(file, "rgb", limits)
+    for number, medium in enumerate(tqdm(media, desc="read", unit="photo", leave=False)):
+        error = medium.error or ("" if medium.kind == "photo" else "a video: Darknet nets take photos here")
+        photo = error or read_photo(medium.path, "rgb", limits)
         if isinstance(photo, str):
-            errors[file] = photo
+            errors[medium.path] = photo
             continue
         # a numbered PNG, so that every format and EXIF orientation is read alike, whatever the path holds
-        copies[file] = work / "in" / f"{number:07d}.png"
-        cv2.imwrite(str(copies[file]), photo[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        copies[medium.path] = work / "in" / f"{number:07d}.png"
+        cv2.imwrite(str(copies[medium.path]), photo[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
     found: dict[str, list[dict[str, Any]]] = {file: [{"file": file, "error": why}] for file, why in errors.items()}
     photos = list(copies.values())
     if photos and net.task == "classifier":
         for file, row in zip(copies, classify(program, net, net.names, photos, work), strict=True):
             best = int(np.argmax(row))
-            label = names[best] if row[best] >= threshold else ""
-            found[file] = [{"file": file, "label": label, "confidence": f"{row[best]:.4f}"}]
+            label = names[best] if row[best] >= threshold else None
+            found[file] = [{"file": file, "label": label, "confidence": round(float(row[best]), 4)}]
     elif photos:
         for file, faces in zip(copies, detect(program, net, net.names, photos, threshold, work), strict=True):
             found[file] = [
-                {"file": file, "label": names[index], "confidence": f"{confidence:.4f}"}
-                | dict(zip(("x", "y", "width", "height"), (f"{value:.1f}" for value in box), strict=True))
+                {"file": file, "label": names[index], "confidence": round(confidence, 4)}
+                | dict(zip(("x", "y", "width", "height"), (round(value, 1) for value in box), strict=True))
                 for index, confidence, box in faces
             ] or [{"file": file}]
-            _draw(copies[file], found[file], out / "photos" / f"{copies[file].stem}_{Path(file).stem}.jpg")
-    return [row for file in files for row in found[file]]
+            if keys["draw"]:
+                target = out / "photos" / f"{copies[file].stem}_{Path(file).stem}.jpg"
+                _draw(copies[file], faces, names, keys["anonymize"], target)
+    return [row for medium in media for row in found[medium.path]]
 
 
-def _draw(photo: Path, rows: Sequence[dict[str, Any]], target: Path) -> None:
+def _draw(photo: Path, faces: Sequence[Face], names: Sequence[str], anonymize: bool, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     image = cv2.imread(str(photo))
-    height, width = image.shape[:2]
-    line = max(1, round(min(height, width) / 200))
-    scale = max(0.4, min(height, width) / 700)
-    for row in rows:
-        if not row.get("label"):
-            continue
-        x, y, w, h = (round(float(row[key])) for key in ("x", "y", "width", "height"))
-        cv2.rectangle(image, (x, y), (x + w, y + h), (0, 200, 0), line)
-        text = f"{row['label']} {float(row['confidence']):.2f}"
-        (tw, th), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
-        left = min(max(0, x), max(0, width - tw))
-        base = y - below if y - th - 2 * below >= 0 else min(height - below, y + th + below)
-        cv2.rectangle(image, (left, base - th - below), (left + tw, base + below), (0, 200, 0), -1)
-        cv2.putText(image, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), line, cv2.LINE_AA)
-    cv2.imwrite(str(target), image)
+    boxes = [box for _, _, box in faces]
+    if anonymize:
+        image = hide_faces(image, boxes)
+    cv2.imwrite(
+        str(target), draw_faces(image, boxes, [f"{names[index]} {confidence:.2f}" for index, confidence, _ in faces])
+    )

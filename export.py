@@ -1,0 +1,25 @@
+"""Write a checkpoint for other programs, as ONNX or torch.export: ``python export.py --help``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fer.config import check_data, check_keys
+from fer.errors import InputError
+from fer.launch import main
+from fer.schemas import Export
+
+
+def job(cfg: DictConfig, _: Path) -> None:
+    keys = check_keys(cfg, Export)
+    if not keys["ckpt"]:
+        raise InputError("ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt")
+    data = check_data(cfg.data) if "data" in cfg else None
+    # torch takes seconds to import, which --help and a misspelt key should not wait for
+    from fer.export import export
+
+    export(keys, data)
+
+
+if __name__ == "__main__":
+    main(job, "export")

@@ -1,0 +1,292 @@
+"""A checkpoint as one file for other programs: ONNX in float32 or int8, or a torch.export program.
+
+Everything between the stored face and the answer is inside the file: centre crop, scaling, normalisation, softmax. A
+file is compared with the checkpoint before it gets its name. docs/export.md says how to use one.
+"""
+
+import importlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer.augment import center_crop
+from fer.checkpoint import load_checkpoint
+from fer.classifier import EmotionClassifier, to_unit
+from fer.data.module import EVAL_BATCH
+from fer.data.prepare import command_for
+from fer.data.source import FaceFormat
+from fer.data.store import read_column, read_info
+from fer.errors import InputError
+from fer.labels import require_same
+from fer.network import channels_first
+from fer.report import write_files
+
+#: format= and how the name of its file ends.
+SUFFIXES = {"onnx": ".onnx", "onnx_int8": ".int8.onnx", "pt2": ".pt2"}
+
+#: Largest difference to the checkpoint's probabilities and, relative to their size, logits.
+TOLERANCE = 1e-4
+
+# what torch's exporter writes without converting anything; with it onnxruntime 1.18 (2024) and later read the file
+_OPSET = 18
+
+
+class Deployed(nn.Module):
+    """All that a checkpoint does: faces uint8 (N, C, size, size) to probabilities and logits, float32 (N, classes)."""
+
+    def __init__(self, model: EmotionClassifier) -> None:
+        super().__init__()
+        # not the LightningModule itself, whose trainer and metrics an exporter would follow
+        self.net, self.crop = model.net.requires_grad_(False), model.crop
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.net(to_unit(center_crop(faces, self.crop)))
+        return logits.softmax(1), logits
+
+
+def export(keys: dict[str, Any], data: dict[str, Any] | None) -> Path:
+    """Write ``keys["ckpt"]`` as ``keys["format"]``, say what it is worth, and return the file.
+
+    ``data`` is a checked data config for the calibration of int8, or None for the file that the checkpoint names.
+
+    Raises:
+        InputError: a wrong key, checkpoint or prepared file, or a package that is missing.
+    """
+    kind, ckpt = keys["format"], Path(keys["ckpt"])
+    if kind not in SUFFIXES:
+        raise InputError(f"format={kind}: not one of {', '.join(SUFFIXES)}")
+    if data and kind != "onnx_int8":
+        raise InputError(f"data= has no effect with format={kind}: it calibrates format=onnx_int8")
+    out = Path(keys["out"]) if keys["out"] else ckpt.with_suffix(SUFFIXES[kind])
+    if kind == "pt2":
+        export_torch(ckpt, out)
+    elif kind == "onnx":
+        export_onnx(ckpt, out)
+    else:
+        trained_on = load_checkpoint(ckpt).hparams.data["file"]
+        file = Path(data["file"] if data else trained_on)
+        if not file.is_file():
+            command = command_for(data) if data else "python prepare.py"
+            raise InputError(f"{file}: no such file; make it with `{command}`, or give data=NAME")
+        with tempfile.TemporaryDirectory(prefix="fer-export-") as folder:
+            plain = export_onnx(ckpt, Path(folder, "float32.onnx"))
+            accuracy = quantize(plain, out, file, keys["calibration"])
+            size = plain.stat().st_size
+        print(
+            f"accuracy on {accuracy['n']:,} val faces of {file}: {accuracy['before']:.2%} in float32 ({_mib(size)}), "
+            f"{accuracy['after']:.2%} in int8 ({_mib(out.stat().st_size)})"
+        )
+    print(f"wrote {out} ({_mib(out.stat().st_size)})")
+    return out
+
+
+def export_onnx(ckpt: str | Path, out: str | Path) -> Path:
+    """Write a checkpoint as ONNX, equal to it under onnxruntime within TOLERANCE, and return the path.
+
+    Input ``faces`` uint8 (batch, C, size, size), any batch; outputs ``probabilities`` and ``logits`` float32 (batch,
+    classes); metadata: see `describe`.
+
+    Raises:
+        InputError: no checkpoint of ours, onnx, onnxscript or onnxruntime missing, or an output that differs.
+    """
+    _require("onnx", "onnxscript", "onnxruntime")
+    import onnx
+
+    model, out = load_checkpoint(ckpt), _checked(out, ".onnx")
+    whole = Deployed(model).eval()
+    program = torch.onnx.export(
+        whole, (_random_faces(model, 2),), dynamo=True, verbose=False, opset_version=_OPSET,
+        input_names=["faces"], output_names=["probabilities", "logits"],
+        dynamic_shapes={"faces": {0: torch.export.Dim("batch")}},
+    )  # fmt: skip
+    proto = program.model_proto
+    _forget_source(proto)
+    onnx.helper.set_model_props(proto, describe(model))
+
+    def write(path: Path) -> None:
+        onnx.save(proto, path)
+        onnx.checker.check_model(path, full_check=True)
+        session = _session(path)
+        _compare(lambda faces: session.run(None, {"faces": faces.numpy()}), whole, model, f"{out} under onnxruntime")
+
+    return write_files(out.parent, {out.name: write})[out.name]
+
+
+def export_torch(ckpt: str | Path, out: str | Path) -> Path:
+    """Write a checkpoint as a torch.export program, equal to it within TOLERANCE after loading, and return the path.
+
+    Input and outputs as in `export_onnx`; the extra file ``metadata.json`` holds `describe`.
+
+    Raises:
+        InputError: no checkpoint of ours, or an output that differs.
+    """
+    model, out = load_checkpoint(ckpt), _checked(out, ".pt2")
+    whole = Deployed(model).eval()
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(whole, (_random_faces(model, 2),), dynamic_shapes=({0: batch},))
+    # a file's own name would become the name of the folder in the archive
+    archive = io.BytesIO()
+    torch.export.save(program, archive, extra_files={"metadata.json": json.dumps(describe(model))})
+
+    def write(path: Path) -> None:
+        path.write_bytes(archive.getvalue())
+        loaded = torch.export.load(io.BytesIO(path.read_bytes())).module()
+        _compare(lambda faces: [values.numpy() for values in loaded(faces)], whole, model, f"{out} loaded again")
+
+    return write_files(out.parent, {out.name: write})[out.name]
+
+
+def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int = 512) -> dict[str, Any]:
+    """Write an ONNX file of `export_onnx` with int8 weights and activations, and return accuracy before and after.
+
+    Static quantisation of onnxruntime (QDQ): weights int8 with a scale a channel, activations uint8, their ranges the
+    smallest and largest values over ``rows`` random faces (seed 0) of the train split of a prepared ``file``; the last
+    layer stays in float32. Returns accuracy ``before`` and ``after`` (fractions) on the ``n`` val faces of the file,
+    which calibration does not see.
+
+    Raises:
+        InputError: other classes or faces in ``file``, no train or val split, or onnx or onnxruntime missing.
+    """
+    _require("onnx", "onnxruntime")
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    out, info = _checked(out, ".onnx"), read_info(file)
+    before = _session(onnx_file)
+    meta = before.get_modelmeta().custom_metadata_map
+    if meta.get("project") != "fer-lightning":
+        raise InputError(f"{onnx_file}: not a .onnx file that export.py wrote")
+    require_same(json.loads(meta["labels"]), info.class_names, str(onnx_file), str(file))
+    face = FaceFormat(**json.loads(meta["face"]))
+    if face.shape != info.face.shape:
+        raise InputError(
+            f"the network takes faces of size {face.size} {face.color}, {file} holds size {info.face.size} "
+            f"{info.face.color}: prepare it with data.size={face.size} data.color={face.color}"
+        )
+    if rows < 1 or not info.rows("train"):
+        raise InputError(f"calibration={rows} faces of {file}, which has {info.rows('train'):,} in its train split")
+    calibration = _Calibration(file, rows, info.rows("train"))
+    accuracy = {"n": info.rows("val"), "before": _accuracy(before, file)}
+
+    def write(path: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="fer-export-") as folder:
+            folded = Path(folder, "folded.onnx")
+            # as onnxruntime asks: all shapes inferred, and what can be folded folded
+            quant_pre_process(str(onnx_file), str(folded), skip_symbolic_shape=True)
+            # a last layer in int8 would give the same few values to different faces
+            last = [n.name for n in onnx.load(folded).graph.node if {"logits", "probabilities"} & set(n.output)]
+            quantize_static(
+                folded, path, calibration, quant_format=QuantFormat.QDQ, per_channel=True,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=last,
+            )  # fmt: skip
+        proto = onnx.load(path)
+        onnx.helper.set_model_props(
+            proto, meta | {"calibration": f"{calibration.rows} train faces of {info.path.name}"}
+        )
+        onnx.save(proto, path)
+        onnx.checker.check_model(path, full_check=True)
+        accuracy["after"] = _accuracy(_session(path), file)
+
+    write_files(out.parent, {out.name: write})
+    return accuracy
+
+
+def describe(model: EmotionClassifier) -> dict[str, str]:
+    """Return an exported file's metadata: project, name (of the network), labels, face, data and drawn.
+
+    ``labels`` is a JSON list in the order of the outputs; ``face`` JSON with size, color and margin; ``data`` the name
+    of the data set that it was trained on; ``drawn`` "true" where that is the drawn sample.
+    """
+    parameters = model.hparams
+    return {
+        "project": "fer-lightning", "name": parameters.model["name"], "labels": json.dumps(model.labels),
+        "face": json.dumps(dict(parameters.face)), "data": parameters.data["name"],
+        "drawn": json.dumps(bool(parameters.data["drawn"])),
+    }  # fmt: skip
+
+
+class _Calibration:
+    """Random training faces, a few at a time, as onnxruntime asks for them."""
+
+    def __init__(self, file: str | Path, rows: int, available: int) -> None:
+        self.rows = min(rows, available)
+        chosen = np.random.default_rng(0).choice(available, self.rows, replace=False)
+        with h5py.File(file, "r") as opened:
+            # never the whole split, which may be larger than the memory; h5py wants rows in order
+            faces = channels_first(opened["train/image"][np.sort(chosen)])
+        self._batches = iter(np.array_split(faces, -(-self.rows // 32)))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"faces": batch}
+
+
+def _accuracy(session: Any, file: str | Path) -> float:
+    labels = read_column(file, "val", "label")
+    with h5py.File(file, "r") as opened:
+        images = opened["val/image"]
+        named = [session.run(["probabilities"], {"faces": faces})[0].argmax(1) for faces in _batches(images)]
+    return float((np.concatenate(named) == labels).mean())
+
+
+def _batches(images: h5py.Dataset) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), EVAL_BATCH):
+        yield channels_first(images[start : start + EVAL_BATCH])
+
+
+def _compare(run: Callable[[Tensor], Any], whole: Deployed, model: EmotionClassifier, what: str) -> None:
+    for n in (1, 7):
+        faces = _random_faces(model, n)
+        with torch.inference_mode():
+            wanted = [values.numpy() for values in whole(faces)]
+        for name, ours, theirs in zip(("probabilities", "logits"), wanted, run(faces), strict=True):
+            if ours.shape != theirs.shape or not np.allclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE):
+                raise InputError(f"{what}: {name} of {n} faces differ from the checkpoint's by more than {TOLERANCE}")
+
+
+def _random_faces(model: EmotionClassifier, n: int) -> Tensor:
+    face = FaceFormat(**model.hparams.face)
+    return torch.from_numpy(channels_first(np.random.default_rng(n).integers(0, 256, (n, *face.shape), np.uint8)))
+
+
+def _forget_source(proto: Any) -> None:
+    """Take the exporter's notes out of a model: they hold the paths and source lines of this installation."""
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+
+
+def _session(path: str | Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _require(*modules: str) -> None:
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"{module} is not installed: pip install 'fer-lightning[export]'") from error
+
+
+def _checked(out: str | Path, suffix: str) -> Path:
+    out = Path(out)
+    if out.suffix != suffix or out.is_dir():
+        raise InputError(f"out={out}: not the name of a {suffix} file")
+    return out
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.2f} MiB"

@@ -1,0 +1,257 @@
+"""What a source means: a photo, a folder, a glob, a video, a camera or an address; and the frames of a video."""
+
+import glob
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Full, Queue
+
+import cv2
+import numpy as np
+
+from fer.data.folder import IMAGE_SUFFIXES
+from fer.data.source import PhotoLimits
+from fer.errors import InputError
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts")
+
+# What OpenCV's FFmpeg opens over a network; a file's path is never opened by these names.
+_ADDRESS = re.compile(r"(rtsps?|rtmps?|https?|udp|tcp)://", re.IGNORECASE)
+_OUTSIDE = "a link that leads out of the folder: give the folder that it leads to as source"
+
+#: Frames that wait between the thread that decodes and the one that predicts: enough to hide the jitter of both.
+_QUEUE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """One thing to read: ``kind`` is photo, video (a file) or live (a camera number or an address).
+
+    ``error`` is why it is not to be opened at all.
+    """
+
+    path: str
+    kind: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a video, uint8 (h, w, 3) RGB; ``index`` counts all frames from 0, ``time`` is in seconds."""
+
+    index: int
+    time: float
+    picture: np.ndarray
+
+
+def find_media(source: str, out: str | os.PathLike[str] | None = None) -> list[Medium]:
+    """Return what a source means, files in sorted order; a folder is walked with all below it, but without ``out``.
+
+    Links that lead out of the folder, or out of the fixed part of a glob, are not followed and stand in the list with
+    an error; links to folders inside are not followed, as what they show is found where it lies. A file that is named
+    itself may be a link. In a folder, files with other suffixes than those of photos and videos are left alone.
+
+    Raises:
+        InputError: nothing is found, or the source lies in ``out``, whose drawn pictures would be read again.
+    """
+    if _ADDRESS.match(source):
+        return [Medium(source, "live")]
+    if re.fullmatch(r"\d+", source) and not os.path.lexists(source):
+        return [Medium(source, "live")]
+    skip = None if out is None else os.path.realpath(out)
+    if skip and os.path.lexists(source) and _inside(source, skip):
+        raise InputError(f"source={source}: lies in out={out}, where the drawn pictures go; give another out=FOLDER")
+    if os.path.isdir(source):
+        found = sorted(_walk(source, skip))
+    elif os.path.lexists(source):
+        return [Medium(source, _kind(source))]
+    else:
+        # the part before the first name with a wildcard
+        root = re.split(r"[*?[]", source)[0].rpartition(os.sep)[0] or os.curdir
+        paths = [path for path in glob.glob(source, recursive=True) if not os.path.isdir(path)]
+        found = [(path, _inside(path, root)) for path in sorted(paths) if not (skip and _inside(path, skip))]
+    if not found:
+        raise InputError(
+            f"source={source}: no such photo, video, folder that holds any, or glob that matches any; "
+            "a camera is its number, e.g. source=0"
+        )
+    return [Medium(path, _kind(path), "" if inside else _OUTSIDE) for path, inside in found]
+
+
+def _walk(root: str, skip: str | None) -> Iterator[tuple[str, bool]]:
+    """Yield the photos and videos below a folder and links to folders outside it, with whether each lies inside."""
+    for folder, folders, names in os.walk(root):
+        if skip:
+            folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) != skip]
+        for name in folders:
+            path = os.path.join(folder, name)
+            if os.path.islink(path) and not _inside(path, root):
+                yield path, False
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES):
+                yield path, not os.path.islink(path) or _inside(path, root)
+
+
+def _inside(path: str, root: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def _kind(path: str) -> str:
+    name = path.lower()
+    if name.endswith(IMAGE_SUFFIXES):
+        return "photo"
+    if name.endswith(VIDEO_SUFFIXES):
+        return "video"
+    # a file that was named itself, whatever its suffix; of anything else the photo's reader says what is wrong
+    return "video" if os.path.isfile(path) and os.path.getsize(path) and not cv2.haveImageReader(path) else "photo"
+
+
+class Video:
+    """The frames of a video file, a camera or an address, decoded by a thread of its own and never held all at once.
+
+    ``size`` is width and height in pixels, ``fps`` frames per second (None where unknown), ``frames`` the number of
+    frames that the file announces (None where unknown), ``read`` how many have been read so far. Of ``every_n`` frames
+    the first is given; the others are not converted. A live source that is read too slowly loses frames at the sender.
+
+    Raises:
+        InputError: it can't be opened or has no picture.
+    """
+
+    def __init__(self, medium: Medium, every_n: int = 1, limits: PhotoLimits = PhotoLimits()) -> None:  # noqa: B008
+        self._medium, self._every_n = medium, every_n
+        self._live = medium.kind == "live"
+        if not self._live:
+            _check_file(medium.path)
+        if self._live:
+            self._capture = cv2.VideoCapture(int(medium.path) if medium.path.isdigit() else medium.path)
+        else:
+            # whole, as FFmpeg takes "12:30.mp4" for an address
+            self._capture = cv2.VideoCapture(os.path.abspath(medium.path))
+        if not self._capture.isOpened():
+            raise InputError(
+                f"source={medium.path}: no such camera or address answers" if self._live else "not a readable video"
+            )
+        width, height = (round(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > limits.max_pixels:
+            self._capture.release()
+            raise InputError("too many pixels")
+        fps, frames = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.size = (width, height)
+        self.fps = fps if 0 < fps <= 1000 else None
+        self.frames = None if self._live or not 0 < frames < 1e9 else int(frames)
+        self.read = 0
+        self._queue: Queue[Frame | Exception | None] = Queue(1 if self._live else _QUEUE)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._decode, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        # a camera or an address may hang in a read, which nothing can interrupt; the thread is a daemon
+        self._thread.join(timeout=2)
+        if not self._thread.is_alive():
+            self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            try:
+                # with a timeout, as Python notices an interrupt only between two waits
+                item = self._queue.get(timeout=0.5)
+            except Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    def _decode(self) -> None:
+        try:
+            for frame in self._frames():
+                if not self._put(frame):
+                    return
+            self._put(None)
+        except Exception as error:  # whatever it is, the thread that iterates must hear of it
+            self._put(error)
+
+    def _put(self, item: Frame | Exception | None) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def _frames(self) -> Iterator[Frame]:
+        start = time.monotonic()
+        while self._capture.grab():
+            index = self.read
+            self.read += 1
+            if index % self._every_n:
+                continue
+            taken, picture = self._capture.retrieve()
+            if not taken:
+                continue
+            if self._live:
+                seconds = time.monotonic() - start
+            else:
+                seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                # some containers have no time stamps
+                if index and seconds <= 0 and self.fps:
+                    seconds = index / self.fps
+            yield Frame(index, seconds, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+
+
+class VideoWriter:
+    """An .mp4 file (MPEG-4 part 2) of frames uint8 (h, w, 3) RGB, which has its name only when it is complete.
+
+    Nothing is left where no frame was written. Frames of another size than the first are resized to it.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self._fps = path.absolute(), fps
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._temporary = self.path.with_name(f".{path.stem}.tmp.mp4")
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer:
+            self._writer.release()
+            os.replace(self._temporary, self.path)
+
+    def write(self, picture: np.ndarray) -> None:
+        if self._writer is None:
+            self._size = picture.shape[1::-1]
+            self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size)
+            if not self._writer.isOpened():
+                raise InputError(f"{self.path}: OpenCV can't write this video; draw=false leaves it out")
+        if picture.shape[1::-1] != self._size:
+            # what a live source may do
+            picture = cv2.resize(picture, self._size)
+        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+def _check_file(path: str) -> None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
+        raise InputError("missing file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("not a file")
+    if status.st_size == 0:
+        raise InputError("zero bytes")
+    if not os.access(path, os.R_OK):
+        raise InputError("cannot be read (Permission denied)")

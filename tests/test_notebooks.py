@@ -1,0 +1,96 @@
+"""The notebooks, run from the first cell to the last on a few drawn photos and a net of two epochs."""
+
+import nbformat
+import pytest
+from conftest import ROOT, train_config
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from test_prepare import data
+
+from fer.data.prepare import prepare
+from fer.evaluate import evaluate
+from fer.experiment import train
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+class ThisPython(KernelSpecManager):
+    """The interpreter that runs the tests, whatever kernels are installed for the user."""
+
+    def get_kernel_spec(self, kernel_name):
+        return KernelSpec(**get_kernel_dict())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What the notebooks take from the environment, made of 60 drawn photos."""
+    home = tmp_path_factory.mktemp("notebooks")
+    file, run = home / "sample.h5", home / "run"
+    prepare(data("sample", raw=home / "sample", photos=60), file)
+    train(train_config(file, **{"data": "sample", "data.size": 48, "augment.crop": 44}), run)
+    ckpt = run / "checkpoints" / "best.ckpt"
+    keys = {"ckpt": str(ckpt), "split": "test", "ten_crop": False, "device": "cpu", "out": None}
+    evaluate(keys, None)
+    return {
+        "FER_DATA": file,
+        "FER_RUN": run,
+        "FER_REPORT": run / "evaluate" / "sample-test",
+        "FER_CKPT": ckpt,
+        "FER_PHOTO": next((home / "sample").rglob("*.jpg")),
+        # whether a face is found in the drawing is not what is tested here
+        "FER_FACES": "whole",
+    }
+
+
+def execute(path, environment, folder):
+    notebook = nbformat.read(path, as_version=4)
+    manager = AsyncKernelManager(kernel_spec_manager=ThisPython())
+    client = NotebookClient(notebook, km=manager, timeout=120, resources={"metadata": {"path": str(folder)}})
+    client.execute(env={**environment, "OMP_NUM_THREADS": "1"})
+    return notebook
+
+
+def pictures(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def text(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
+def test_the_stored_notebooks_hold_no_outputs():
+    assert [path.stem for path in NOTEBOOKS] == ["01_data", "02_results", "03_predict"]
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        for before, cell in zip([None, *notebook.cells], notebook.cells, strict=False):
+            if cell.cell_type == "code":
+                assert cell.outputs == [] and cell.execution_count is None
+                assert before.cell_type == "markdown", "each cell is explained in a sentence"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "shown"), [("01_data", 4), ("02_results", 3), ("03_predict", 2)])
+def test_every_cell_runs(made, tmp_path, name, shown):
+    environment = {key: str(value) for key, value in made.items()}
+    notebook = execute(ROOT / "notebooks" / f"{name}.ipynb", environment, tmp_path)
+    assert pictures(notebook) == shown
+    if name == "01_data":
+        assert "drawn=True" in text(notebook)
+        assert (made["FER_DATA"].with_name("sample-look") / "index.html").is_file()
+    if name == "02_results":
+        assert "DRAWN SAMPLE DATA" in text(notebook)
+    if name == "03_predict":
+        assert "Face(box=(0.0, 0.0, " in text(notebook)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cell_that_raises_fails(tmp_path):
+    path = tmp_path / "wrong.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        execute(path, {}, tmp_path)
