@@ -27,6 +27,9 @@ _OUTSIDE = "a link that leads out of the folder: give the folder that it leads t
 #: Frames that wait between the thread that decodes and the one that predicts: enough to hide the jitter of both.
 _QUEUE = 8
 
+#: What FFmpeg may take a file for; other formats, such as playlists, make it open the files that they name.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
+
 
 @dataclass(frozen=True, slots=True)
 class Medium:
@@ -112,6 +115,18 @@ def _kind(path: str) -> str:
     return "video" if os.path.isfile(path) and os.path.getsize(path) and not cv2.haveImageReader(path) else "photo"
 
 
+def _open_file(path: str) -> cv2.VideoCapture:
+    key = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+    before = os.environ.get(key)
+    os.environ[key] = f"format_whitelist;{_CONTAINERS}"
+    try:
+        return cv2.VideoCapture(path)
+    finally:
+        os.environ.pop(key)
+        if before is not None:
+            os.environ[key] = before
+
+
 class Video:
     """The frames of a video file, a camera or an address, decoded by a thread of its own and never held all at once.
 
@@ -132,7 +147,7 @@ class Video:
             self._capture = cv2.VideoCapture(int(medium.path) if medium.path.isdigit() else medium.path)
         else:
             # whole, as FFmpeg takes "12:30.mp4" for an address
-            self._capture = cv2.VideoCapture(os.path.abspath(medium.path))
+            self._capture = _open_file(os.path.abspath(medium.path))
         if not self._capture.isOpened():
             raise InputError(
                 f"source={medium.path}: no such camera or address answers" if self._live else "not a readable video"

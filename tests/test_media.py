@@ -142,6 +142,8 @@ def test_broken_videos_say_why(tmp_path):
     cases = {
         "zero.mp4": (b"", "zero bytes"),
         "text.mp4": (b"hello" * 1000, "not a readable video"),
+        # FFmpeg would open the file that this names, wherever it lies
+        "list.mp4": (f"ffconcat version 1.0\nfile '{tmp_path}/v.mp4'\n".encode(), "not a readable video"),
         "half.mp4": (whole[: len(whole) // 2], "not a readable video"),  # its table of contents is at the end
     }
     for name, (content, why) in cases.items():

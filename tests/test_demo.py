@@ -1,0 +1,363 @@
+"""The page to try a checkpoint: its answers, and the page itself, clicked through in a real browser."""
+
+import base64
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, train_config, write_tiny
+
+from fer.answer import Answerer, Upload
+from fer.data.action_units import EXPRESSIONS
+from fer.data.drawn_face import Face, draw_face
+from fer.demo import MAX_BYTES, load
+from fer.experiment import train
+
+needs_gradio = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason='needs: pip install "fer-lightning[demo]"'
+)
+
+# Runs the page as ``python -m fer.demo`` does, and writes down every host that it asks for or connects to.
+AUDITED = """
+import runpy, sys
+log = open(sys.argv.pop(1), "a", buffering=1)
+def hook(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        address = args[1] if event == "socket.connect" else args[0]
+        print(address[0] if isinstance(address, tuple) else address, file=log)
+sys.addaudithook(hook)
+runpy.run_module("fer.demo", run_name="__main__", alter_sys=True)
+"""
+
+
+def scene(width, height, faces, shift=0.0):
+    """Draw a photo BGR of faces (expression code, x and y as fractions, unit in pixels)."""
+    photo = np.full((height, width, 3), (170, 185, 190), np.uint8)
+    for seed, (code, x, y, unit) in enumerate(faces):
+        units = {number: (full, full) for number, full in EXPRESSIONS[code].items()}
+        place = (x * width + shift, y * height)
+        draw_face(photo, Face(place, unit, (0.0, 0.0, 0.0), units), np.random.default_rng(seed + 11))
+    return photo
+
+
+def write_clip(path, frames, code="mp4v", faces=((1, 0.5, 0.45, 45),)):
+    """Write a video of 10 frames a second in which drawn faces move slowly to the right."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (320, 240))
+    for number in range(frames):
+        writer.write(scene(320, 240, faces, shift=0.2 * number))
+    writer.release()
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    """A folder with a network of one epoch and things to give to the page."""
+    folder = tmp_path_factory.mktemp("demo")
+    train(train_config(write_tiny(folder / "tiny.h5", {"train": 70, "val": 14}), **{"trainer.max_epochs": 1}), folder)
+    (folder / "checkpoints" / "best.ckpt").rename(folder / "best.ckpt")
+    cv2.imwrite(str(folder / "two.png"), scene(640, 360, [(1, 0.3, 0.45, 55), (3, 0.7, 0.42, 55)]))
+    cv2.imwrite(str(folder / "nobody.png"), np.full((240, 320, 3), 200, np.uint8))
+    write_clip(folder / "clip.mp4", 15)
+    # text that FFmpeg takes for a list of files to be opened
+    (folder / "list.mp4").write_text(f"ffconcat version 1.0\nfile {folder}/clip.mp4\n")
+    (folder / "notes.txt").write_text("no photo\n" * 100)
+    (folder / "notes.jpg").write_text("no photo\n" * 100)
+    with open(folder / "large.png", "wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    frame = cv2.imencode(".jpg", scene(640, 480, [(1, 0.5, 0.45, 90)]))[1].tobytes()
+    (folder / "camera.mjpeg").write_bytes(frame * 10)
+    return folder
+
+
+@pytest.fixture
+def answer(media, tmp_path):
+    predictor, explainer, _ = load(str(media / "best.ckpt"), "haar", None, "cpu")
+    return Answerer(predictor, explainer, tmp_path)
+
+
+def expected(media, name):
+    """Return the headings and percentages that the page must show of a photo."""
+    from fer.predictor import Predictor
+
+    faces = Predictor.load(media / "best.ckpt", device="cpu")(media / name)
+    headings = [f"Face {number}: {face.label} {face.confidence:.0%}" for number, face in enumerate(faces, 1)]
+    return headings, [f"{share:.1%}" for face in faces for share in face.probabilities.values()]
+
+
+def pictures(html):
+    found = re.findall(r'src="data:image/\w+;base64,([^"]+)"', html)
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR) for text in found]
+
+
+def give(answer, path, least=0.0, hide=False):
+    return answer(Upload(path.name, path.read_bytes()), least, hide)
+
+
+@pytest.mark.slow
+def test_answers_show_what_the_predictor_says(media, answer, tmp_path):
+    html = give(answer, media / "two.png")
+    headings, shares = expected(media, "two.png")
+    assert len(headings) == 2 and re.findall("<h3>(.*?)</h3>", html) == headings
+    assert re.findall(r"<td>([\d.]+%)</td>", html) == shares
+    whole, *cards = pictures(html)
+    assert whole.shape == (360, 640, 3) and [card.shape for card in cards] == [(200, 200, 3)] * 2
+    assert "<h3>Face 1: not sure</h3>" in give(answer, media / "two.png", least=1.0)
+    # neither the photo nor the cut-out under the heat map still shows the face: its edges are gone
+    hidden = pictures(give(answer, media / "two.png", hide=True))
+    before, after = ([cv2.Laplacian(card, cv2.CV_64F).var() for card in pair] for pair in (cards, hidden[1:]))
+    assert all(soft < sharp / 10 for sharp, soft in zip(before, after, strict=True))
+    # inside of the frame around the first face, at x 0.3 and y 0.45 of 640x360, where its eyes and mouth were
+    before, after = (cv2.Laplacian(picture[150:200, 165:220], cv2.CV_64F).var() for picture in (whole, hidden[0]))
+    assert after < before / 10
+    assert "No face was found in this photo." in give(answer, media / "nobody.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_videos_are_cut_short_and_played_by_browsers(media, answer, tmp_path):
+    write_clip(tmp_path / "long.avi", 110, "MJPG")
+    html = give(answer, tmp_path / "long.avi")
+    assert "Only the first 10 seconds" in html and html.count("<h3>") == 1 == len(pictures(html))
+    os.unlink(tmp_path / "long.avi")
+    assert not list(tmp_path.iterdir())
+    (content,) = re.findall(r'src="data:video/webm;base64,([^"]+)"', html)
+    (tmp_path / "shown.webm").write_bytes(base64.b64decode(content))
+    shown = cv2.VideoCapture(str(tmp_path / "shown.webm"))
+    assert shown.get(cv2.CAP_PROP_FRAME_COUNT) == 100 and shown.get(cv2.CAP_PROP_FPS) == 10
+    assert "Only the first" not in give(answer, media / "clip.mp4")
+    write_clip(tmp_path / "empty.avi", 3, "MJPG", faces=[])
+    assert "No face was found in this video." in give(answer, tmp_path / "empty.avi")
+
+
+@pytest.mark.slow
+def test_what_cannot_be_read_is_said_in_one_line(media, answer):
+    half = Upload("<b>half</b>.png", (media / "two.png").read_bytes()[:9000])
+    assert answer(half, 0.0, False) == '<p class="fer-error" role="alert">&lt;b&gt;half&lt;/b&gt;.png: truncated</p>'
+    for content, reason in ((b"", "zero bytes"), (b"text" * 99, "not a readable video")):
+        message = answer(Upload("a.mp4", content), 0.0, False)
+        assert message == f'<p class="fer-error" role="alert">a.mp4: not a photo, and {reason}</p>'
+
+
+@pytest.mark.slow
+def test_drawn_training_data_are_said(media, tmp_path):
+    assert load(str(media / "best.ckpt"), "haar", None, "cpu")[2] == ""
+    content = torch.load(media / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["data"]["drawn"] = True
+    torch.save(content, tmp_path / "drawn.ckpt")
+    assert "trained on drawn faces" in load(str(tmp_path / "drawn.ckpt"), "haar", None, "cpu")[2]
+
+
+@pytest.mark.slow
+def test_command_line_errors_are_one_line(media, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, ckpt = str(taken.getsockname()[1]), str(media / "best.ckpt")
+        cases = [
+            (["--ckpt", "missing.ckpt"], "missing.ckpt: no such file"),
+            (["--ckpt", str(media / "notes.txt")], "nei"),
+        ]
+        if importlib.util.find_spec("gradio"):
+            cases.append((["--ckpt", ckpt, "--port", port], f"--port {port} is taken"))
+        for arguments, message in cases:
+            done = subprocess.run(
+                [sys.executable, "-m", "fer.demo", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+            )
+            assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    without = "import sys, runpy; sys.modules['gradio'] = None; runpy.run_module('fer.demo', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", without, "--ckpt", ckpt], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr == 'error: the page needs Gradio: pip install "fer-lightning[demo]"\n'
+
+
+class Page:
+    """The page in a headless Chromium; ``temporary`` is where its server may write."""
+
+    def __init__(self, driver, port, server, temporary, hosts):
+        self.driver, self.port, self.server = driver, port, server
+        self.temporary, self.hosts = temporary, hosts
+
+    def open(self):
+        self.driver.get(f"http://127.0.0.1:{self.port}")
+        return self.wait(lambda: self.all("input[type=file]"))
+
+    def all(self, css):
+        from selenium.webdriver.common.by import By
+
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def texts(self, css):
+        return [element.text for element in self.all(css)]
+
+    def wait(self, condition, seconds=60):
+        """Return what ``condition`` gives as soon as that is true; elements may be replaced while it looks."""
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        waiting = WebDriverWait(self.driver, seconds, ignored_exceptions=[StaleElementReferenceException])
+        return waiting.until(lambda _: condition())
+
+    def give(self, path):
+        self.all("input[type=file]")[0].send_keys(str(path))
+
+    def left(self):
+        return [path for path in self.temporary.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def page(media, tmp_path_factory):
+    from selenium import webdriver
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    temporary, hosts = tmp_path_factory.mktemp("temporary"), media / "hosts.txt"
+    server = subprocess.Popen(
+        [sys.executable, "-c", AUDITED, hosts, "--ckpt", media / "best.ckpt", "--port", str(port), "--device", "cpu"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    driver = None
+    try:
+        assert server.stdout.readline() == f"http://127.0.0.1:{port} (stop with Ctrl-C)\n"
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for argument in (
+            "headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1280,900",
+            "use-fake-ui-for-media-stream", "use-fake-device-for-media-stream",
+            f"use-file-for-fake-video-capture={media / 'camera.mjpeg'}",
+        ):  # fmt: skip
+            options.add_argument(f"--{argument}")
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+        yield Page(driver, port, server, temporary, hosts)
+    finally:
+        if driver:
+            driver.quit()
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(30)
+        server.stdout.close()
+    assert code == 0 and not list(temporary.iterdir())
+
+
+browser = [pytest.mark.slow, pytest.mark.browser, needs_gradio]
+
+
+def marked(test):
+    for mark in browser:
+        test = mark(test)
+    return test
+
+
+@marked
+def test_a_photo_is_answered_and_nothing_of_it_stays(page, media):
+    page.open()
+    page.give(media / "two.png")
+    page.wait(lambda: page.all("#answer h3"))
+    headings, shares = expected(media, "two.png")
+    assert page.texts("#answer h3") == headings
+    assert [text for text in page.texts("#answer td") if text] == shares
+    assert [int(image.get_attribute("naturalWidth")) for image in page.all("#answer img")] == [640, 200, 200]
+    assert [image.accessible_name for image in page.all("#answer img")] == [
+        "The photo, 2 faces marked", "Heat map of face 1", "Heat map of face 2",
+    ]  # fmt: skip
+    assert page.left() == []
+    # the drop zone is ready for the next one, and the settings still work on this one
+    assert page.texts("#answer .fer-whole") and page.all("input[type=file]")
+    before = page.all("#answer img")[0].get_attribute("src")
+    (hide,) = page.all("input[type=checkbox]")
+    hide.click()
+    page.wait(lambda: page.all("#answer img")[0].get_attribute("src") != before)
+    assert page.texts("#answer h3") == headings and page.left() == []
+    from selenium.webdriver.common.keys import Keys
+
+    page.all("input[type=range]")[0].send_keys(Keys.END)
+    page.wait(lambda: page.texts("#answer h3") == ["Face 1: not sure", "Face 2: not sure"])
+
+
+@marked
+def test_what_is_no_photo_is_refused_in_one_line(page, media):
+    for name, said in (
+        ("notes.txt", "Invalid file type: notes.txt. Only image, video allowed."),
+        ("large.png", 'File(s) exceed the maximum allowed size of 50.0 Mb: "large.png"'),
+    ):
+        page.open()
+        page.give(media / name)
+        # below a heading and the cross that closes it
+        page.wait(lambda said=said: [t.splitlines()[-1:] for t in page.texts("[data-testid=toast-body]")] == [[said]])
+        assert page.left() == []
+    page.open()
+    for name in ("notes.jpg", "list.mp4"):
+        page.give(media / name)
+        page.wait(
+            lambda name=name: page.texts("#answer .fer-error") == [f"{name}: not a photo, and not a readable video"]
+        )
+    page.give(media / "nobody.png")
+    page.wait(lambda: "No face was found in this photo." in page.texts("#answer p"))
+    assert page.left() == []
+    import httpx
+
+    # a program that does not keep the page's rules is stopped by the server
+    upload = {"files": ("large.png", (media / "large.png").read_bytes())}
+    assert httpx.post(f"http://127.0.0.1:{page.port}/gradio_api/upload", files=upload).status_code == 413
+    assert page.left() == []
+
+
+@marked
+def test_a_video_is_answered(page, media):
+    page.open()
+    page.give(media / "clip.mp4")
+    page.wait(lambda: page.all("#answer h3"))
+    assert len(page.all("#answer h3")) == 1 == len(page.all("#answer .fer-face img"))
+    playing = "const v = document.querySelector('#answer video'); return v.currentTime > 0 && v.duration"
+    assert page.wait(lambda: page.driver.execute_script(playing)) == pytest.approx(1.5, abs=0.2)
+    assert page.left() == []
+
+
+@marked
+def test_the_camera_is_answered(page):
+    page.open()
+    next(tab for tab in page.all("button[role=tab]") if tab.text == "Camera").click()
+    page.wait(lambda: [b for b in page.all("button") if b.is_displayed() and "Webcam" in b.text])[0].click()
+    page.wait(lambda: page.all("button[aria-label='capture photo']"))
+    time.sleep(1)  # the first frames of a camera are black
+    page.all("button[aria-label='capture photo']")[0].click()
+    page.wait(lambda: len(page.all("#answer h3")) == 1)
+    assert page.left() == []
+
+
+@marked
+def test_controls_have_names(page):
+    page.open()
+    controls = [
+        c for c in page.all("button, input, [role=slider]") if c.is_displayed() and c.get_attribute("tabindex") != "-1"
+    ]
+    assert len(controls) > 5 and [c.get_attribute("outerHTML") for c in controls if not c.accessible_name] == []
+
+
+@marked
+def test_no_other_host_is_asked_and_no_other_can_ask(page):
+    page.open()
+    asked = set()
+    for entry in page.driver.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            asked.add(message["params"]["request"]["url"])
+    ours = f"http://127.0.0.1:{page.port}/"
+    assert f"{ours}theme.css" in {url.partition("?")[0] for url in asked}
+    assert [url for url in asked if not url.startswith((ours, "data:", "blob:"))] == []
+    assert set(page.hosts.read_text().split()) <= {"127.0.0.1", "localhost", "::1"}
+    import psutil
+
+    sockets = psutil.Process(page.server.pid).net_connections()
+    assert {s.laddr for s in sockets if s.status == psutil.CONN_LISTEN} == {("127.0.0.1", page.port)}
+    folder = next(Path(page.temporary).iterdir())
+    assert folder.stat().st_mode & 0o777 == 0o700
