@@ -23,7 +23,7 @@ def job(cfg: DictConfig, _: Path) -> float | None:
         )
     data = check_data(cfg.data) if "data" in cfg else None
     # torch takes seconds to import, which --help and a misspelt key should not wait for
-    if keys["ckpt"].endswith(".weights"):
+    if str(keys["ckpt"]).endswith(".weights"):
         from fer.darknet.evaluate import evaluate as evaluate_darknet
 
         return evaluate_darknet(keys, data, check_darknet(cfg.darknet))

@@ -1,4 +1,4 @@
-"""Write a checkpoint for other programs, as ONNX or torch.export: ``python export.py --help``."""
+"""Write a checkpoint as a weight file, or for other programs as ONNX or torch.export: ``python export.py --help``."""
 
 from pathlib import Path
 

@@ -1,7 +1,10 @@
-"""Crops and flips of whole batches, on the device and in the type (uint8 or float) the batch has."""
+"""Augmentation of whole batches on the device they are on, each image with draws of its own."""
+
+import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fer.errors import InputError
 
@@ -79,18 +82,108 @@ def _require_fits(images: Tensor, size: int) -> None:
         raise InputError(f"crop={size} does not fit images of {width}x{height} pixels: set it from 1 to their size")
 
 
-class Augment(nn.Module):
-    """The seed's augmentation: random crop and horizontal flip while training, the centre crop otherwise.
+def random_affine(
+    images: Tensor,
+    size: int,
+    flip: float,
+    rotate: float,
+    scale: float,
+    translate: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Turn, scale, move and mirror each image about its centre and cut the central square, in one interpolation.
 
-    Shapes: (N, C, H, W) to (N, C, crop, crop); ``flip`` is a probability.
+    Uniform for each image: the angle in [-rotate, rotate] degrees, the factor in [1 - scale, 1 + scale], the way right
+    and down in [-translate, translate] of the image's side; mirrored with the probability ``flip``. Bilinear; what lies
+    outside is the image reflected at its edge. Shapes: (N, C, H, W) of any type to float (N, C, size, size) of the same
+    range of values.
+
+    Raises:
+        InputError: ``size`` is larger than the images.
+    """
+    _require_fits(images, size)
+    n, _, height, width = images.shape
+    draws = 2 * torch.rand((n, 4), generator=generator, device=images.device) - 1
+    mirrored = torch.rand(n, generator=generator, device=images.device) < flip
+    angle, factor = torch.deg2rad(rotate * draws[:, 0]), 1 / (1 + scale * draws[:, 1])
+    mirrored = torch.where(mirrored, -factor, factor)
+    cos, sin = angle.cos(), angle.sin()
+    right, down = (2 * translate * draws[:, 2:]).unbind(1)
+    # from places in the output to places in the input, in units of half their sides
+    across = torch.stack([cos * mirrored * size / width, -sin * factor * size / width, right], 1)
+    along = torch.stack([sin * mirrored * size / height, cos * factor * size / height, down], 1)
+    # autocast would multiply the places in bfloat16, which is a tenth of a pixel off
+    with torch.autocast(images.device.type, enabled=False):
+        grid = functional.affine_grid(torch.stack([across, along], 1), [n, 1, size, size], align_corners=False)
+        return functional.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+
+
+def random_light(
+    images: Tensor, brightness: float, contrast: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Scale each image's values, then its distances to their mean; float values stay in [0, 255].
+
+    Both factors are uniform for each image, in [1 - brightness, 1 + brightness] and [1 - contrast, 1 + contrast], as in
+    torchvision's ColorJitter.
+    """
+    draws = 2 * torch.rand((2, len(images), 1, 1, 1), generator=generator, device=images.device) - 1
+    images = (images * (1 + brightness * draws[0])).clamp_(0, 255)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return torch.lerp(mean, images, 1 + contrast * draws[1]).clamp_(0, 255)
+
+
+def random_erase(images: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
+    """Fill a rectangle of some images with the image's mean.
+
+    Its area is 2 to 33 % of the image and its height 0.3 to 3.3 times its width, as in Zhong et al. 2017 (Random
+    Erasing); what reaches over the image is cut off.
+    """
+    n, _, height, width = images.shape
+    device = images.device
+    draws = torch.rand((5, n), generator=generator, device=device)
+    area, ratio = (0.02 + 0.31 * draws[0]) * height * width, torch.exp(math.log(3.3) * (2 * draws[1] - 1))
+    tall, wide = (area * ratio).sqrt().clamp(max=height), (area / ratio).sqrt().clamp(max=width)
+    top, left = draws[2] * (height - tall), draws[3] * (width - wide)
+    row = torch.arange(height, device=device) + 0.5
+    column = torch.arange(width, device=device) + 0.5
+    rows = (row >= top[:, None]) & (row < (top + tall)[:, None])
+    columns = (column >= left[:, None]) & (column < (left + wide)[:, None])
+    erased = rows[:, :, None] & columns[:, None, :] & (draws[4] < probability)[:, None, None]
+    return torch.where(erased[:, None], images.mean((1, 2, 3), keepdim=True), images)
+
+
+class Augment(nn.Module):
+    """Augmentation while training, the centre crop otherwise; by default the seed's random crop and horizontal flip.
+
+    ``flip`` and ``erase`` are probabilities. With any of ``rotate`` (degrees), ``scale`` and ``translate`` (fractions)
+    the place of the crop comes from `random_affine` in place of `random_crop_flip`; ``brightness`` and ``contrast`` are
+    those of `random_light`. Shapes: uint8 (N, C, H, W) to (N, C, crop, crop), uint8 where pixels only change places,
+    else float in [0, 255].
     """
 
-    def __init__(self, crop: int, flip: float = 0.5) -> None:
+    def __init__(
+        self,
+        crop: int,
+        flip: float = 0.5,
+        rotate: float = 0.0,
+        scale: float = 0.0,
+        translate: float = 0.0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        erase: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.crop = crop
-        self.flip = flip
+        self.crop, self.flip, self.erase = crop, flip, erase
+        self.affine = {"rotate": rotate, "scale": scale, "translate": translate}
+        self.light = {"brightness": brightness, "contrast": contrast}
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.training:
-            return random_crop_flip(images, self.crop, self.flip)
-        return center_crop(images, self.crop)
+        if not self.training:
+            return center_crop(images, self.crop)
+        if any(self.affine.values()):
+            images = random_affine(images, self.crop, self.flip, **self.affine)
+        else:
+            images = random_crop_flip(images, self.crop, self.flip)
+        if any(self.light.values()):
+            images = random_light(images.float(), **self.light)
+        return random_erase(images.float(), self.erase) if self.erase else images

@@ -1,5 +1,6 @@
 """What happens beside the training steps: pictures and speed for TensorBoard, and a clean end on Ctrl-C or SIGTERM."""
 
+import copy
 import shutil
 import signal
 import threading
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 
+from fer.config import build
 from fer.errors import InputError, Stopped
 from fer.report import confusion_figure
 
@@ -39,6 +43,40 @@ class Best(ModelCheckpoint):
         score = state_dict["best_model_score"]
         moved = {"best_model_path": str(now), "best_k_models": {str(now): score}, "kth_best_model_path": str(now)}
         super().load_state_dict(state_dict | moved | {"dirpath": str(self.dirpath)})
+
+
+class EMA(WeightAveraging):
+    """Validate and save a moving average of the weights and of the statistics of batch norm.
+
+    After the first step it is the weights, after each further one decay * average + (1 - decay) * weights. A checkpoint
+    holds the average as its ``state_dict`` and the weights beside it, for a resumed run.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self._update = get_ema_multi_avg_fn(decay)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # the module is still on the CPU here, where Lightning would leave the average
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.global_step == self._latest_update_step:
+            return
+        # AveragedModel's own update waits for the device to read how often it was called
+        averages, weights = ([*m.parameters(), *m.buffers()] for m in (self._average_model.module, pl_module))
+        first, floats = self._latest_update_step == 0, []
+        for average, weight in zip(averages, weights, strict=True):
+            if first or not average.is_floating_point():
+                average.copy_(weight)
+            else:
+                floats.append((average, weight))
+        if floats:
+            self._update(*map(list, zip(*floats, strict=True)), None)
+        self._average_model.n_averaged += 1
+        self._latest_update_step = trainer.global_step
 
 
 class StopCleanly(pl.Callback):
@@ -106,9 +144,19 @@ class Bar(TQDMProgressBar):
 
 
 class Speed(pl.Callback):
-    """Log the training faces a second of each epoch, over all devices, validation left out."""
+    """Log the training faces a second of each epoch, over all devices, validation left out.
+
+    With ``bare_batch``, the global batch, also what steps of the network alone reach and the share of it.
+    """
+
+    def __init__(self, bare_batch: int | None = None, compiled: bool = False) -> None:
+        self._bare_batch, self._compiled = bare_batch, compiled
+        self._bare: float | None = None
+        self._told = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._bare_batch:
+            self._bare = bare_step_speed(trainer, pl_module, self._bare_batch // trainer.world_size, self._compiled)
         # a run resumed in the middle of an epoch has no epoch start
         self._faces, self._start = 0, time.perf_counter()
 
@@ -117,14 +165,58 @@ class Speed(pl.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self._faces += len(batch.label)
-        # validation follows inside the epoch, so the clock is read after each step
+        # validation follows inside the epoch, so the clock is read after each step; a device may still be behind
+        if batch_idx + 1 == trainer.num_training_batches:
+            _wait_for(pl_module.device)
         self._end = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._faces:
-            pl_module.log(
-                "images_per_second", self._faces * trainer.world_size / (self._end - self._start), prog_bar=True
-            )
+        if not self._faces:
+            return
+        speed = self._faces * trainer.world_size / (self._end - self._start)
+        pl_module.log("images_per_second", speed, prog_bar=True)
+        if self._bare:
+            bare = self._bare * trainer.world_size
+            pl_module.log("share_of_bare_step", speed / bare)
+            if not self._told:
+                pl_module.log("bare_images_per_second", bare)
+                self._told = True
+
+
+def bare_step_speed(trainer: pl.Trainer, model: pl.LightningModule, batch: int, compiled: bool = False) -> float:
+    """Return the faces a second of forward, backward and optimiser step alone, on a copy of ``model.net``.
+
+    The faces are random ones of the network's input size, on the device. The best of five turns after a first one that
+    does not count. Weights and generators are left as they are.
+    """
+    device = model.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        net = copy.deepcopy(model.net).train()
+        if compiled:
+            net.compile()
+        optimizer = build(model.hparams.optimizer, params=net.parameters())
+        channels = 1 if model.hparams.face["color"] == "grey" else 3
+        faces = torch.rand(batch, channels, model.crop, model.crop, device=device)
+        labels = torch.zeros(batch, dtype=torch.long, device=device)
+        steps = 2 if device.type == "cpu" else 50
+        seconds = []
+        for _ in range(6):
+            _wait_for(device)
+            start = time.perf_counter()
+            for _ in range(steps):
+                with trainer.precision_plugin.forward_context():
+                    loss = functional.cross_entropy(net(faces), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            _wait_for(device)
+            seconds.append(time.perf_counter() - start)
+    return steps * batch / min(seconds[1:])
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 class Pictures(pl.Callback):
@@ -136,7 +228,7 @@ class Pictures(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
         if batch_idx == 0 and trainer.global_step == 0 and trainer.is_global_zero and trainer.logger:
             state = torch.get_rng_state()
-            faces = pl_module.augment(batch.image[:32])
+            faces = pl_module.augment(batch.image[:32]).to(torch.uint8)
             torch.set_rng_state(state)
             trainer.logger.experiment.add_image("augmented input", make_grid(faces, nrow=8), 0)
 

@@ -6,14 +6,18 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fer.augment import Augment, center_crop, ten_crop
 from fer.config import build
 from fer.data.module import Batch
+from fer.distill import Teachers
 from fer.models import build_model
+from fer.recipe import Recipe
 from fer.report import metrics_from_confusion
+from fer.sam import SAM
 from fer.schedule import make_scheduler
 
 
@@ -21,9 +25,10 @@ class EmotionClassifier(pl.LightningModule):
     """Everything that a checkpoint needs to be used again, given as plain dicts, lists and numbers.
 
     ``model`` goes to `build_model`; ``labels`` are the class names in order; ``face`` is size, color and margin of the
-    faces; ``augment`` has crop (pixels) and flip (probability); ``optimizer`` is a ``_target_`` and its arguments,
+    faces; ``augment`` goes to `Augment`, ``recipe`` to `Recipe`; ``optimizer`` is a ``_target_`` and its arguments,
     ``schedule`` a name and its numbers; ``data`` says what it was trained on (name, file, drawn). ``download=False``
-    leaves out the pretrained weights that ``model`` names, for a checkpoint that brings its own.
+    leaves out the pretrained weights that ``model`` names, for a checkpoint that brings its own. ``counts`` are the
+    training faces of each class, where the recipe needs them.
     """
 
     def __init__(
@@ -37,6 +42,8 @@ class EmotionClassifier(pl.LightningModule):
         epochs: int,
         seed: int,
         data: dict[str, Any],
+        recipe: dict[str, Any] | None = None,
+        counts: list[int] | None = None,
         download: bool = True,
     ) -> None:
         super().__init__()
@@ -44,7 +51,11 @@ class EmotionClassifier(pl.LightningModule):
         self.labels = list(labels)
         self.crop = augment["crop"]
         self.net = build_network(model, len(labels), download)
-        self.augment = Augment(crop=augment["crop"], flip=augment["flip"])
+        self.augment = Augment(**augment)
+        self.recipe = Recipe(recipe or {}, len(labels), counts)
+        #: Gives softened probabilities (N, classes) of augmented faces; set for a training run only.
+        self.teachers: Teachers | None = None
+        self.sam: SAM | None = None
         self.identities: dict[str, torch.Tensor] = {}
         self._steps: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         for stage in ("train", "val"):
@@ -63,10 +74,13 @@ class EmotionClassifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         # crops, flips and dropout become a function of seed, epoch, step and rank: a resumed run repeats them exactly
         seed_generator(hash((self.hparams.seed, self.current_epoch, batch_idx, self.global_rank)), self.device)
-        logits = self.net(to_unit(self.augment(batch.image)))
-        loss = functional.cross_entropy(logits, batch.label)
+        targets = batch.label if batch.target is None else batch.target
+        faces, targets = self.recipe.mix(to_unit(self.augment(batch.image)), targets)
+        logits = self.net(faces)
+        loss = self.recipe.loss(logits, targets, self.teachers(faces) if self.teachers else None)
         # the metrics are updated once an epoch, because an update costs as much as a small network's last layers
-        self._steps.append((loss.detach(), logits.detach(), batch.label))
+        if not (self.sam and self.sam.ascended):
+            self._steps.append((loss.detach(), logits.detach(), batch.label))
         # ranks average their gradients as equals; the share makes that the mean over the global batch
         return loss if batch.share == 1.0 else loss * batch.share
 
@@ -74,6 +88,17 @@ class EmotionClassifier(pl.LightningModule):
         logits = self(batch.image)
         self.val_loss.update(functional.cross_entropy(logits, batch.label), len(batch.label))
         self.val_counts.update(logits.argmax(1), batch.label)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        # the way up is the whole gradient's; what the weights are moved by is clipped
+        if self.sam is None or self.sam.ascended:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_fit_start(self) -> None:
+        if self.teachers:
+            self.teachers.to(self.device)
 
     def on_train_start(self) -> None:
         # a run resumed in the middle of an epoch has no epoch start
@@ -107,6 +132,8 @@ class EmotionClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = build(self.hparams.optimizer, params=self.net.parameters())
+        if rho := (self.hparams.recipe or {}).get("sam"):
+            optimizer = self.sam = SAM(optimizer, rho, self.net)
         return {
             "optimizer": optimizer,
             "lr_scheduler": make_scheduler(self.hparams.schedule, optimizer, self.hparams.epochs),

@@ -27,13 +27,14 @@ def format_report(report: dict[str, Any]) -> str:
     """Return a report (as ``save_report`` takes it) as lines for the terminal; the headline's row is starred.
 
     A precision or recall that no row defines is a dash. When the data are drawn, the first line says so. Where the
-    report has them: ``size`` and ``pretrained``, the net's input in pixels and what its weights started from, and
-    ``printed``, accuracies by name as the darknet program itself gave them, of which ``program`` is the dialect.
+    report has them: ``size`` and ``pretrained``, the net's input in pixels and what its weights started from,
+    ``scales``, the sizes of the ten crops, ``temperature_scaled``, calibration before and after, and ``printed``,
+    accuracies by name as the darknet program itself gave them, of which ``program`` is the dialect.
     """
-    headline = report[report["headline"]]
+    headline, checkpoint = report[report["headline"]], report["checkpoint"]
     lines = [
         f"{report['model']} on {report['data']}, {report['split']}: {headline['n']:,} images",
-        f"checkpoint {report['checkpoint']}",
+        f"checkpoint {checkpoint if isinstance(checkpoint, str) else ', '.join(checkpoint)}",
         "",
     ]
     if "size" in report:
@@ -44,6 +45,8 @@ def format_report(report: dict[str, Any]) -> str:
     rows = [["", "n", *_SCORE_HEADER]]
     for crop, name in CROP_NAMES.items():
         if crop in report:
+            if crop == "ten_crop" and report.get("scales"):
+                name = f"{name} of {', '.join(map(str, report['scales']))} pixels"
             rows.append([f"{name} *" if crop == report["headline"] else name, *_score_cells(report[crop])])
     if "without_duplicates" in report:
         left_out = headline["n"] - report["without_duplicates"]["n"]
@@ -54,7 +57,7 @@ def format_report(report: dict[str, Any]) -> str:
         defined = {"precision": predicted > 0, "recall": entry["support"] > 0, "f1": predicted + entry["support"] > 0}
         scores = [f"{100 * entry[key]:.2f}" if known else "–" for key, known in defined.items()]
         classes.append([entry["name"], *scores, f"{entry['support']:,}"])
-    lines.append(aligned(rows))
+    lines += [aligned(rows), *_scaled_lines(report)]
     if "printed" in report:
         printed = ", ".join(f"{name} {100 * value:.2f} %" for name, value in report["printed"].items())
         lines.append(f"printed by the darknet program ({report['program']}): {printed}")
@@ -62,6 +65,18 @@ def format_report(report: dict[str, Any]) -> str:
     if report["notes"]:
         lines += ["", *(f"note: {note}" for note in report["notes"])]
     return "\n".join(lines)
+
+
+def _scaled_lines(report: dict[str, Any]) -> list[str]:
+    lines = []
+    for crop, name in CROP_NAMES.items():
+        if scaled := report.get(crop, {}).get("temperature_scaled"):
+            first, second = scaled["temperatures"]
+            lines.append(
+                f"  {name}, temperatures {first:.2f} and {second:.2f}: ECE {100 * report[crop]['ece']:.2f} -> "
+                f"{100 * scaled['ece']:.2f} %, NLL {report[crop]['nll']:.4f} -> {scaled['nll']:.4f}"
+            )
+    return lines and ["temperature scaling, each half of the rows with the temperature fitted on the other:", *lines]
 
 
 def _score_cells(summary: dict[str, Any]) -> list[str]:

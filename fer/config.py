@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.errors import InputError
-from fer.schemas import DATA, MODEL, SCHEDULE, Augment, Darknet, Faces, Predict, Train
+from fer.schemas import DATA, MODEL, SCHEDULE, Augment, Darknet, Faces, Predict, Recipe, Train
 
 
 def _face_crop(size: int) -> int:
@@ -25,8 +25,8 @@ OmegaConf.register_new_resolver("face_crop", _face_crop, replace=True)
 
 #: What the darknet program takes no notice of, so that giving it beside ``darknet=`` is a mistake.
 _NOT_WITH_DARKNET = (
-    "model", "schedule", "optimizer", "augment", "trainer", "batch_size", "num_workers", "channels_last", "seed",
-    "early_stop", "init",
+    "model", "schedule", "optimizer", "augment", "recipe", "trainer", "batch_size", "num_workers", "channels_last",
+    "compile", "bare_step", "seed", "early_stop", "init",
 )  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
         "model": _typed(cfg.model, _choose(cfg.model, "library", MODEL, "model"), "model"),
         "schedule": _typed(cfg.schedule, _choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
         "augment": _typed(cfg.augment, Augment, "augment"),
+        "recipe": _typed(cfg.recipe, Recipe, "recipe"),
     }
     groups = (*config, "optimizer", "trainer", "darknet")
     rest = {key: value for key, value in _plain(cfg).items() if key not in groups}
@@ -64,8 +65,9 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     size, crop = config["data"]["size"], config["augment"]["crop"]
     if not 1 <= crop <= size:
         raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
-    if not 0 <= config["augment"]["flip"] <= 1:
-        raise InputError(f"augment.flip={config['augment']['flip']} is not a probability")
+    _check_augment(config["augment"])
+    _check_recipe(config["recipe"], config["trainer"])
+    _check_fused(config["optimizer"], config["trainer"])
     if config["data"]["color"] == "rgb" and config["model"]["in_channels"] == 1:
         raise InputError("data.color=rgb needs model.in_channels=3")
     if config["model"]["in_channels"] not in (1, 3):
@@ -82,6 +84,61 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
             f"batch_size={config['batch_size']} is the global batch and does not divide by trainer.devices={devices}"
         )
     return config
+
+
+def _check_augment(augment: dict[str, Any]) -> None:
+    for key in ("flip", "erase"):
+        if not 0 <= augment[key] <= 1:
+            raise InputError(f"augment.{key}={augment[key]} is not a probability")
+    for key in ("scale", "translate", "brightness", "contrast"):
+        if not 0 <= augment[key] < 1:
+            raise InputError(f"augment.{key}={augment[key]} is not a fraction from 0 (off) to below 1")
+    if not 0 <= augment["rotate"] <= 180:
+        raise InputError(f"augment.rotate={augment['rotate']} is not an angle of 0 to 180 degrees")
+
+
+def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
+    if not 0 <= recipe["label_smoothing"] < 1:
+        raise InputError(f"recipe.label_smoothing={recipe['label_smoothing']} is not a fraction from 0 to below 1")
+    for key in ("mixup", "cutmix"):
+        if recipe[key] < 0:
+            raise InputError(f"recipe.{key}={recipe[key]} is not the alpha of a Beta distribution, 0 is off")
+    if not 0 <= recipe["mix"] <= 1:
+        raise InputError(f"recipe.mix={recipe['mix']} is not a share of the batches")
+    if recipe["mix"] and not recipe["mixup"] and not recipe["cutmix"]:
+        raise InputError(f"recipe.mix={recipe['mix']} needs recipe.mixup or recipe.cutmix above 0")
+    if recipe["ema"] is not None and not 0 < recipe["ema"] < 1:
+        raise InputError(f"recipe.ema={recipe['ema']} is not a decay between 0 and 1")
+    if recipe["sampler"] not in ("shuffle", "balanced"):
+        raise InputError(f"recipe.sampler={recipe['sampler']}: not shuffle or balanced")
+    if recipe["votes"] not in ("none", "soft", "clean"):
+        raise InputError(f"recipe.votes={recipe['votes']}: not none, soft or clean")
+    if recipe["class_weights"] not in ("none", "balanced"):
+        raise InputError(f"recipe.class_weights={recipe['class_weights']}: not none or balanced")
+    if recipe["class_weights"] == recipe["sampler"] == "balanced":
+        raise InputError("recipe.class_weights=balanced and recipe.sampler=balanced correct the same twice: give one")
+    if recipe["logit_adjustment"] < 0:
+        raise InputError(f"recipe.logit_adjustment={recipe['logit_adjustment']} is not a factor of 0 (off) or more")
+    if not 0 <= recipe["teacher_weight"] <= 1:
+        raise InputError(f"recipe.teacher_weight={recipe['teacher_weight']} is not a weight of 0 to 1")
+    if recipe["teacher_temperature"] <= 0:
+        raise InputError(f"recipe.teacher_temperature={recipe['teacher_temperature']} is not a positive number")
+    if recipe["sam"] is not None:
+        if recipe["sam"] <= 0:
+            raise InputError(f"recipe.sam={recipe['sam']} is not a positive radius; recipe.sam=null is off")
+        if str(trainer.get("precision")) in ("16-mixed", "16"):
+            raise InputError("recipe.sam cannot take its two gradients in 16-mixed: set trainer.precision=bf16-mixed")
+        if trainer.get("accumulate_grad_batches", 1) != 1:
+            raise InputError("recipe.sam takes two gradients of one batch: set trainer.accumulate_grad_batches=1")
+
+
+def _check_fused(optimizer: dict[str, Any], trainer: dict[str, Any]) -> None:
+    # Lightning's own limit, which it tells of in the first step only
+    if optimizer.get("fused") and trainer.get("gradient_clip_val") and str(trainer.get("precision")).endswith("-mixed"):
+        raise InputError(
+            f"optimizer.fused=true cannot clip gradients with trainer.precision={trainer['precision']}: "
+            "set trainer.gradient_clip_val=null or optimizer.fused=null"
+        )
 
 
 def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, Any]:
@@ -131,6 +188,8 @@ def check_data(data: DictConfig) -> dict[str, Any]:
     config = _typed(data, _choose(data, "name", DATA, "data"), "data")
     if config["color"] not in ("grey", "rgb"):
         raise InputError(f"data.color={config['color']}: not grey or rgb")
+    if config["keep"] not in ("auto", "device", "memory", "disk"):
+        raise InputError(f"data.keep={config['keep']}: not auto, device, memory or disk")
     if not 8 <= config["size"] <= 1024:
         raise InputError(f"data.size={config['size']}: not between 8 and 1024 pixels")
     if not 0 <= config["margin"] <= 2:
@@ -151,9 +210,10 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     for key in ("source", "ckpt"):
         if not keys[key]:
             raise InputError(
-                f"{key} is not set: give source=PHOTO_OR_FOLDER_OR_VIDEO and ckpt=FILE.ckpt, FILE.onnx or FILE.weights"
+                f"{key} is not set: give source=PHOTO_OR_FOLDER_OR_VIDEO and ckpt=NAME, FILE.ckpt, FILE.safetensors, "
+                "FILE.onnx or FILE.weights"
             )
-    for key in ("every_n", "batch"):
+    for key in ("every_n", "search_every", "batch"):
         if keys[key] < 1:
             raise InputError(f"{key}={keys[key]} is not a positive number")
     if not 0 <= keys["smooth"] < 1:

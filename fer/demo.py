@@ -122,8 +122,7 @@ def load(ckpt: str, faces: str, faces_model: str | None, device: str) -> "tuple[
     from fer.predictor import Predictor
 
     predictor, explainer, notes = Predictor.load(ckpt, faces, faces_model, device), None, []
-    model = getattr(predictor.network, "model", None)
-    if model is not None and model.hparams.data.get("drawn"):
+    if predictor.network.drawn:
         notes.append(_DRAWN)
     try:
         from fer.explain import Explainer
@@ -136,7 +135,7 @@ def load(ckpt: str, faces: str, faces_model: str | None, device: str) -> "tuple[
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fer.demo", description="Try a checkpoint in the browser.")
-    parser.add_argument("--ckpt", required=True, help="a .ckpt of train.py or a .onnx of export.py")
+    parser.add_argument("--ckpt", required=True, help="a shipped network's name, .ckpt, .safetensors or .onnx")
     parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
     parser.add_argument("--faces", default="haar", help="the face detector: haar, yunet or whole (default: haar)")
     parser.add_argument("--faces-model", metavar="FILE", help="YuNet's .onnx file")

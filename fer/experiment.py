@@ -6,19 +6,21 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from fer.callbacks import Bar, Best, Pictures, Speed, StopCleanly
-from fer.checkpoint import load_checkpoint
+from fer.callbacks import EMA, Bar, Best, Pictures, Speed, StopCleanly
+from fer.checkpoint import inherit, load_checkpoint
 from fer.classifier import EmotionClassifier, parameters
 from fer.config import build
 from fer.data.module import FaceDataModule
 from fer.data.prepare import command_for, describe, prepare
-from fer.data.store import StoreInfo
+from fer.data.store import StoreInfo, read_column
+from fer.distill import Teachers
 from fer.errors import InputError
 from fer.labels import require_same
 from fer.memory import keep_freed_memory
@@ -64,22 +66,37 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
     keep_freed_memory()
     _require_file(config["data"])
     pl.seed_everything(config["seed"], verbose=False)
-    data = FaceDataModule(config["data"]["file"], config["batch_size"], config["seed"], config["num_workers"])
+    data = FaceDataModule(
+        config["data"]["file"],
+        config["batch_size"],
+        config["seed"],
+        config["num_workers"],
+        keep=config["data"]["keep"],
+        sampler=config["recipe"]["sampler"],
+        votes=config["recipe"]["votes"],
+    )
     _require_same_faces(config["data"], data.info)
     model = EmotionClassifier(
         model=config["model"],
         labels=list(data.info.class_names),
         face={"size": data.info.face.size, "color": data.info.face.color, "margin": data.info.face.margin},
         augment=config["augment"],
+        recipe=config["recipe"],
         optimizer=config["optimizer"],
         schedule=config["schedule"],
         epochs=config["trainer"]["max_epochs"],
         seed=config["seed"],
+        counts=_counts(config["recipe"], data),
         data={"name": config["data"]["name"], "file": config["data"]["file"], "drawn": data.info.drawn},
     )
     if config["channels_last"]:
         model.net.to(memory_format=torch.channels_last)
+    if config["compile"]:
+        # in place, which leaves the names of the weights as they are
+        model.net.compile()
     model.identities = data.identities()
+    if config["recipe"]["teachers"]:
+        model.teachers = _load_teachers(config["recipe"], model)
     if config["resume"]:
         _require_same_model(load_checkpoint(config["resume"]), model, config)
     elif config["init"]:
@@ -105,7 +122,9 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
 
 
 def start_from(model: EmotionClassifier, checkpoint: str) -> None:
-    """Copy a checkpoint's weights into the model; the last layer keeps its fresh ones where the classes differ.
+    """Copy the weights of a checkpoint, weight file or shipped network's name into the model.
+
+    The last layer keeps its fresh ones where the classes differ.
 
     Raises:
         InputError: a weight other than the last layer's has another shape or name: it is another network.
@@ -119,14 +138,19 @@ def start_from(model: EmotionClassifier, checkpoint: str) -> None:
             weights[name] = own[name]
     wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
     if wrong or len(own) != len(weights):
+        held = source.hparams.model
+        give = held["name"] if held["library"] == "fer" else f"torchvision model.name={held['name']}"
         raise InputError(
-            f"init={checkpoint}: holds a {source.hparams.model['name']}, "
-            f"which does not fit model={model.hparams.model['name']}"
+            f"init={checkpoint}: holds a {held['name']}, which does not fit model={model.hparams.model['name']}: "
+            f"give model={give} model.in_channels={held['in_channels']}"
         )
     model.net.load_state_dict(weights)
+    inherit(model, source)
 
 
 def _require_same_model(source: EmotionClassifier, model: EmotionClassifier, config: dict[str, Any]) -> None:
+    if Path(config["resume"]).suffix.lower() != ".ckpt":
+        raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
     require_same(source.labels, model.labels, config["resume"], config["data"]["file"])
     for key, value in source.hparams.model.items():
         if config["model"].get(key) != value:
@@ -134,6 +158,40 @@ def _require_same_model(source: EmotionClassifier, model: EmotionClassifier, con
                 f"resume={config['resume']}: was trained with model.{key}={value}, not {config['model'].get(key)}; "
                 "give the command of that run again"
             )
+    for key, value in (source.hparams.recipe or {}).items():
+        if config["recipe"].get(key) != value:
+            raise InputError(
+                f"resume={config['resume']}: was trained with recipe.{key}={value}, not {config['recipe'].get(key)}; "
+                "give the command of that run again"
+            )
+
+
+def _counts(recipe: dict[str, Any], data: FaceDataModule) -> list[int] | None:
+    """Return the training faces of each class, or None where the recipe does not need them."""
+    if recipe["class_weights"] == "none" and not recipe["logit_adjustment"]:
+        return None
+    labels = read_column(data.info.path, "train", "label")
+    return np.bincount(labels, minlength=len(data.info.class_names)).tolist()
+
+
+def _load_teachers(recipe: dict[str, Any], student: EmotionClassifier) -> Teachers:
+    nets = []
+    for path in recipe["teachers"]:
+        teacher = load_checkpoint(path)
+        if teacher.labels != student.labels:
+            raise InputError(
+                f"recipe.teachers: {path} names {', '.join(teacher.labels)}, the data {', '.join(student.labels)}: "
+                "give teachers of the same classes in the same order"
+            )
+        for key, value in student.hparams.face.items():
+            if (found := teacher.hparams.face[key]) != value:
+                raise InputError(
+                    f"recipe.teachers: {path} was trained with data.{key}={found}, not {value}: "
+                    "give teachers of the same faces"
+                )
+        inherit(student, teacher)
+        nets.append(teacher.net)
+    return Teachers(nets, recipe["teacher_temperature"])
 
 
 def _quiet() -> None:
@@ -156,9 +214,12 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
         # save_last of the other one would keep the last best epoch, not the last epoch
         ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
         StopCleanly(folder),
-        Speed(),
+        Speed(config["batch_size"] if config["bare_step"] else None, config["compile"]),
         Pictures(),
     ]
+    if config["recipe"]["ema"] is not None:
+        # first, so that best.ckpt and the pictures are of the averaged weights
+        callbacks.insert(0, EMA(config["recipe"]["ema"]))
     if config["trainer"].get("enable_progress_bar", True):
         callbacks.append(Bar(refresh_rate=10))
     if config["early_stop"] is not None:

@@ -1,7 +1,7 @@
-"""A checkpoint as one file for other programs: ONNX in float32 or int8, or a torch.export program.
+"""A checkpoint as one file: for other programs ONNX in float32 or int8 or a torch.export program, or weights alone.
 
-Everything between the stored face and the answer is inside the file: centre crop, scaling, normalisation, softmax. A
-file is compared with the checkpoint before it gets its name. docs/export.md says how to use one.
+A program holds everything between the stored face and the answer: centre crop, scaling, normalisation, softmax. A file
+is compared with the checkpoint before it gets its name. docs/export.md says how to use one.
 """
 
 import importlib
@@ -18,22 +18,22 @@ import torch
 from torch import Tensor, nn
 
 from fer.augment import center_crop
-from fer.checkpoint import load_checkpoint
+from fer.checkpoint import describe, divide_logits, load_checkpoint, load_weights, save_weights
 from fer.classifier import EmotionClassifier, to_unit
 from fer.data.module import EVAL_BATCH
-from fer.data.prepare import command_for
 from fer.data.source import FaceFormat
 from fer.data.store import read_column, read_info
 from fer.errors import InputError
+from fer.evaluate import prepared_file, val_temperature
 from fer.labels import require_same
 from fer.network import channels_first
 from fer.report import write_files
 
 #: format= and how the name of its file ends.
-SUFFIXES = {"onnx": ".onnx", "onnx_int8": ".int8.onnx", "pt2": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "onnx_int8": ".int8.onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
 
-#: Largest difference to the checkpoint's probabilities and, relative to their size, logits.
-TOLERANCE = 1e-4
+#: Largest difference to the checkpoint's probabilities and, relative to their size, logits; then that of a weight file.
+TOLERANCE, TOLERANCE_FLOAT16 = 1e-4, 1e-2
 
 # what torch's exporter writes without converting anything; with it onnxruntime 1.18 (2024) and later read the file
 _OPSET = 18
@@ -55,27 +55,26 @@ class Deployed(nn.Module):
 def export(keys: dict[str, Any], data: dict[str, Any] | None) -> Path:
     """Write ``keys["ckpt"]`` as ``keys["format"]``, say what it is worth, and return the file.
 
-    ``data`` is a checked data config for the calibration of int8, or None for the file that the checkpoint names.
+    ``data`` is a checked data config for the calibration of int8 or of the temperature, None for the checkpoint's own.
 
     Raises:
         InputError: a wrong key, checkpoint or prepared file, or a package that is missing.
     """
-    kind, ckpt = keys["format"], Path(keys["ckpt"])
+    kind, ckpt, temperature = keys["format"], keys["ckpt"], keys["temperature"]
     if kind not in SUFFIXES:
         raise InputError(f"format={kind}: not one of {', '.join(SUFFIXES)}")
-    if data and kind != "onnx_int8":
-        raise InputError(f"data= has no effect with format={kind}: it calibrates format=onnx_int8")
-    out = Path(keys["out"]) if keys["out"] else ckpt.with_suffix(SUFFIXES[kind])
-    if kind == "pt2":
-        export_torch(ckpt, out)
-    elif kind == "onnx":
-        export_onnx(ckpt, out)
+    known = temperature == "val" or (type(temperature) in (int, float) and 0 < temperature < np.inf)
+    if temperature is not None and not (known and kind == "safetensors"):
+        raise InputError(f"temperature={temperature}: only val or a positive number, and only with format=safetensors")
+    if data and kind != "onnx_int8" and temperature != "val":
+        raise InputError(f"data= has no effect with format={kind}: it calibrates format=onnx_int8 and temperature=val")
+    out = Path(keys["out"]) if keys["out"] else Path(ckpt).with_suffix(SUFFIXES[kind])
+    if kind == "safetensors":
+        export_weights(ckpt, out, val_temperature(ckpt, data) if temperature == "val" else temperature)
+    elif kind != "onnx_int8":
+        {"onnx": export_onnx, "pt2": export_torch}[kind](ckpt, out)
     else:
-        trained_on = load_checkpoint(ckpt).hparams.data["file"]
-        file = Path(data["file"] if data else trained_on)
-        if not file.is_file():
-            command = command_for(data) if data else "python prepare.py"
-            raise InputError(f"{file}: no such file; make it with `{command}`, or give data=NAME")
+        file, _ = prepared_file(load_checkpoint(ckpt), data)
         with tempfile.TemporaryDirectory(prefix="fer-export-") as folder:
             plain = export_onnx(ckpt, Path(folder, "float32.onnx"))
             accuracy = quantize(plain, out, file, keys["calibration"])
@@ -86,6 +85,29 @@ def export(keys: dict[str, Any], data: dict[str, Any] | None) -> Path:
         )
     print(f"wrote {out} ({_mib(out.stat().st_size)})")
     return out
+
+
+def export_weights(ckpt: str | Path, out: str | Path, temperature: float | None = None) -> Path:
+    """Write a .ckpt as a weight file (see `fer.checkpoint`), its logits divided by ``temperature``; return the path.
+
+    Its probabilities are the checkpoint's, so scaled, within TOLERANCE_FLOAT16.
+
+    Raises:
+        InputError: no checkpoint of ours, one that is a weight file already, or an output that differs.
+    """
+    model, out = load_checkpoint(ckpt), _checked(out, ".safetensors")
+    if Path(ckpt).suffix.lower() != ".ckpt":
+        raise InputError(f"{ckpt}: is a weight file already; give the .ckpt that it was made from")
+    if temperature is not None:
+        divide_logits(model, temperature)
+    whole = Deployed(model).eval()
+
+    def write(path: Path) -> None:
+        save_weights(model, path, temperature)
+        read = Deployed(load_weights(path)).eval()
+        _compare(lambda faces: [v.numpy() for v in read(faces)], whole, model, f"{out} loaded again", TOLERANCE_FLOAT16)
+
+    return write_files(out.parent, {out.name: write})[out.name]
 
 
 def export_onnx(ckpt: str | Path, out: str | Path) -> Path:
@@ -200,20 +222,6 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
     return accuracy
 
 
-def describe(model: EmotionClassifier) -> dict[str, str]:
-    """Return an exported file's metadata: project, name (of the network), labels, face, data and drawn.
-
-    ``labels`` is a JSON list in the order of the outputs; ``face`` JSON with size, color and margin; ``data`` the name
-    of the data set that it was trained on; ``drawn`` "true" where that is the drawn sample.
-    """
-    parameters = model.hparams
-    return {
-        "project": "fer-lightning", "name": parameters.model["name"], "labels": json.dumps(model.labels),
-        "face": json.dumps(dict(parameters.face)), "data": parameters.data["name"],
-        "drawn": json.dumps(bool(parameters.data["drawn"])),
-    }  # fmt: skip
-
-
 class _Calibration:
     """Random training faces, a few at a time, as onnxruntime asks for them."""
 
@@ -243,14 +251,14 @@ def _batches(images: h5py.Dataset) -> Iterator[np.ndarray]:
         yield channels_first(images[start : start + EVAL_BATCH])
 
 
-def _compare(run: Callable[[Tensor], Any], whole: Deployed, model: EmotionClassifier, what: str) -> None:
+def _compare(run: Callable[[Tensor], Any], whole: Deployed, model, what: str, tolerance: float = TOLERANCE) -> None:
     for n in (1, 7):
         faces = _random_faces(model, n)
         with torch.inference_mode():
             wanted = [values.numpy() for values in whole(faces)]
         for name, ours, theirs in zip(("probabilities", "logits"), wanted, run(faces), strict=True):
-            if ours.shape != theirs.shape or not np.allclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE):
-                raise InputError(f"{what}: {name} of {n} faces differ from the checkpoint's by more than {TOLERANCE}")
+            if ours.shape != theirs.shape or not np.allclose(theirs, ours, rtol=tolerance, atol=tolerance):
+                raise InputError(f"{what}: {name} of {n} faces differ from the checkpoint's by more than {tolerance}")
 
 
 def _random_faces(model: EmotionClassifier, n: int) -> Tensor:

@@ -39,9 +39,12 @@ class Found:
 
 
 class Finder(Protocol):
-    """Finds the faces of a picture uint8 (h, w, 3) RGB, from left to right; callable from several threads at once."""
+    """Finds the faces of a picture uint8 (h, w, 3) RGB, from left to right; callable from several threads at once.
 
-    def __call__(self, picture: np.ndarray) -> list[Found]: ...
+    ``least`` is the smallest face that is looked for, in pixels, where that is not the finder's own ``min_size``.
+    """
+
+    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Found]: ...
 
 
 def open_finder(name: str = "haar", model: str | None = None, min_size: int = MIN_SIZE) -> Finder:
@@ -63,8 +66,8 @@ def open_finder(name: str = "haar", model: str | None = None, min_size: int = MI
     raise InputError(f"faces={name}: no such face detector (haar, yunet or whole)")
 
 
-def whole_picture(picture: np.ndarray) -> list[Found]:
-    """Return one face that fills the picture."""
+def whole_picture(picture: np.ndarray, least: float | None = None) -> list[Found]:
+    """Return one face that fills the picture, however small."""
     return [Found((0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])), None)]
 
 
@@ -97,11 +100,12 @@ class HaarFinder:
         self._detectors = _Detectors(lambda: cv2.CascadeClassifier(file))
         self._min_size = min_size
 
-    def __call__(self, picture: np.ndarray) -> list[Found]:
-        small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), HAAR_FACE / self._min_size)
-        least = max(1, round(self._min_size * scale))
+    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Found]:
+        least = max(least or 0, self._min_size)
+        small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), HAAR_FACE / least)
+        side = max(1, round(least * scale))
         with self._detectors.one() as cascade:
-            boxes, windows = cascade.detectMultiScale2(small, scaleFactor=1.1, minNeighbors=3, minSize=(least, least))
+            boxes, windows = cascade.detectMultiScale2(small, scaleFactor=1.1, minNeighbors=3, minSize=(side, side))
         return _left_to_right(np.reshape(boxes, (-1, 4)) / scale, windows)
 
 
@@ -124,7 +128,7 @@ class YuNetFinder:
         except (cv2.error, SystemError) as error:
             raise InputError(f"faces.model={model}: not YuNet's file; {_YUNET_REMEDY}") from error
 
-    def __call__(self, picture: np.ndarray) -> list[Found]:
+    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Found]:
         small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         with self._detectors.one() as network:
             network.setInputSize(small.shape[1::-1])
@@ -133,7 +137,7 @@ class YuNetFinder:
         x, y, width, height = rows[:, :4].T / scale
         side = np.maximum(width, height)
         boxes = np.stack([x + (width - side) / 2, y + (height - side) / 2, side, side], 1)
-        large = side >= self._min_size
+        large = side >= max(least or 0, self._min_size)
         return _left_to_right(boxes[large], rows[large, 14])
 
 

@@ -199,9 +199,11 @@ class _Run:
         labels, least = self._predictor.labels, self._predictor.min_confidence
         # the picture of a camera must not wait for others
         size = 1 if medium.kind == "live" else self._keys["batch"]
+        # what is to be hidden must not be there for a few frames before it is found
+        every = 1 if self._keys["anonymize"] else max(1, self._keys["search_every"] // self._keys["every_n"])
         pending: Future | None = None
         try:
-            for chunk, found in self._found(_chunks(video, size, lambda frame: frame.picture)):
+            for chunk, found in self._found(_chunks(video, size, lambda frame: frame.picture), every):
                 shown = []
                 for frame, faces in zip(chunk, found, strict=True):
                     table = np.array([list(face.probabilities.values()) for face in faces]).reshape(-1, len(labels))
@@ -229,11 +231,12 @@ class _Run:
             if pending:
                 pending.result()
 
-    def _found(self, chunks: Iterable[list[Frame]]) -> Iterator[tuple[list[Frame], list[list["Face"]]]]:
+    def _found(self, chunks: Iterable[list[Frame]], every: int) -> Iterator[tuple[list[Frame], list[list["Face"]]]]:
         """Yield the batches with their faces; the next is searched while the network names this one."""
         waiting: deque[tuple[list[Frame], Future]] = deque()
         for chunk in chunks:
-            waiting.append((chunk, self._pool.submit(self._predictor.batch, [frame.picture for frame in chunk])))
+            pictures = [frame.picture for frame in chunk]
+            waiting.append((chunk, self._pool.submit(self._predictor.frames, pictures, every)))
             if len(waiting) > 1:
                 done, future = waiting.popleft()
                 yield done, future.result()

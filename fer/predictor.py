@@ -11,12 +11,13 @@ import numpy as np
 from fer.data.photos import PhotoLimits, crop_box, fit, read_photo
 from fer.errors import InputError
 from fer.faces import MIN_SIZE, Finder, Found, open_finder
+from fer.frames import search_frames
 from fer.network import Network, open_network
 
 Picture = np.ndarray | str | Path
 
 #: Most faces in one batch of the network.
-BATCH_FACES = 256
+BATCH_FACES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ class Predictor:
         min_confidence: float = 0.0,
         min_size: int = MIN_SIZE,
     ) -> "Predictor":
-        """Open a .ckpt or .onnx file and a face detector: haar, yunet (``faces_model`` is its file) or whole.
+        """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector.
 
-        ``device`` is the network's: auto, cpu, cuda, ...; ``min_size`` is the smallest face looked for, in pixels.
+        ``faces`` is haar, yunet (``faces_model`` is its file) or whole; ``min_size`` the smallest face looked for, in
+        pixels; ``device`` is the network's: auto, cpu, cuda, ...
 
         Raises:
             InputError: a file that is missing or not ours, an unknown detector or device.
@@ -90,19 +92,34 @@ class Predictor:
         Raises:
             InputError: a file that can't be read, or an array that is no picture.
         """
-        return self._name(list(self._threads.map(self._crop, pictures)))
+        return self._name(list(self._threads.map(self._search, pictures)))
 
-    def _crop(self, picture: Picture) -> tuple[list[Found], list[np.ndarray]]:
-        """Return the faces of a picture as found and as the network takes them; the picture itself is not kept."""
+    def frames(self, frames: Sequence[np.ndarray], every: int = 1) -> list[list[Face]]:
+        """Return the faces of each of some consecutive frames of a video, arrays as in a call, named together.
+
+        Each ``every``-th frame and the last are searched whole, those between only near the faces of the two around.
+
+        Raises:
+            InputError: an array that is no picture.
+        """
+        frames = [_colored(_checked(frame)) for frame in frames]
+        found = search_frames(self.finder, frames, every, self._threads.map)
+        return self._name(list(self._threads.map(self._crop, frames, found)))
+
+    def _search(self, picture: Picture) -> tuple[list[Found], list[np.ndarray]]:
         if isinstance(picture, str | Path):
             photo = read_photo(str(picture), "rgb", PhotoLimits())
             if isinstance(photo, str):
                 raise InputError(f"{picture}: {photo}")
             picture = photo
         picture = _checked(picture)
+        return self._crop(picture, self.finder(_colored(picture)))
+
+    def _crop(self, picture: np.ndarray, faces: Sequence[Found]) -> tuple[list[Found], list[np.ndarray]]:
+        """Return the faces that lie in a picture, and their crops as the network takes them."""
         height, width = picture.shape[:2]
         found, crops = [], []
-        for face in self.finder(picture if picture.ndim == 3 else np.dstack([picture] * 3)):
+        for face in faces:
             # a detector's box may reach over the edge; nothing of it in the picture is no face
             if (crop := crop_box(width, height, face.box, self.network.face.margin)) is not None:
                 x0, y0, x1, y1 = crop
@@ -123,6 +140,10 @@ class Predictor:
         return Face(
             found.box, probabilities, label if confidence >= self.min_confidence else None, confidence, found.score
         )
+
+
+def _colored(picture: np.ndarray) -> np.ndarray:
+    return picture if picture.ndim == 3 else np.dstack([picture] * 3)
 
 
 def _checked(picture: np.ndarray) -> np.ndarray:

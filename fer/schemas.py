@@ -19,6 +19,7 @@ class Data:
     max_bytes: int | None = MISSING
     max_pixels: int = MISSING
     seed: int = MISSING
+    keep: str = "auto"
 
 
 @dataclass
@@ -31,6 +32,7 @@ class SampleData(Data):
 @dataclass
 class Fer2013Data(Data):
     raw: str | None = MISSING
+    votes: str | None = None
 
 
 @dataclass
@@ -114,6 +116,31 @@ SCHEDULE = {"step": Step, "cosine": Cosine, "plateau": Plateau, "constant": Cons
 class Augment:
     crop: int = MISSING
     flip: float = MISSING
+    rotate: float = 0.0
+    scale: float = 0.0
+    translate: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    erase: float = 0.0
+
+
+@dataclass
+class Recipe:
+    """Keys of conf/recipe; the defaults are cross entropy and nothing else."""
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix: float = 0.0
+    class_weights: str = "none"
+    logit_adjustment: float = 0.0
+    sam: float | None = None
+    teachers: list[str] | None = None
+    teacher_weight: float = 0.9
+    teacher_temperature: float = 2.0
+    ema: float | None = None
+    sampler: str = "shuffle"
+    votes: str = "none"
 
 
 @dataclass
@@ -171,6 +198,8 @@ class Train:
     batch_size: int = MISSING
     num_workers: int = MISSING
     channels_last: bool = MISSING
+    compile: bool = MISSING
+    bare_step: bool = MISSING
     seed: int = MISSING
     early_stop: int | None = MISSING
     resume: str | None = MISSING
@@ -179,9 +208,11 @@ class Train:
 
 @dataclass
 class Evaluate:
-    ckpt: str | None = MISSING
+    # a name or path, or a list of them, which OmegaConf can't say; fer.config checks it
+    ckpt: Any = MISSING
     split: str = MISSING
     ten_crop: bool = MISSING
+    scales: list[int] | None = MISSING
     device: str = MISSING
     compare: list[str] | None = MISSING
     out: str | None = MISSING
@@ -206,6 +237,7 @@ class Predict:
     explain: bool = MISSING
     layer: str | None = MISSING
     every_n: int = MISSING
+    search_every: int = MISSING
     smooth: float = MISSING
     batch: int = MISSING
     device: str = MISSING
@@ -232,4 +264,5 @@ class Export:
     ckpt: str | None = MISSING
     format: str = MISSING
     out: str | None = MISSING
+    temperature: Any = MISSING
     calibration: int = MISSING

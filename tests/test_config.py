@@ -101,9 +101,16 @@ def test_seed_presets_hold_the_seeds_table(data):
     assert (config["data"]["name"], config["data"]["size"], config["model"]["name"]) == (data, 48, "vgg19")
     assert config["optimizer"] == {
         "_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False,
+        "fused": None,
     }  # fmt: skip
     assert config["schedule"] == {"name": "step", "start": 60, "every": 5, "rate": 0.9}
-    assert config["augment"] == {"crop": 44, "flip": 0.5}
+    off = ("rotate", "scale", "translate", "brightness", "contrast", "erase")
+    assert config["augment"] == {"crop": 44, "flip": 0.5, **dict.fromkeys(off, 0)}
+    recipe = config["recipe"]
+    assert {key: recipe[key] for key in ("sampler", "votes", "class_weights")} == {
+        "sampler": "shuffle", "votes": "none", "class_weights": "none",
+    }  # fmt: skip
+    assert not any(recipe[key] for key in ("label_smoothing", "mix", "ema", "sam", "logit_adjustment", "teachers"))
     assert (config["batch_size"], config["trainer"]["max_epochs"]) == (64, 250)
     assert (config["trainer"]["gradient_clip_val"], config["trainer"]["gradient_clip_algorithm"]) == (0.1, "value")
 
@@ -222,7 +229,7 @@ def test_required_arguments_of_a_target():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["modle=vgg11"], "error: there is no key modle (did you mean model?); valid in train: augment, batch_size"),
+        (["modle=vgg11"], "error: there is no key modle (did you mean model?); valid in train: augment, bare_step"),
         (["model.nam=x"], "error: there is no key model.nam (did you mean name?); valid in model: "),
         (["model=vgg20"], "error: In 'train': Could not find 'model/vgg20' Available options in 'model': resnet18"),
         (["trainer.devises=2"], "error: there is no key trainer.devises (did you mean devices?); valid in trainer: "),

@@ -163,7 +163,7 @@ def test_command_line_errors_are_one_line(media, tmp_path):
         port, ckpt = str(taken.getsockname()[1]), str(media / "best.ckpt")
         cases = [
             (["--ckpt", "missing.ckpt"], "missing.ckpt: no such file"),
-            (["--ckpt", str(media / "notes.txt")], "nei"),
+            (["--ckpt", str(media / "notes.txt")], "notes.txt: not the name of a shipped network"),
         ]
         if importlib.util.find_spec("gradio"):
             cases.append((["--ckpt", ckpt, "--port", port], f"--port {port} is taken"))

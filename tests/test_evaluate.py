@@ -11,6 +11,7 @@ from conftest import train_config, write_tiny
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from fer.checkpoint import load_checkpoint
+from fer.compare import compare
 from fer.data.module import FaceDataset
 from fer.data.source import FaceFormat
 from fer.data.store import read_column, read_info, write_store
@@ -93,9 +94,9 @@ def test_fer2013s_own_names_of_the_splits(keys, tmp_path):
 
 def test_a_score_on_val_is_said_to_be_optimistic(keys, tmp_path, capsys):
     evaluate(keys | {"split": "val"}, None)
-    assert "chosen among epochs by its accuracy on 40 of these 40 rows" in capsys.readouterr().out
+    assert "40 of these 40 rows are validation rows of the training" in capsys.readouterr().out
     evaluate(keys, None)
-    assert "chosen among epochs" not in capsys.readouterr().out
+    assert "validation rows" not in capsys.readouterr().out
 
 
 def test_rows_that_the_model_was_trained_on_are_refused(keys, tmp_path):
@@ -119,6 +120,88 @@ def move(file, out):
         for name in ("image", "label", "split", "source", "valence", "arousal", "landmarks", "box", "path"):
             setattr(faces, name, getattr(faces, name)[:20])
     write_store(out, lambda: blocks, info.class_names, info.sources, info.face, False, {})
+
+
+@pytest.fixture(scope="module")
+def second(run_folder):
+    """Another network trained on the same file."""
+    config = train_config(run_folder / "tiny.h5", seed=1, **{"trainer.max_epochs": 2, "augment.crop": 18})
+    train(config, run_folder / "second")
+    return str(run_folder / "second/checkpoints/last.ckpt")
+
+
+def test_an_ensemble_is_the_mean_of_the_probabilities(run_folder, keys, second, tmp_path, capsys):
+    evaluate(keys | {"ckpt": [keys["ckpt"], second]}, None)
+    dataset = FaceDataset(run_folder / "tiny.h5", "test")
+    a, b = (predict(load_checkpoint(c), dataset, "cpu", average_ten_crop=True) for c in (keys["ckpt"], second))
+    rows = pd.read_csv(tmp_path / "report/predictions.csv")
+    np.testing.assert_allclose(rows.filter(like="p_"), (a + b) / 2, atol=1e-6)
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    right = ((a + b).argmax(1) == dataset.labels.numpy()).mean()
+    assert report["ten_crop"]["accuracy"] == pytest.approx(right)
+    assert report["checkpoint"] == [keys["ckpt"], second]
+    assert report["model"] == "vgg_small + vgg_small" and report["size"] is None
+    assert f"checkpoint {keys['ckpt']}, {second}" in capsys.readouterr().out
+    assert "vgg_small + vgg_small" in compare([tmp_path / "report"])
+
+
+def test_an_ensemble_needs_networks_that_take_and_tell_the_same(run_folder, keys, second, tmp_path):
+    content = torch.load(second, weights_only=True)
+    parameters = content["hyper_parameters"]
+
+    def changed(**changes):
+        torch.save(content | {"hyper_parameters": parameters | changes}, tmp_path / "changed.ckpt")
+        return {"ckpt": [keys["ckpt"], str(tmp_path / "changed.ckpt")]}
+
+    labels = parameters["labels"][::-1]
+    with pytest.raises(InputError, match="class names differ: .*best.ckpt has Angry.*changed.ckpt has Neutral"):
+        evaluate(keys | changed(labels=labels), None)
+    with pytest.raises(InputError, match="changed.ckpt takes faces of size 32, .*best.ckpt of size 20: the networks"):
+        evaluate(keys | changed(face=parameters["face"] | {"size": 32}), None)
+    content["identities"]["train_rows"] = torch.from_numpy(read_column(run_folder / "tiny.h5", "test", "row")[:3])
+    with pytest.raises(InputError, match="3 of its 41 rows are rows that .*changed.ckpt was trained on"):
+        evaluate(keys | changed(), None)
+    with pytest.raises(InputError, match="last.ckpt stands twice"):
+        evaluate(keys | {"ckpt": [second, second]}, None)
+    with pytest.raises(InputError, match="out is not set: an ensemble"):
+        evaluate(keys | {"ckpt": [keys["ckpt"], second], "out": None}, None)
+    with pytest.raises(InputError, match="ckpt=3: not a path or a name"):
+        evaluate(keys | {"ckpt": 3}, None)
+
+
+def test_scales_are_the_mean_of_the_logits_of_crops_of_several_sizes(run_folder, keys, tmp_path, capsys):
+    from torchvision.transforms import TenCrop
+
+    model = load_checkpoint(keys["ckpt"])
+    dataset = FaceDataset(run_folder / "tiny.h5", "test")
+    evaluate(keys | {"scales": [16, 20]}, None)
+    with torch.inference_mode():
+        crops = [crop / 255 for size in (16, 20) for crop in TenCrop(size)(dataset.images)]
+        expected = torch.stack([model.net(crop) for crop in crops]).mean(0).softmax(1)
+    rows = pd.read_csv(tmp_path / "report/predictions.csv")
+    np.testing.assert_allclose(rows.filter(like="p_"), expected, atol=1e-5)
+    assert "ten-crop of 16, 20 pixels *" in capsys.readouterr().out
+    np.testing.assert_allclose(
+        predict(model, dataset, "cpu", True, [16]), predict(model, dataset, "cpu", True), atol=1e-6
+    )
+    for scales in ([21], [16, 15]):
+        with pytest.raises(InputError, match=f"crops of {scales[-1]} pixels, but .*vgg_small.* of 20 takes 16 to 20"):
+            evaluate(keys | {"scales": scales}, None)
+    with pytest.raises(InputError, match=r"scales=\[16\]: .*ten_crop=false"):
+        evaluate(keys | {"scales": [16], "ten_crop": False}, None)
+
+
+def test_calibration_before_and_after_temperature_scaling(keys, tmp_path, capsys):
+    evaluate(keys, None)
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    printed = capsys.readouterr().out
+    assert "temperature scaling, each half of the rows with the temperature fitted on the other:" in printed
+    for crop, name in (("plain", "plain"), ("ten_crop", "ten-crop")):
+        scores, scaled = report[crop], report[crop]["temperature_scaled"]
+        first, second = scaled["temperatures"]
+        assert scaled["fitted"] == "each half of these rows with the temperature fitted on the other half"
+        assert f"  {name}, temperatures {first:.2f} and {second:.2f}: ECE {100 * scores['ece']:.2f} -> " in printed
+        assert f"NLL {scores['nll']:.4f} -> {scaled['nll']:.4f}" in printed
 
 
 def test_duplicates_of_training_faces_are_counted_and_left_out(run_folder, keys, tmp_path, capsys):

@@ -14,11 +14,12 @@ from fer.checkpoint import load_checkpoint
 from fer.classifier import EmotionClassifier
 from fer.data.source import FaceFormat
 from fer.data.store import read_column
+from fer.demo import load
 from fer.errors import InputError
 from fer.experiment import train
 from fer.export import export, export_onnx, export_torch, quantize
 from fer.labels import CLASSES
-from fer.network import channels_first
+from fer.network import channels_first, open_network
 
 
 def write_checkpoint(path, name="vgg_small", library="fer", size=20, color="grey", in_channels=1, crop=16):
@@ -127,6 +128,8 @@ def test_the_file_says_what_it_is(tmp_path):
         "face": '{"size": 20, "color": "rgb", "margin": 0.1}',
     }  # fmt: skip
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
+    # the page to try a network says so
+    assert open_network(out).drawn and "trained on drawn faces" in load(str(out), "whole", None, "cpu")[2]
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
         ("faces", "tensor(uint8)", ["batch", 3, 20, 20])
@@ -216,20 +219,25 @@ def test_the_command(trained, tmp_path, run):
 @pytest.mark.parametrize(
     ("changes", "data", "message"),
     [
-        ({"format": "tflite"}, None, "format=tflite: not one of onnx, onnx_int8, pt2"),
-        ({}, {"file": "no.h5"}, "data= has no effect with format=onnx: it calibrates format=onnx_int8"),
+        ({"format": "tflite"}, None, "format=tflite: not one of onnx, onnx_int8, pt2, safetensors"),
+        ({}, {"file": "no.h5"}, "data= has no effect with format=onnx: it calibrates format=onnx_int8 and temp"),
         (
             {"format": "onnx_int8"},
             {"file": "no.h5", "name": "fer2013", "raw": None},
             "no.h5: no such file; make it with `python pre",
         ),
         ({"format": "onnx_int8"}, None, "nothing.h5: no such file; make it with `python prepare.py`, or give data="),
+        ({"temperature": 2}, None, "temperature=2: only val or a positive number, and only with format=safetensors"),
+        ({"temperature": 0, "format": "safetensors"}, None, "temperature=0: only val or a positive number"),
+        ({"temperature": "test", "format": "safetensors"}, None, "temperature=test: only val or a positive number"),
+        ({"temperature": "val", "format": "safetensors"}, None, "nothing.h5: no such file; make it with `python prep"),
+        ({"ckpt": "vgg19"}, None, "vgg19: not the name of a shipped network"),
         ({"ckpt": "none.ckpt"}, None, "none.ckpt: no such checkpoint"),
     ],
 )
 def test_mistakes(tmp_path, changes, data, message):
     ckpt = str(write_checkpoint(tmp_path / "net.ckpt"))
-    keys = {"ckpt": ckpt, "format": "onnx", "out": None, "calibration": 512} | changes
+    keys = {"ckpt": ckpt, "format": "onnx", "out": None, "temperature": None, "calibration": 512} | changes
     with pytest.raises(InputError, match=f"^{re.escape(message)}"):
         export(keys, data)
     assert [path.name for path in tmp_path.iterdir()] == ["net.ckpt"]

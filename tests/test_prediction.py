@@ -43,7 +43,8 @@ def ckpt(tmp_path_factory):
 def keys(ckpt, tmp_path):
     return {
         "source": None, "ckpt": ckpt, "out": str(tmp_path / "out"), "min_confidence": None, "draw": True, "show": False,
-        "anonymize": False, "explain": False, "layer": None, "every_n": 1, "smooth": 0.0, "batch": 4, "device": "cpu",
+        "anonymize": False, "explain": False, "layer": None, "every_n": 1, "search_every": 1,
+        "smooth": 0.0, "batch": 4, "device": "cpu",
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
@@ -15,11 +16,13 @@ from conftest import ROOT, train_config, write_tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fer.callbacks import StopCleanly
-from fer.checkpoint import load_checkpoint
+from fer.checkpoint import is_among, load_checkpoint
 from fer.data.module import FaceDataModule, TrainBatches
 from fer.data.source import FaceFormat
+from fer.data.store import read_column
 from fer.errors import InputError, Stopped
 from fer.experiment import assemble, start_from, train
+from fer.export import export_weights
 
 
 def weights(path):
@@ -124,6 +127,27 @@ def test_init_takes_weights_and_replaces_the_head_where_classes_differ(trained, 
     assert all(torch.equal(own[name], theirs[name]) for name in names[:-2])
     assert own[names[-2]].shape[0] == 2
     assert model.labels == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "safetensors"])
+def test_init_inherits_the_rows_that_its_source_was_trained_on(trained, tmp_path, kind):
+    tiny, out, _ = trained
+    source = out / "checkpoints/best.ckpt"
+    if kind == "safetensors":
+        export_weights(source, source := tmp_path / "weights.safetensors")
+    other = write_tiny(tmp_path / "two.h5", {"train": 20, "val": 8}, class_names=("cat", "dog"), seed=1)
+    _, model, _, _ = assemble(train_config(other, init=source), tmp_path / "two")
+    columns = {"train_rows": ("train", "row"), "train_faces": ("train", "face"), "val_rows": ("val", "row")}
+    for name, (split, column) in columns.items():
+        for file in (tiny, other):
+            assert is_among(read_column(file, split, column), model.identities[name]).all()
+    assert not is_among(np.arange(1000, 1100), model.identities["train_rows"]).any()
+
+
+def test_resume_with_another_recipe_is_refused(trained, tmp_path):
+    tiny, out, _ = trained
+    with pytest.raises(InputError, match="was trained with recipe.ema=None, not 0.9; give the command"):
+        assemble(train_config(tiny, resume=out / "checkpoints/last.ckpt", **{"recipe.ema": 0.9}), tmp_path / "x")
 
 
 def test_init_of_another_network_is_refused(trained, tmp_path):
@@ -265,6 +289,85 @@ def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, hook
     train(train_config(tiny, **{"trainer.max_epochs": 6, "resume": resume}), tmp_path / "rest")
     for name in ("last", "best"):
         assert_equal(straight / f"checkpoints/{name}.ckpt", tmp_path / f"rest/checkpoints/{name}.ckpt")
+
+
+def test_averaged_weights_follow_their_recurrence(tiny, tmp_path):
+    options = {"recipe.ema": 0.75, "trainer.max_epochs": 2}
+    trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path)
+    steps, validated = [], []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            steps.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+        def on_validation_batch_start(self, trainer, pl_module, *_):
+            validated.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+    trainer.callbacks.append(Keep())
+    trainer.fit(model, datamodule=data)
+    assert len(steps) == 10 and len(validated) == 2
+    averages = [steps[0]]
+    for step in steps[1:]:
+        averages.append({name: 0.75 * averages[-1][name] + 0.25 * step[name] for name in step})
+    content = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    floats = [name for name, value in steps[0].items() if value.is_floating_point()]
+    assert any(name.endswith("running_var") for name in floats)
+    for name in floats:
+        assert torch.allclose(content["state_dict"][name], averages[9][name], atol=1e-6)
+        assert torch.equal(content["current_model_state"][name], steps[9][name])
+        assert torch.allclose(validated[0][name], averages[4][name], atol=1e-6)
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    for name in floats:
+        assert torch.allclose(best["state_dict"][name], averages[best["global_step"] - 1][name], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_a_cut_run_with_averaged_weights_ends_as_an_unbroken_one(tiny, tmp_path, batch):
+    options = {"recipe": "mixed", "recipe.ema": 0.8, "augment": "strong", "trainer.max_epochs": 3}
+    train(train_config(tiny, **options), tmp_path / "whole")
+    trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path / "cut")
+    trainer.callbacks.append(Signal("on_train_batch_end", batch))
+    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
+    with pytest.raises(Stopped), stop.watching():
+        trainer.fit(model, datamodule=data)
+    resume = {"resume": tmp_path / "cut/checkpoints/interrupted.ckpt"}
+    train(train_config(tiny, **options, **resume), tmp_path / "rest")
+    for name in ("last", "best"):
+        assert_equal(tmp_path / f"whole/checkpoints/{name}.ckpt", tmp_path / f"rest/checkpoints/{name}.ckpt")
+    whole, rest = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["current_model_state"]
+        for name in ("whole", "rest")
+    )
+    assert all(torch.equal(whole[name], rest[name]) for name in whole)
+
+
+def test_the_share_of_the_bare_step_is_logged_and_changes_nothing(tiny, tmp_path):
+    for name, bare in (("without", "false"), ("with", "true")):
+        train(train_config(tiny, bare_step=bare, **{"trainer.precision": "bf16-mixed"}), tmp_path / name)
+    assert_equal(tmp_path / "without/checkpoints/last.ckpt", tmp_path / "with/checkpoints/last.ckpt")
+    history = pd.read_csv(tmp_path / "with/metrics/metrics.csv")
+    (bare,) = history["bare_images_per_second"].dropna()
+    speed, share = history["images_per_second"].dropna(), history["share_of_bare_step"].dropna()
+    assert len(share) == 2 and share.tolist() == pytest.approx((speed / bare).tolist(), rel=1e-4)
+
+
+def test_a_fused_optimizer_trains_alike(tiny, tmp_path):
+    for name, fused in (("plain", "null"), ("fused", "true")):
+        train(train_config(tiny, **{"optimizer.fused": fused, "trainer.max_epochs": 1}), tmp_path / name)
+    plain, fused = (weights(tmp_path / name / "checkpoints/last.ckpt") for name in ("plain", "fused"))
+    assert all(torch.allclose(plain[name], fused[name], atol=1e-4) for name in plain)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike_and_keeps_its_names(tiny, tmp_path, run):
+    # a process of its own, because the compiler leaves environment variables behind
+    for name, compiled in (("plain", "false"), ("compiled", "true")):
+        options = ["model.dropout=0", "trainer.max_epochs=1", f"compile={compiled}"]
+        run("train.py", *arguments(tiny, tmp_path / name, *options))
+    plain, compiled = (weights(tmp_path / name / "checkpoints/last.ckpt") for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    assert all(torch.allclose(plain[name], compiled[name], atol=1e-3) for name in plain)
+    assert load_checkpoint(tmp_path / "compiled/checkpoints/last.ckpt")
 
 
 def losses(folder):

@@ -104,6 +104,20 @@ def _folder_copy(root: Path, face: FaceFormat, limits: PhotoLimits, class_names:
     return source
 
 
+def listed_rows(source: Source) -> Iterator[tuple[str | None, int | None]]:
+    """Yield the split and the label of each row of a csv source, in the order of the file, None for what is unreadable.
+
+    Raises:
+        InputError: it isn't a csv with a Usage column, so it isn't known to be in FER2013's own order.
+    """
+    if not isinstance(source, _PixelCsv):
+        raise InputError(
+            "data.votes needs data.raw to be FER2013's csv with its Usage column: in other layouts the rows' own order "
+            "is not known"
+        )
+    return source.listed_rows()
+
+
 class _PixelCsv:
     """Rows of a block are (row number, label, split, pixel string), or a Skipped for a row that isn't decoded."""
 
@@ -154,6 +168,17 @@ class _PixelCsv:
         if rows:
             yield Block(rows, 1.0)
         self.notes[:] = self._notes(found, all_train)
+
+    def listed_rows(self) -> Iterator[tuple[str | None, int | None]]:
+        """Yield what `listed_rows` says; no pixels are parsed."""
+        with open_csv(self._path) as (lines, _, _):
+            for _, fields in self._fields(lines):
+                if isinstance(fields, str):
+                    yield None, None
+                elif len(fields) == 2:
+                    raise InputError(f"{self._path}: it has no Usage column, by which data.votes are aligned with rows")
+                else:
+                    yield SPLIT_NAMES.get(fields[2].strip().lower().decode()), self._labels.get(fields[0].strip())
 
     def decode(self, block: Block) -> Faces:
         """Parse the pixel strings of a block, and fit the faces to the wanted format where theirs is another."""

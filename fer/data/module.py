@@ -1,4 +1,4 @@
-"""FaceDataModule: a prepared HDF5 file as batches of uint8 faces."""
+"""FaceDataModule: a prepared HDF5 file as batches of uint8 faces, which are on the device, in memory or on disk."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fer.data.store import StoreInfo, read_column, read_info
+from fer.data.disk import DiskImages, channels_first, choose_keep
+from fer.data.order import Order, TrainBatches
+from fer.data.store import StoreInfo, has_column, read_column, read_info
+from fer.data.votes import apply_votes
 from fer.errors import InputError
 
 #: Faces in a batch where no gradient is kept.
@@ -21,69 +24,53 @@ class Batch(NamedTuple):
 
     ``image`` uint8 (N, C, H, W), ``label`` int64 (N,), ``index`` int64 (N,), the row in the split, and ``share``: this
     rank's part of the global batch times the number of ranks, 1.0 but in a last batch that does not divide evenly.
+    ``target`` float32 (N, classes), the probabilities to train on in place of the labels, or None.
     """
 
     image: torch.Tensor
     label: torch.Tensor
     index: torch.Tensor
     share: float
+    target: torch.Tensor | None = None
 
 
 class FaceDataset(Dataset):
-    """One split in memory; asked for a list of rows it gives a Batch.
+    """One split; asked for a list of rows it gives a Batch.
 
-    It holds tensors and no HDF5 handle, so worker processes can be started by fork or by spawn.
+    Images are a tensor on ``device``, where labels, ``target`` (n, classes) and the rows asked for are too, or with
+    ``disk`` stay in the file. Worker processes can be started by fork or by spawn, if the device is the CPU.
     """
 
-    def __init__(self, file: str | Path, split: str) -> None:
-        images = torch.from_numpy(read_column(file, split, "image"))
-        # a grey face has one channel, an RGB face's channels come first; both are views
-        self.images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        self.labels = torch.from_numpy(read_column(file, split, "label"))
+    def __init__(
+        self,
+        file: str | Path,
+        split: str,
+        device: torch.device | str = "cpu",
+        disk: bool = False,
+        target: torch.Tensor | None = None,
+    ) -> None:
+        self.images = (
+            DiskImages(file, split)
+            if disk
+            else channels_first(torch.from_numpy(read_column(file, split, "image"))).to(device)
+        )
+        self.labels = torch.from_numpy(read_column(file, split, "label")).to(device)
+        self.target = None if target is None else target.to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, rows: tuple[torch.Tensor, float]) -> Batch:
         index, share = rows
-        return Batch(self.images[index], self.labels[index], index, share)
-
-
-class TrainBatches(Sampler):
-    """Rows of each training step: an order that depends on (seed, epoch) alone, each global batch cut among the ranks.
-
-    With any number of ranks the global batches are the same. A last batch with fewer rows than ranks is left out.
-    ``start`` skips that many steps of the next pass only, for a run resumed in the middle of an epoch.
-    """
-
-    def __init__(self, n: int, batch_size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self._n, self._batch_size, self._seed, self._rank, self._ranks = n, batch_size, seed, rank, ranks
-        self._epoch = 0
-        self.start = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order; Lightning calls it before each epoch."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        full, rest = divmod(self._n, self._batch_size)
-        return full + (rest >= self._ranks)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, float]]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        order = torch.randperm(self._n, generator=generator)
-        start, self.start = self.start, 0
-        for step in range(start, len(self)):
-            batch = order[step * self._batch_size : (step + 1) * self._batch_size]
-            mine = batch.tensor_split(self._ranks)[self._rank]
-            yield mine, len(mine) * self._ranks / len(batch)
+        target = None if self.target is None else self.target[index]
+        return Batch(self.images[index], self.labels[index], index, share, target)
 
 
 class EvalBatches(Sampler):
     """Rows of each evaluation step, in file order; every row is seen by exactly one rank."""
 
-    def __init__(self, n: int, rank: int = 0, ranks: int = 1) -> None:
-        self._rows = torch.arange(rank, n, ranks)
+    def __init__(self, n: int, rank: int = 0, ranks: int = 1, device: torch.device | str = "cpu") -> None:
+        self._rows = torch.arange(rank, n, ranks, device=device)
 
     def __len__(self) -> int:
         return -(-len(self._rows) // EVAL_BATCH)
@@ -101,11 +88,25 @@ def _given(batch: Batch) -> Batch:
 class FaceDataModule(pl.LightningDataModule):
     """Train and val splits of a prepared file; ``batch_size`` is global: the number of faces a step over all devices.
 
+    ``keep`` says where the faces are: "device", uint8 beside the model, which needs no ``num_workers`` and gives the
+    numbers of "memory"; "memory"; "disk", in the file, where an epoch is shuffled among blocks of rows; or "auto", as
+    `choose_keep` finds. ``sampler`` is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of
+    `apply_votes`, which concerns train alone.
+
     Raises:
-        InputError: the file is missing or not prepared, or has no train or val split.
+        InputError: the file is missing or not prepared, or has no train or val split, or not the votes to train on.
     """
 
-    def __init__(self, file: str | Path, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        file: str | Path,
+        batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
+        keep: str = "auto",
+        sampler: str = "shuffle",
+        votes: str = "none",
+    ) -> None:
         super().__init__()
         self.info: StoreInfo = read_info(file)
         for split in ("train", "val"):
@@ -114,22 +115,64 @@ class FaceDataModule(pl.LightningDataModule):
                     f"{file}: has no {split} split, which training needs; prepare it again from raw data that has one, "
                     "or with data.val_fraction=0.1 where data= takes it"
                 )
+        if votes != "none" and not has_column(file, "train", "votes"):
+            raise InputError(
+                f"{file}: has no FER+ votes, which recipe.votes={votes} needs; prepare it again from FER2013's csv "
+                "with data.votes=fer2013new.csv"
+            )
         self._file, self._batch_size, self._seed, self._workers = file, batch_size, seed, num_workers
+        self._keep, self._sampler, self._votes = keep, sampler, votes
         self._resume_step = 0
         self._train: FaceDataset | None = None
         self._val: FaceDataset | None = None
 
     def setup(self, stage: str) -> None:
-        self._train = self._train or FaceDataset(self._file, "train")
-        self._val = self._val or FaceDataset(self._file, "val")
+        if self._train is not None:
+            return
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if self._keep == "auto":
+            self._keep = choose_keep(self.info, device, self.trainer.num_devices if self.trainer else 1)
+            if self.trainer:
+                # ranks that chose differently would draw different orders
+                self._keep = self.trainer.strategy.broadcast(self._keep)
+            if self._keep != "memory":
+                self._say(f"data.keep=auto: the faces are kept on {self._keep}")
+        self._device = device if self._keep == "device" else torch.device("cpu")
+        rows, target = self._chosen()
+        where = {"device": self._device, "disk": self._keep == "disk"}
+        self._train = FaceDataset(self._file, "train", target=target, **where)
+        self._val = FaceDataset(self._file, "val", **where)
+        self._order = Order(
+            rows,
+            self._train.labels.cpu()[rows] if self._sampler == "balanced" else None,
+            self._train.images.block_rows if self._keep == "disk" else None,
+        )
+
+    def _chosen(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the rows to train on, and the targets of all rows where votes give them."""
+        n = self.info.rows("train")
+        if self._votes == "none":
+            return torch.arange(n), None
+        kept, target = apply_votes(self._votes, read_column(self._file, "train", "votes"), self.info.class_names)
+        rows = torch.from_numpy(np.flatnonzero(kept))
+        if not len(rows):
+            raise InputError(f"{self._file}: recipe.votes={self._votes} leaves no row to train on")
+        self._say(f"recipe.votes={self._votes}: trained on {len(rows):,} of {n:,} rows")
+        return rows, None if target is None else torch.from_numpy(target)
+
+    def _say(self, line: str) -> None:
+        if not self.trainer or self.trainer.is_global_zero:
+            print(line)
 
     def train_dataloader(self) -> DataLoader:
-        sampler = TrainBatches(len(self._train), self._batch_size, self._seed, *self._place())
+        sampler = TrainBatches(
+            len(self._order), self._batch_size, self._seed, *self._place(), order=self._order, device=self._device
+        )
         sampler.start, self._resume_step = self._resume_step, 0
         return self._loader(self._train, sampler)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self._val, EvalBatches(len(self._val), *self._place()))
+        return self._loader(self._val, EvalBatches(len(self._val), *self._place(), device=self._device))
 
     def identities(self) -> dict[str, torch.Tensor]:
         """Return the hashes by which evaluation knows what a model was trained and selected on."""
@@ -140,24 +183,32 @@ class FaceDataModule(pl.LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the step within the epoch, which a run interrupted between two epochs' ends needs."""
+        """Return the step within the epoch, which a run interrupted between two epochs' ends needs, and the order."""
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         done = progress.current.completed
-        return {"step": 0 if progress.is_last_batch else done}
+        return {"step": 0 if progress.is_last_batch else done, "disk": self._keep == "disk"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        disk = state_dict.get("disk", False)
+        if state_dict["step"] and disk != (self._keep == "disk"):
+            raise InputError(
+                "resume: the run was cut in the middle of an epoch, whose order is another with data.keep=disk; "
+                f"resume it with data.keep={'disk' if disk else 'memory'}"
+            )
         self._resume_step = state_dict["step"]
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: FaceDataset, sampler: Sampler) -> DataLoader:
+        # what is on the device is indexed there, which no worker process can do
+        workers = 0 if self._keep == "device" else self._workers
         return DataLoader(
             dataset,
             batch_size=None,
             sampler=sampler,
             collate_fn=_given,
-            num_workers=self._workers,
-            persistent_workers=self._workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available() and self._keep != "device",
         )

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fer.data.affectnet import affectnet_source
 from fer.data.export import require_new_folder, write_csv, write_folder
-from fer.data.fer2013 import fer2013_source
+from fer.data.fer2013 import fer2013_source, listed_rows
 from fer.data.folder import folder_source
 from fer.data.merge import MergedSource, MovedSource, PreparedSource
 from fer.data.sample import draw_sample, is_drawn
@@ -21,6 +21,7 @@ from fer.data.source import SPLITS, FaceFormat, PhotoLimits, Skipped, Source
 from fer.data.stage import Stage
 from fer.data.store import counts_by_name, is_store, read_info, write_store
 from fer.data.table import table_source
+from fer.data.votes import align_votes
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
 
@@ -112,6 +113,14 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
     if form == "folder":
         require_new_folder(out)
     source = open_source(data)
+    votes, votes_note = None, []
+    if data.get("votes"):
+        if form != "h5":
+            raise InputError(
+                f"data.votes={data['votes']} is a column of an HDF5 file; format={form} has no place for it"
+            )
+        votes, note = align_votes(Path(data["votes"]).expanduser(), data["raw"], listed_rows(source))
+        votes_note.append(note)
     out.parent.mkdir(parents=True, exist_ok=True)
     stage = Stage(out, source.fingerprint())
     if stage.found:
@@ -133,7 +142,9 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
     drawn = "drawn" in source.names
     info = None
     if form == "h5":
-        info = write_store(out, stage.blocks, source.class_names, source.names, face, drawn, dict(data))
+        # what decides about training only, or was not given, is no part of how the file was made
+        made_by = {key: value for key, value in data.items() if key != "keep" and (key != "votes" or value)}
+        info = write_store(out, stage.blocks, source.class_names, source.names, face, drawn, made_by, votes)
     elif form == "csv":
         write_csv(out, stage.blocks, face)
     else:
@@ -142,7 +153,7 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
     return {
         "out": str(out), "counts": counts, "class_names": list(source.class_names),
         "skipped": dict(Counter(entry.reason for entry in stage.skipped)),
-        "notes": list(source.notes), "drawn": drawn, "duplicates": info.duplicates if info else {},
+        "notes": [*source.notes, *votes_note], "drawn": drawn, "duplicates": info.duplicates if info else {},
     }  # fmt: skip
 
 

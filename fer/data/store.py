@@ -6,6 +6,7 @@ Layout: one group a split (``train``, ``val``, ``test``; a split without rows ha
 * ``source`` uint8, an index into the attribute ``sources``; ``path`` UTF-8, where the row stood in that source
 * ``face`` and ``row`` int64: hashes of the pixels and of (source, path), by which equal faces and equal rows are found
 * ``box`` int32 (n, 4); where a source has them ``valence``, ``arousal`` float32 and ``landmarks`` float32 (n, 68, 2)
+* ``votes`` uint8 (n, 10), only where they were asked for: FER+'s annotators for each of `fer.data.votes.VOTES`
 
 and root attributes ``schema_version, class_names, sources, size, color, margin, drawn`` and, as JSON,
 ``counts`` (split -> source -> number per class), ``duplicates`` and ``made_by``.
@@ -115,6 +116,12 @@ def read_column(path: str | Path, split: str, name: str) -> np.ndarray:
         return values
 
 
+def has_column(path: str | Path, split: str, name: str) -> bool:
+    """Say whether a split has an optional column."""
+    with _open(Path(path)) as file:
+        return name in file.get(split, ())
+
+
 def _open(path: Path) -> h5py.File:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -132,11 +139,13 @@ def write_store(
     face: FaceFormat,
     drawn: bool,
     made_by: dict[str, Any],
+    votes: np.ndarray | None = None,
 ) -> StoreInfo:
     """Write the faces of all blocks to ``out``; memory holds one block at a time.
 
     ``blocks`` is called twice: once to count, once to write. The file is written under a temporary name and renamed
-    when it is complete, so ``out`` is at any moment the old file, or none, or the whole new one.
+    when it is complete, so ``out`` is at any moment the old file, or none, or the whole new one. ``votes`` uint8
+    (rows of the raw file, 10) go with the faces whose ``path`` is the number of the row.
     """
     counts = np.zeros((len(SPLITS), len(sources), len(class_names)), np.int64)
     present = dict.fromkeys(_OPTIONAL, False)
@@ -147,6 +156,7 @@ def write_store(
             present[name] = present[name] or not np.isnan(getattr(faces, name)).all()
         path_bytes = max(path_bytes, *(len(path.encode()) for path in faces.path), 1)
     columns = ["image", "label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
+    columns += [] if votes is None else ["votes"]
 
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
@@ -158,12 +168,14 @@ def write_store(
         }
         filled = [0] * len(SPLITS)
         for faces in blocks():
-            values = {name: getattr(faces, name) for name in columns if name not in ("face", "row", "path")}
+            values = {name: getattr(faces, name) for name in columns if name not in ("face", "row", "path", "votes")}
             values["path"] = np.array([path.encode() for path in faces.path]).astype(
                 h5py.string_dtype("utf-8", path_bytes)
             )
             values["face"] = hash_faces(faces.image)
             values["row"] = hash_rows((sources[code] for code in faces.source), faces.path)
+            if votes is not None:
+                values["votes"] = votes[[int(path) for path in faces.path]]
             for code in np.unique(faces.split):
                 chosen = faces.split == code
                 start = filled[code]
@@ -208,6 +220,7 @@ def _create_datasets(
         "valence": ((n,), np.float32),
         "arousal": ((n,), np.float32),
         "landmarks": ((n, 68, 2), np.float32),
+        "votes": ((n, 10), np.uint8),
     }
     return {name: group.create_dataset(name, *kinds[name]) for name in columns}
 

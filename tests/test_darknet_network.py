@@ -1,0 +1,699 @@
+"""Networks made from a .cfg: every layer worked by hand, whole nets against OpenCV and Debian's program, .weights."""
+
+import math
+import re
+import struct
+import subprocess
+from copy import deepcopy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fer.darknet.cfg import Section, layers, parse, render
+from fer.darknet.fit import fit
+from fer.darknet.modules import BatchNorm
+from fer.darknet.network import DarknetNetwork, fuse, summary
+from fer.darknet.program import find_program
+from fer.darknet.recipes import RECIPES, recipe
+from fer.darknet.scores import classify, detect
+from fer.darknet.state import load_weights, open_network, save_weights
+from fer.darknet.weights import Net, read_header, weights_bytes
+from fer.errors import InputError
+
+DEBIANS_CFGS = Path("/usr/share/darknet/cfg")
+CONV = "[convolutional]\nfilters=4\nsize=1\nactivation=linear\n"
+
+
+def net_of(width, height, channels, text):
+    net = DarknetNetwork(parse(f"[net]\nwidth={width}\nheight={height}\nchannels={channels}\n{text}", "a.cfg"))
+    return net.eval().requires_grad_(False)
+
+
+def narrow(sections, by=4):
+    """The same net with a fourth of the filters but where they are those of a head."""
+    made = []
+    for section, after in zip(sections, [*sections[1:], None], strict=True):
+        filters = int(section.options.get("filters", 1))
+        if filters % by == 0 and after.kind not in ("yolo", "softmax"):
+            section = Section("convolutional", section.options | {"filters": str(filters // by)})
+        made.append(section)
+    return made
+
+
+def trained_like(sections, seed=0):
+    """A net with batch statistics as training leaves them: those of random photos, each a little off."""
+    torch.manual_seed(seed)
+    net = DarknetNetwork(sections)
+    norms = [module for module in net.modules() if isinstance(module, BatchNorm)]
+    width, height, channels = net.size
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(0, 0.3)
+            norm.momentum = 1.0
+        net.train()(torch.rand(16, channels, height, width))
+        for norm in norms:
+            norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.8, 1.25))
+            norm.momentum = 0.01
+    return net.eval().requires_grad_(False)
+
+
+def divide_by(net, deviation):
+    """Normalise by another program's deviation of a variance; ours is AlexeyAB's, sqrt(variance + 0.00001)."""
+    for norm in net.modules():
+        if isinstance(norm, BatchNorm):
+            norm.running_var.copy_(deviation(norm.running_var) ** 2)
+            norm.eps = 0
+
+
+def opencvs(variance):
+    return (variance + 1e-6).sqrt()
+
+
+def debians(variance):
+    return variance.sqrt() + 1e-6
+
+
+def raw_heads(net, photos):
+    net.training = True  # of the net only: its batch statistics stay as they are
+    try:
+        return net(photos)
+    finally:
+        net.training = False
+
+
+def in_opencv(folder, net):
+    (folder / "net.cfg").write_text(render(net.sections))
+    save_weights(net, folder / "net.weights")
+    other = cv2.dnn.readNetFromDarknet(str(folder / "net.cfg"), str(folder / "net.weights"))
+    other.enableWinograd(False)  # which is faster and rounds more
+    return other
+
+
+# raw numbers of up to 2 (tiny) and 8 (v4)
+@pytest.mark.parametrize(("name", "tolerance"), [("v3_tiny", 5e-5), ("v4_tiny", 5e-5), ("v4", 3e-3)])
+def test_detectors_are_opencvs(tmp_path, name, tolerance):
+    net = trained_like(narrow(fit(recipe(name), {"size": 64}, 7, 1000)))
+    _compare_detector(tmp_path, net, tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tolerance"), [("v3_tiny", 5e-5), ("v4_tiny", 5e-5), ("v4", 3e-3)])
+def test_whole_detectors_are_opencvs(tmp_path, name, tolerance):
+    _compare_detector(tmp_path, trained_like(fit(recipe(name), {"size": 96}, 7, 1000)), tolerance)
+
+
+def _compare_detector(folder, net, tolerance):
+    other = in_opencv(folder, net)
+    divide_by(net, opencvs)
+    photos = torch.rand(1, *net.size[::-1])
+    other.setInput(photos.numpy())
+    outputs = other.forward([f"conv_{i - 1}" for i in net.heads] + [f"yolo_{i}" for i in net.heads])
+    raw, rows = outputs[: len(net.heads)], outputs[len(net.heads) :]
+    for ours, theirs in zip(raw_heads(net, photos), raw, strict=True):
+        assert np.abs(ours.numpy() - theirs).max() < tolerance
+    # the decoding alone, of the same numbers; OpenCV multiplies by the objectness and leaves out what is under 0.2
+    for head, theirs, row in zip(net.heads, raw, rows, strict=True):
+        boxes = net.layers[head].decode(torch.from_numpy(theirs), *net.size[:2])[0].numpy()
+        assert boxes[:, :5] == pytest.approx(row[:, :5], rel=1e-5, abs=1e-6)
+        sure = row[:, 5:] > 0
+        assert sure.any() and (boxes[:, 5:] * boxes[:, 4:5])[sure] == pytest.approx(row[:, 5:][sure], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["classifier_tiny", "classifier_small", "classifier_omega"])
+def test_classifiers_are_opencvs(tmp_path, name):
+    net = trained_like(narrow(fit(recipe(name), {"size": 64}, 7, 1000)))
+    other = in_opencv(tmp_path, net)
+    divide_by(net, opencvs)
+    photos = torch.rand(1, 3, 64, 64)
+    other.setInput(photos.numpy())
+    assert net(photos)[0].numpy() == pytest.approx(other.forward().ravel(), abs=1e-6)
+
+
+def written_for_debian(folder, net, number):
+    """Files of the net and of photos of noise that the program need neither resize nor crop."""
+    generator = np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(number)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (*net.size[:2], 3)).astype(np.uint8)).save(path)
+    (folder / "net.cfg").write_text(render(net.sections))
+    save_weights(net, folder / "net.weights")
+    names = tuple(f"class{i}" for i in range(net.classes))
+    task = "detector" if net.heads else "classifier"
+    return paths, Net(folder / "net.weights", folder / "net.cfg", names, net.sections, task)
+
+
+def read_photos(paths):
+    return torch.stack([torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255 for path in paths])
+
+
+@pytest.mark.darknet
+def test_boxes_are_debians(tmp_path):
+    net = trained_like(narrow(fit(recipe("v3_tiny"), {"size": 64}, 7, 1000)))
+    photos, described = written_for_debian(tmp_path, net, 4)
+    found = detect(find_program("darknet"), described, described.names, photos, 0.05, tmp_path / "work")
+    divide_by(net, debians)
+    rows = net(read_photos(photos))
+    low, high = ((rows[..., :2] + side * rows[..., 2:4] / 2).clamp(0, 1) * 64 for side in (-1, 1))
+    high[high > 63] = 64  # the program counts pixels from 1 and clips to 64
+    boxes = torch.cat([low, high - low, rows[..., 5:] * rows[..., 4:5]], dim=-1)
+    for ours, faces in zip(boxes, found, strict=True):
+        assert len(faces) >= 3
+        # the program leaves out what overlaps, class by class: each that it has must be one of ours
+        for label, confidence, box in faces:
+            same = ours[:, [0, 1, 2, 3, 4 + label]] - torch.tensor([*box, confidence])
+            assert same.abs().amax(1).min() < 1e-3
+
+
+# What no recipe has: every rule of shapes that Debian's program knows. The strided shortcut adds every second row and
+# column of 16 x 16 x 6 to 4 of 8 x 8 x 4, the second puts 8 x 8 x 4 on every second of 16 x 16 x 6.
+ODD = """[net]
+batch=1
+width=16
+height=16
+channels=3
+[convolutional]
+batch_normalize=1
+filters=6
+size=3
+pad=1
+activation=logistic
+[convolutional]
+filters=4
+size=5
+stride=2
+padding=2
+groups=2
+activation=relu
+[shortcut]
+from=0
+activation=leaky
+[upsample]
+stride=2
+[convolutional]
+filters=6
+size=1
+activation=linear
+[shortcut]
+from=2
+activation=linear
+[maxpool]
+size=3
+stride=2
+padding=1
+[maxpool]
+size=4
+stride=1
+[route]
+layers=-1,-2
+[dropout]
+probability=.5
+[connected]
+output=9
+batch_normalize=1
+activation=leaky
+[connected]
+output=5
+activation=linear
+[softmax]
+temperature=2
+[cost]
+type=sse
+"""
+
+
+@pytest.mark.darknet
+@pytest.mark.parametrize("name", ["classifier_tiny", "classifier_small", "odd"])
+def test_classifiers_are_debians(tmp_path, name):
+    sections = parse(ODD) if name == "odd" else narrow(fit(recipe(name), {"size": 64}, 7, 1000))
+    assert _compare_classifier(tmp_path, trained_like(sections)).std() > 0.01
+
+
+def _compare_classifier(folder, net):
+    photos, described = written_for_debian(folder, net, 6)
+    theirs = classify(find_program("darknet"), described, described.names, photos, folder / "work")
+    divide_by(net, debians)
+    ours = net(read_photos(photos))
+    # the program prints six digits
+    assert ours.numpy() == pytest.approx(theirs, abs=1e-6 + 5e-7)
+    return theirs
+
+
+def cfg_of_debian(name):
+    """A cfg that the package ships, a quarter as wide, for 64 x 64."""
+    sections = narrow(parse((DEBIANS_CFGS / f"{name}.cfg").read_text(), name))
+    sections[0].options.update(width="64", height="64", batch="1", subdivisions="1")
+    return sections
+
+
+@pytest.mark.darknet
+@pytest.mark.parametrize("name", ["darknet19", "darknet53", "resnet18", "resnext50"])
+def test_debians_own_classifiers(tmp_path, name):
+    _compare_classifier(tmp_path, trained_like(cfg_of_debian(name)))
+
+
+@pytest.mark.darknet
+@pytest.mark.parametrize("name", ["yolov3", "yolov3-spp"])
+def test_debians_own_detectors(tmp_path, name):
+    _compare_detector(tmp_path, trained_like(cfg_of_debian(name)), 2e-4)
+
+
+def test_convolution_and_its_activations_worked_by_hand():
+    # one weight of 2: (2 * 1.5 - 1) / sqrt(3.99999 + 0.00001) * 3 - 4 = -1, and 3 for 1.5 + 4 / 3
+    for name, low, high in [
+        ("linear", -1, 3), ("leaky", -0.1, 3), ("relu", 0, 3),
+        ("logistic", 1 / (1 + math.e), 1 / (1 + math.exp(-3))),
+        ("swish", -1 / (1 + math.e), 3 / (1 + math.exp(-3))),
+        ("mish", -math.tanh(math.log(1 + math.exp(-1))), 3 * math.tanh(math.log(1 + math.exp(3)))),
+    ]:  # fmt: skip
+        net = net_of(2, 1, 1, f"[convolutional]\nbatch_normalize=1\nfilters=1\nsize=1\nactivation={name}\n")
+        values = {"bias": -4, "scale": 3, "mean": 1, "variance": 3.99999, "weight": 2}
+        for key, tensor in net.layers[0].stored().items():
+            tensor.fill_(values[key])
+        photo = torch.tensor([1.5, 1.5 + 4 / 3]).view(1, 1, 1, 2)
+        for each in (net, fuse(net)):
+            assert each(photo).flatten().tolist() == pytest.approx([low, high], abs=1e-6)
+        assert photo.flatten().tolist() == pytest.approx([1.5, 1.5 + 4 / 3])
+    # without activation= a convolution is logistic
+    assert net_of(1, 1, 1, "[convolutional]\n").layers[0].activation == "logistic"
+
+
+def test_batch_statistics_are_unbiased_and_roll_by_a_hundredth():
+    net = net_of(1, 1, 1, "[convolutional]\nbatch_normalize=1\nfilters=1\nsize=1\nactivation=linear\n").train()
+    layer = net.layers[0].requires_grad_(False)
+    layer.linear.weight.fill_(1)
+    # 1, 3, 5: mean 3, sum of squares 8 over 2 = 4
+    found = net(torch.tensor([1.0, 3, 5]).view(3, 1, 1, 1)).flatten()
+    assert found.tolist() == pytest.approx([-2 / math.sqrt(4.00001), 0, 2 / math.sqrt(4.00001)], rel=1e-6)
+    assert (layer.norm.running_mean.item(), layer.norm.running_var.item()) == pytest.approx((0.03, 0.04))
+    with pytest.raises(InputError, match=r"a.cfg:5: \[convolutional\]: batch_normalize=1 has one number a channel"):
+        net(torch.ones(1, 1, 1, 1))
+
+
+@pytest.mark.darknet
+def test_batch_statistics_are_debians(tmp_path):
+    """One iteration that learns nothing, on photos that no flip changes: only the rolling numbers move."""
+    text = (
+        "[net]\nbatch=2\nwidth=4\nheight=4\nchannels=3\nmin_crop=4\nmax_crop=4\nlearning_rate=0\nmomentum=0\n"
+        "decay=0\nmax_batches=1\npolicy=constant\n"
+        "[convolutional]\nbatch_normalize=1\nfilters=5\nsize=3\npad=1\nactivation=leaky\n"
+        "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=4\nactivation=relu\n"
+        "[convolutional]\nfilters=2\nsize=1\nactivation=linear\n[softmax]\n"
+    )
+    net = trained_like(parse(text))
+    half = np.random.default_rng(0).integers(0, 256, (4, 2, 3)).astype(np.uint8)
+    photos = [tmp_path / f"{name}.png" for name in ("one", "two")]
+    for photo, part in zip(photos, (half, 255 - half), strict=True):
+        Image.fromarray(np.concatenate([part, part[:, ::-1]], axis=1)).save(photo)
+    (tmp_path / "all.list").write_text("".join(f"{photo}\n" for photo in photos))
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    (tmp_path / "a.data").write_text("classes=2\ntrain=all.list\nvalid=all.list\nlabels=labels.txt\nbackup=.\n")
+    (tmp_path / "net.cfg").write_text(text)
+    save_weights(net, tmp_path / "start.weights")
+    command = ["darknet", "classifier", "train", "a.data", "net.cfg", "start.weights"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    assert read_header(tmp_path / "net.weights").seen == 2
+    theirs = DarknetNetwork(net.sections)
+    load_weights(theirs, tmp_path / "net.weights")
+    # the program draws with replacement: one of the three batches that there are
+    differences = []
+    for drawn in ((0, 0), (0, 1), (1, 1)):
+        ours = deepcopy(net).train()
+        ours(read_photos([photos[i] for i in drawn]))
+        pairs = zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True)
+        differences.append(max((one - two).abs().max().item() for (key, one), two in pairs if "batches" not in key))
+    assert min(differences) < 5e-6 and max(differences) > 1e-4
+
+
+def test_the_first_weights_are_the_programs():
+    torch.manual_seed(0)
+    net = net_of(4, 4, 8, "[convolutional]\nfilters=500\nsize=3\npad=1\ngroups=2\n[connected]\noutput=20\n")
+    for layer, inputs in zip(net.layers, (4 * 9, 4 * 4 * 500), strict=True):
+        bound = math.sqrt(2 / inputs)
+        weight = layer.linear.weight
+        assert weight.abs().max() <= bound and weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+        assert not layer.linear.bias.any()
+
+
+def test_windows_of_pooling_worked_by_hand():
+    row = torch.tensor([5.0, 1, 2, 4]).view(1, 1, 1, 4)
+    for options, expected in [
+        ("size=2\nstride=2", [5, 4]),
+        # one more column on the right, which never wins: 5 1, 1 2, 2 4, 4
+        ("size=2\nstride=1", [5, 2, 4, 4]),
+        # padding 2 of both sides: begins one before the edge
+        ("size=3\nstride=1", [5, 5, 4, 4]),
+        ("size=3\nstride=2", [5, 4]),
+        # padding 3: one before, two after
+        ("size=4\nstride=1", [5, 5, 4, 4]),
+        ("size=2\nstride=2\npadding=0", [5, 4]),
+        # one before and one after: 5, 1 2, 4
+        ("size=2\nstride=2\npadding=2", [5, 2, 4]),
+        ("size=1\nstride=3", [5, 4]),
+    ]:
+        # in both directions, and below 0 so that an edge of zeros would win
+        for photo in (row.expand(1, 1, 4, 4), row.view(1, 1, 4, 1).expand(1, 1, 4, 4)):
+            found = net_of(4, 4, 1, f"[maxpool]\n{options}\n")(photo - 100)[0, 0] + 100
+            found = found if photo[0, 0, 0, 1] == 1 else found.T
+            assert found.tolist() == [expected] * len(expected), options
+    assert net_of(3, 3, 2, "[avgpool]\n")(torch.arange(18.0).view(1, 2, 3, 3)).flatten().tolist() == [4, 13]
+
+
+def test_routes_and_groups_worked_by_hand():
+    photo = torch.arange(4.0).view(1, 4, 1, 1)
+    identity = torch.eye(4).view(4, 4, 1, 1)
+    for options, expected in [
+        ("layers=0", [0, 1, 2, 3]), ("layers=-1,0", [0, 10, 20, 30, 0, 1, 2, 3]),
+        ("layers=-1\ngroups=2\ngroup_id=1", [20, 30]), ("layers=0,1\ngroups=4\ngroup_id=2", [2, 20]),
+        ("layers=0\ngroups=2", [0, 1]),
+    ]:  # fmt: skip
+        net = net_of(1, 1, 4, f"{CONV}{CONV}[route]\n{options}\n")
+        net.layers[0].linear.weight.copy_(identity)
+        net.layers[1].linear.weight.copy_(10 * identity)
+        assert net(photo).flatten().tolist() == expected, options
+
+
+def test_sums_softmax_and_connected_worked_by_hand():
+    # 2 channels on 4
+    net = net_of(1, 1, 4, f"{CONV}[convolutional]\nfilters=2\nactivation=linear\n[shortcut]\nfrom=0\nactivation=relu\n")
+    net.layers[0].linear.weight.copy_(torch.eye(4).view(4, 4, 1, 1))
+    net.layers[1].linear.weight.copy_(-2 * torch.eye(4)[:2].view(2, 4, 1, 1))
+    assert net(torch.tensor([1.0, -1, 3, 4]).view(1, 4, 1, 1)).flatten().tolist() == [0, 1]
+    # several at once, as AlexeyAB's program adds them
+    net = net_of(1, 1, 4, f"{CONV}{CONV}{CONV}[shortcut]\nfrom=-2,-3\n")
+    for layer, factor in zip(net.layers, (1, 10, 10), strict=False):
+        layer.linear.weight.copy_(factor * torch.eye(4).view(4, 4, 1, 1))
+    assert net(torch.ones(1, 4, 1, 1)).flatten().tolist() == [111] * 4
+    softmax = net_of(1, 1, 2, "[softmax]\ntemperature=2\n[cost]\n")
+    logits = torch.tensor([2 * math.log(3), 0]).view(1, 2, 1, 1)
+    assert softmax(logits).tolist() == [pytest.approx([0.75, 0.25])]
+    assert softmax.train()(logits).tolist() == [pytest.approx([math.log(3), 0])]
+    # channels, then rows, then columns
+    connected = net_of(2, 1, 2, "[connected]\noutput=1\nactivation=linear\n")
+    connected.layers[0].linear.weight.copy_(torch.tensor([[1.0, 10, 100, 1000]]))
+    assert connected(torch.tensor([1.0, 2, 3, 4]).view(1, 2, 1, 2)).item() == 4321
+    upsample = net_of(2, 1, 1, "[upsample]\nstride=2\nscale=3\n")
+    assert upsample(torch.tensor([1.0, 2]).view(1, 1, 1, 2)).flatten().tolist() == [3, 3, 6, 6] * 2
+
+
+def head(options):
+    """A [yolo] of two boxes on 32 x 64 pixels, 1 x 2 cells of 32, and one class."""
+    text = "[convolutional]\nfilters=12\nsize=32\nstride=32\nactivation=linear\n[yolo]\nclasses=1\nnum=3\nmask=0,2\n"
+    return net_of(64, 32, 3, f"{text}anchors=8,4, 1,1, 16,32\n{options}")
+
+
+def logit(probability):
+    return math.log(probability / (1 - probability))
+
+
+def test_boxes_worked_by_hand():
+    raw = torch.zeros(1, 2, 6, 1, 2)
+    # the second box of the second cell: x, y, width, height, objectness, class
+    raw[0, 1, :, 0, 1] = torch.tensor([logit(0.9), logit(0.25), math.log(2), 0, logit(0.8), logit(0.3)])
+    raw = raw.view(1, 12, 1, 2)
+    boxes = head("").layers[1].decode(raw, 64, 32)[0]
+    assert boxes.shape == (4, 6)
+    # cell by cell, its boxes in turn: x (0 + .5) / 2, y .5, 8 / 64, 4 / 32
+    assert boxes[0].tolist() == pytest.approx([0.25, 0.5, 0.125, 0.125, 0.5, 0.5])
+    assert boxes[1].tolist() == pytest.approx([0.25, 0.5, 0.25, 1, 0.5, 0.5])
+    assert boxes[2].tolist() == pytest.approx([0.75, 0.5, 0.125, 0.125, 0.5, 0.5])
+    assert boxes[3].tolist() == pytest.approx([0.95, 0.25, 0.5, 1, 0.8, 0.3])
+    # about the cell's middle: .9 * 1.2 - .1 = .98, .25 * 1.2 - .1 = .2
+    boxes = head("scale_x_y=1.2\n").layers[1].decode(raw, 64, 32)[0]
+    assert boxes[3].tolist() == pytest.approx([(1 + 0.98) / 2, 0.2, 0.5, 1, 0.8, 0.3])
+    # all is a sigmoid already: x .9 * 2 - .5 = 1.3, y .25 * 2 - .5 = 0, width 4 * .5^2 * 16, height 4 * .75^2 * 32
+    raw.view(1, 2, 6, 1, 2)[0, 1, :, 0, 1] = torch.tensor([0.9, 0.25, 0.5, 0.75, 0.8, 0.3])
+    boxes = head("scale_x_y=2\nnew_coords=1\n").layers[1].decode(raw, 64, 32)[0]
+    assert boxes[3].tolist() == pytest.approx([(1 + 1.3) / 2, 0, 16 / 64, 4 * 0.75**2 * 32 / 32, 0.8, 0.3])
+
+
+def test_a_detectors_forward_decodes_in_eval_only():
+    net = head("")
+    photos = torch.rand(2, 3, 32, 64)
+    raw = net.train()(photos)
+    assert [tuple(numbers.shape) for numbers in raw] == [(2, 12, 1, 2)]
+    assert torch.equal(net.eval()(photos), net.layers[1].decode(raw[0], 64, 32))
+    # at another size, as training with random=1 has it, the anchors keep their pixels
+    assert net(torch.zeros(1, 3, 64, 128))[0, 0, 2].item() == pytest.approx(8 / 128)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_fused_networks_say_the_same(name):
+    net = trained_like(narrow(fit(recipe(name), {"size": 64}, 7, 1000)))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    fused, photos = fuse(net), torch.rand(2, 3, 64, 64)
+    assert not any(isinstance(module, BatchNorm) for module in fused.modules())
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    torch.testing.assert_close(fused(photos), net(photos), rtol=2e-3, atol=1e-4)
+    exact = deepcopy(net).double()
+    torch.testing.assert_close(fuse(exact)(photos.double()), exact(photos.double()), rtol=1e-6, atol=1e-9)
+    assert before.keys() == net.state_dict().keys()
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_gradients_reach_every_weight():
+    torch.manual_seed(0)
+    net = DarknetNetwork(narrow(fit(recipe("v4_tiny"), {"size": 32}, 7, 1000)))
+    sum(raw.square().mean() for raw in net(torch.rand(4, 3, 32, 32))).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.parameters())
+
+
+# --- the table of layers ---
+
+
+@pytest.mark.darknet
+@pytest.mark.parametrize("name", ["classifier_tiny", "v3_tiny"])
+def test_the_table_is_the_programs(tmp_path, name):
+    sections = recipe(name)
+    sections[0].options.update(batch="1", subdivisions="1")
+    (tmp_path / "net.cfg").write_text(render(sections))
+    (tmp_path / "none.weights").write_bytes(struct.pack("<3iQ", 0, 2, 0, 0))
+    arguments = ["darknet", "partial", "net.cfg", "none.weights", "out.weights", "99"]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+
+    def rows(text):
+        size = r"(\d+) *x *(\d+) *x *(\d+)"
+        row = rf"^ *(\d+) +(?:conv|max)\w* +(\d*) +(\d+) *x *(\d+) */ *(\d+) +{size} +-> +{size} *([\d.]*)"
+        return re.findall(row, text, re.MULTILINE)
+
+    assert rows(summary(sections)) == rows(done.stderr)
+    assert len(rows(done.stderr)) == sum(section.kind in ("convolutional", "maxpool") for section in sections)
+
+
+# published for YOLOv3-tiny at 416 and 80 classes: 5.56 billion operations; 35,434,956 bytes, 20 of them the header
+def test_the_tables_total():
+    text = summary(fit(recipe("v3_tiny"), {"size": 416}, 80, 1000))
+    assert "Total BFLOPs 5.56" in text and "8,858,734 numbers in .weights" in text
+    assert (
+        text.splitlines()[1].split() == "0 convolutional 16 3 x 3 / 1 416 x 416 x 3 -> 416 x 416 x 16 0.150 BF".split()
+    )
+
+
+# --- .weights ---
+
+
+@pytest.fixture
+def small():
+    return trained_like(narrow(fit(recipe("classifier_small"), {"size": 32}, 7, 1000)))
+
+
+@pytest.mark.parametrize(("version", "seen", "header"), [((0, 2, 5), 5_000_000_000, 20), ((0, 1, 0), 77, 16)])
+def test_files_come_back_byte_for_byte(tmp_path, small, version, seen, header):
+    # any bits that are finite numbers, the variances not below 0
+    floats = np.random.default_rng(0).normal(0, 1, (weights_bytes(small.sections) - 20) // 4).astype("<f4")
+    head = struct.pack("<3iQ" if header == 20 else "<3iI", *version, seen)
+    (tmp_path / "a.weights").write_bytes(head + np.abs(floats).tobytes())
+    assert load_weights(small, tmp_path / "a.weights") == 10
+    save_weights(small, tmp_path / "b.weights", read_header(tmp_path / "a.weights").seen, version=version)
+    assert (tmp_path / "b.weights").read_bytes() == (tmp_path / "a.weights").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.weights", "b.weights"]
+
+
+def test_numbers_have_the_programs_order(tmp_path):
+    text = "[convolutional]\nbatch_normalize=1\nfilters=2\nactivation=linear\n"
+    net = net_of(2, 1, 3, text + "[connected]\nbatch_normalize=1\noutput=1\n[connected]\noutput=2\n")
+    # convolution: biases, scales, means, variances, weights; connected: biases, weights, scales, means, variances
+    (tmp_path / "a.weights").write_bytes(struct.pack("<3iQ27f", 0, 2, 0, 0, *range(26), 26))
+    with pytest.raises(InputError, match="128 bytes, but the whole net has 124 bytes"):
+        load_weights(net, tmp_path / "a.weights")
+    (tmp_path / "a.weights").write_bytes(struct.pack("<3iQ26f", 0, 2, 0, 0, *range(26)))
+    load_weights(net, tmp_path / "a.weights")
+    first, second, third = (
+        {key: tensor.flatten().tolist() for key, tensor in layer.stored().items()} for layer in net.layers
+    )
+    assert first == {
+        "bias": [0, 1], "scale": [2, 3], "mean": [4, 5], "variance": [6, 7], "weight": [8, 9, 10, 11, 12, 13],
+    }  # fmt: skip
+    assert second == {"bias": [14], "weight": [15, 16, 17, 18], "scale": [19], "mean": [20], "variance": [21]}
+    assert third == {"bias": [22, 23], "weight": [24, 25]}
+
+
+@pytest.mark.darknet
+def test_partial_is_the_programs(tmp_path, small):
+    (tmp_path / "net.cfg").write_text(render(small.sections))
+    save_weights(small, tmp_path / "all.weights", 64, version=(0, 2, 0))
+    for n in (1, 3, 99):
+        arguments = ["darknet", "partial", "net.cfg", "all.weights", "theirs", str(n)]
+        subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+        save_weights(small, tmp_path / "ours", first=min(n, 10), version=(0, 2, 0))
+        assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_starting_from_the_first_layers_of_another_net(tmp_path):
+    theirs = trained_like(fit(narrow(recipe("v3_tiny")), {"size": 32}, 80, 1000))
+    save_weights(theirs, tmp_path / "v3.weights", seen=64)
+    ours = DarknetNetwork(narrow(fit(recipe("classifier_tiny"), {"size": 32}, 7, 1000)))
+    untouched = ours.layers[12].linear.weight.clone()
+    assert load_weights(ours, tmp_path / "v3.weights", 11, theirs.sections) == 11
+    for i in range(0, 11, 2):
+        assert torch.equal(ours.layers[i].linear.weight, theirs.layers[i].linear.weight)
+        assert torch.equal(ours.layers[i].norm.running_var, theirs.layers[i].norm.running_var)
+    assert torch.equal(ours.layers[12].linear.weight, untouched)
+    # cut out first, as yolov4.conv.137 was: 11 layers, and the pooling after them needs no numbers
+    save_weights(theirs, tmp_path / "v3.conv.11", first=11)
+    again = DarknetNetwork(ours.sections)
+    assert load_weights(again, tmp_path / "v3.conv.11") == 12
+    assert torch.equal(again.layers[10].linear.weight, ours.layers[10].linear.weight)
+    with pytest.raises(InputError, match="v3.conv.11: holds 12 layers, so its first 13 cannot be taken"):
+        load_weights(again, tmp_path / "v3.conv.11", 13)
+    with pytest.raises(InputError, match=r"v3.weights: layer 13 is \[convolutional\] of .* take its first 13 at most"):
+        load_weights(ours, tmp_path / "v3.weights", None, theirs.sections)
+
+
+def test_broken_weights_change_nothing(tmp_path, small):
+    save_weights(small, tmp_path / "whole", 64)
+    whole = (tmp_path / "whole").read_bytes()
+    before = {key: value.clone() for key, value in small.state_dict().items()}
+    size = f"{len(whole):,}"
+    nan, infinite = struct.pack("<f", math.nan), struct.pack("<f", math.inf)
+    variances = 20 + 4 * 4 * 3  # after layer 0's 4 biases, scales and means
+    for bytes_, message in [
+        (whole[:-1], f"{len(whole) - 1:,} bytes end inside layer 8, which ends at {size}; the whole net has {size}"),
+        (whole[:100], f"100 bytes end inside layer 0, which ends at 516; the whole net has {size}"),
+        (whole[:7], "7 bytes are no .weights file"),
+        (b"", "0 bytes are no .weights file"),
+        (whole + bytes(4), f"{len(whole) + 4:,} bytes, but the whole net has {size} bytes: these .* another cfg"),
+        (whole[:20] + nan * ((len(whole) - 20) // 4), "4 of the 4 bias numbers of layer 0 are not finite"),
+        (whole[:-4] + infinite, "1 of the 224 weight numbers of layer 8 are not finite"),
+        (whole[:variances] + struct.pack("<f", -1) + whole[variances + 4 :], "layer 0 has a variance below 0"),
+        (struct.pack("<3i", 1 << 20, 2, 5) + whole[12:], "is of version 1048576.2, which is not supported"),
+    ]:
+        (tmp_path / "a.weights").write_bytes(bytes_)
+        with pytest.raises(InputError, match=f"a.weights: {message}") as error:
+            load_weights(small, tmp_path / "a.weights")
+        assert "\n" not in str(error.value)
+    assert all(torch.equal(value, before[key]) for key, value in small.state_dict().items())
+    with pytest.raises(InputError, match="absent: cannot be read"):
+        load_weights(small, tmp_path / "absent")
+    with pytest.raises(InputError, match="absent/a.weights: cannot be written"):
+        save_weights(small, tmp_path / "absent" / "a.weights")
+    with pytest.raises(InputError, match="the first 11 layers of 10 cannot be written"):
+        save_weights(small, tmp_path / "a.weights", first=11)
+    for refused in (save_weights, load_weights):
+        with pytest.raises(InputError, match="a fused network has no .weights"):
+            refused(fuse(small), tmp_path / "whole")
+
+
+def test_open_a_trained_net(tmp_path, small):
+    save_weights(small, tmp_path / "a.weights", 64)
+    net = Net(tmp_path / "a.weights", tmp_path / "a.cfg", tuple("abcdefg"), small.sections, "classifier")
+    opened, photos = open_network(net), torch.rand(2, 3, 32, 32)
+    assert not opened.training and torch.equal(opened(photos), small(photos))
+
+
+# --- what cannot be ---
+
+NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (NET + "colour=1\n" + CONV, r"a.cfg:1: \[net\]: colour= is no option that darknet knows"),
+        (NET + CONV + "paddding=1\n", r"a.cfg:5: \[convolutional\]: paddding= is no option that darknet knows"),
+        (NET + CONV + "mask=1\n", r"a.cfg:5: \[convolutional\]: mask= is no option"),
+        (NET + CONV + "dilation=2\n", r"a.cfg:5: \[convolutional\]: dilation=2 is not supported .* set dilation=1"),
+        (NET + CONV + "xnor=1\n", "xnor=1 is not supported with darknet.engine=torch: set xnor=0"),
+        (NET + CONV + "padding=-1\n", "padding=-1 is negative"),
+        (NET + CONV.replace("linear", "elu"), "activation=elu is not one of linear, leaky, relu, mish, swish, logi"),
+        (NET + CONV + "[reorg]\nstride=2\n", r"a.cfg:9: \[reorg\]: is not supported with darknet.engine=torch"),
+        (NET + CONV + "[lstm]\n", r"a.cfg:9: unknown section \[lstm\]"),
+        (NET + CONV + "[shortcut]\nfrom=0\nweights_type=per_channel\n", "weights_type=per_channel is not supported"),
+        (NET + CONV + "[softmax]\ntree=a.tree\n", "tree=a.tree is not supported"),
+        (NET + "[avgpool]\n[softmax]\n[avgpool]\n", r"a.cfg:7: \[avgpool\]: follows a \[softmax\], which only"),
+        (NET + "[avgpool]\n[softmax]\ntemperature=0\n", "temperature=0 is not positive"),
+        (NET + "[avgpool]\n[softmax]\ntemperature=1,2\n", "temperature=1,2 is not one number"),
+        (NET + "[dropout]\nprobability=1\n", "probability=1 is not within 0 and 1"),
+        (NET + "[maxpool]\nsize=2\npadding=3\n", "padding=3 with size=2 pools nothing at the edge"),
+        (NET + CONV.replace("4", "99999999"), r"a.cfg:5: \[convolutional\]: would take 381 GiB"),
+        (NET + "[connected]\noutput=999999\n", "would take 11 GiB"),
+        (NET + CONV + CONV + "[route]\nlayers=0,1\ngroups=8\n[route]\nlayers=-1\n", "groups=8 do not divide"),
+    ],
+)  # fmt: skip
+def test_what_is_unknown_or_not_built_is_named(text, message):
+    with pytest.raises(InputError, match=message) as error:
+        DarknetNetwork(parse(text, "a.cfg"))
+    assert "\n" not in str(error.value)
+
+
+def mutate(text, random):
+    """Change one line of a cfg as a slip of the hand might."""
+    lines = text.splitlines()
+    at = int(random.integers(len(lines)))
+    line, (key, _, value) = lines[at], lines[at].partition("=")
+    kind = random.integers(8)
+    if kind == 0:
+        del lines[at]
+    elif kind == 1:
+        lines.insert(int(random.integers(len(lines))), line)
+    elif kind == 2 and line:
+        cut = int(random.integers(len(line)))
+        lines[at] = line[:cut] + line[cut + 1 :]
+    elif kind == 3:
+        lines[at] = f"{key}={random.choice(['0', '-1', '7', '1e9', '', 'x', '99999999', '1,2', '3.5', '=', ','])}"
+    elif kind == 4:
+        other = int(random.integers(len(lines)))
+        lines[at], lines[other] = lines[other], lines[at]
+    elif kind == 5:
+        lines[at] = f"{key}={value}{random.integers(10)}"
+    elif kind == 6:
+        lines[at] = f"[{random.choice(['route', 'shortcut', 'maxpool', 'softmax', 'yolo', 'upsample', 'crop', 'net'])}]"
+    else:
+        lines[at] = "".join(chr(random.integers(33, 127)) for _ in range(5))
+    return "\n".join(lines)
+
+
+def test_mutated_cfgs_work_or_are_refused_in_one_line():
+    random = np.random.default_rng(0)
+    sources = [narrow(fit(recipe(name), {"size": 32}, 7, 100), 8) for name in ("v3_tiny", "v4_tiny", "classifier_tiny")]
+    texts = [render(sections) for sections in sources] + [ODD]
+    worked = refused = 0
+    for trial in range(200):
+        text = mutate(texts[trial % 4], random)
+        if trial % 3 == 0:
+            text = mutate(text, random)
+        try:
+            net = DarknetNetwork(parse(text, "a.cfg")).eval()
+            if max(np.prod(layer.shape) for layer in layers(net.sections)) < 2**20:
+                with torch.no_grad():
+                    net(torch.rand(1, *net.size[::-1]))
+            worked += 1
+        except InputError as error:
+            assert "\n" not in str(error) and "a.cfg" in str(error)
+            refused += 1
+    assert worked > 30 and refused > 100
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_layer_has_the_shape_that_the_cfg_says(name):
+    net = trained_like(narrow(fit(recipe(name), {"size": 64}, 7, 1000), 8))
+    seen = []
+    for module in net.layers:
+        module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape[1:])))
+    net(torch.rand(1, 3, 64, 64))
+    width_height_channels = [layer.shape for layer in layers(net.sections)]
+    assert seen == [(channels, height, width) for width, height, channels in width_height_channels]
