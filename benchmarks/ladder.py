@@ -156,7 +156,7 @@ def device() -> str:
     found = re.search(
         r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     )
-    return f"{found[1] if found else platform.processor()}, {torch.get_num_threads()} threads"
+    return f"{found[1] if found else platform.processor()}, {(n := torch.get_num_threads())} thread{'s'[: n > 1]}"
 
 
 def climb(name: str, deadline: float) -> None:

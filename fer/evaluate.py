@@ -138,7 +138,8 @@ def predict(
     crops are averaged, none for the network's own.
     """
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    model = model.to(where).eval()
+    # channels last, which is faster on a CPU
+    model = model.to(where, memory_format=torch.channels_last).eval()
     loader = DataLoader(dataset, batch_size=None, sampler=EvalBatches(len(dataset)))
     bar = tqdm(loader, desc="ten-crop" if average_ten_crop else "centre crop", unit="batch", leave=False)
 
