@@ -141,7 +141,7 @@ def test_rendered_recipes_parse_back(name):
         (NET, r"a.cfg: \[net\] is followed by no layer"),
         (NET + CONV + NET, r"a.cfg:12: \[net\]: comes twice"),
         (NET + CONV + "[route]\nlayers=-2\n", r"a.cfg:12: \[route\]: layers=-2 is outside of layers 0 to 0"),
-        (NET + CONV + "[route]\nlayers=a\n", r"a.cfg:12: \[route\]: layers=a is no list of numbers"),
+        (NET + CONV + "[route]\nlayers=a\n", r"a.cfg:12: \[route\]: layers=a is no whole number"),
         (NET + CONV + "[route]\n", r"a.cfg:12: \[route\]: needs layers="),
         (NET + CONV + "[maxpool]\nstride=2\n[route]\nlayers=0,1\n", r"different width and height \(0: 32x32x8, 1: 16x"),
         (NET + CONV + "[route]\nlayers=0\ngroups=3\n", "groups=3 and group_id do not fit 8 channels"),

@@ -172,7 +172,7 @@ FITTING = NET + YOLO.replace("80", "7").replace("255", "36")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (NET + YOLO, r"a.cfg:11: \[yolo\]: classes=80, but there are 7 names"),
+        (NET + YOLO, r"a.cfg:11: \[yolo\]: classes=80, but the names or the net's first head are 7"),
         (
             FITTING.replace("36", "255"),
             r"a.cfg:8: \[convolutional\]: filters=255 before a.cfg:11: \[yolo\], which needs 36",

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
+from fer.darknet.section import Section, integer, integers, numbers
 from fer.errors import InputError
 
 Shape = tuple[int, int, int]
@@ -17,21 +18,6 @@ _SHORT_NAMES = {
 
 # Options that change a layer's shape or its weights in ways that no net of this project needs.
 _REFUSED = ("stride_x", "stride_y", "antialiasing", "share_index", "maxpool_depth")
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One [section] of a cfg: its kind by the long name, its options, and where it stood, for messages."""
-
-    kind: str
-    options: dict[str, str]
-    line: int = field(default=0, compare=False)
-    file: str = field(default="", compare=False)
-
-    @property
-    def where(self) -> str:
-        """How messages call the section: "net.cfg:12: [yolo]"."""
-        return f"{self.file}:{self.line}: [{self.kind}]" if self.line else f"[{self.kind}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +68,6 @@ def render(sections: Sequence[Section]) -> str:
     for section in sections:
         blocks.append(f"[{section.kind}]\n" + "".join(f"{key}={value}\n" for key, value in section.options.items()))
     return "\n".join(blocks)
-
-
-def integer(section: Section, key: str, default: int | None = None) -> int:
-    """Return a whole number from a section's options.
-
-    Raises:
-        InputError: it is not a whole number (the program would take its first digits or 0), or missing without default.
-    """
-    value = section.options.get(key)
-    if value is None and default is not None:
-        return default
-    if not re.fullmatch(r"[+-]?\d+", value or ""):
-        raise InputError(f"{section.where}: " + (f"{key}={value} is no whole number" if value else f"needs {key}="))
-    return int(value)
-
-
-def numbers(section: Section, key: str) -> list[float]:
-    """Return a comma-separated list of numbers from a section's options, empty where the key is not there.
-
-    Raises:
-        InputError: something else stands in the list.
-    """
-    try:
-        return [float(item) for item in section.options[key].rstrip(",").split(",")] if key in section.options else []
-    except ValueError:
-        raise InputError(f"{section.where}: {key}={section.options[key]} is no list of numbers") from None
 
 
 def head_channels(section: Section, classes: int | None = None) -> int:
@@ -195,8 +155,8 @@ def _text(shape: Shape) -> str:
 def _sources(section: Section, key: str, made: list[Layer]) -> list[Layer]:
     """Return the layers that an option names: from 0, or counted back from this one where negative."""
     found = []
-    for number in numbers(section, key):
-        index = int(number) if number >= 0 else len(made) + int(number)
+    for number in integers(section, key):
+        index = number if number >= 0 else len(made) + number
         if not 0 <= index < len(made):
             raise InputError(f"{section.where}: {key}={section.options[key]} is outside of layers 0 to {len(made) - 1}")
         found.append(made[index])

@@ -72,7 +72,9 @@ def check(sections: Sequence[Section], classes: int) -> None:
     for before, section in zip(sections, sections[1:], strict=False):
         if section.kind in ("yolo", "region"):
             if (found := integer(section, "classes", 20)) != classes:
-                raise InputError(f"{section.where}: classes={found}, but there are {classes} names")
+                raise InputError(
+                    f"{section.where}: classes={found}, but the names or the net's first head are {classes}"
+                )
             wanted = head_channels(section, classes)
             if before.kind == "convolutional" and (found := integer(before, "filters", 1)) != wanted:
                 raise InputError(f"{before.where}: filters={found} before {section.where}, which needs {wanted}")

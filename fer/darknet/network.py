@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from fer.darknet.cfg import Section, Shape, classes_of, integer, layers, numbers
+from fer.darknet.cfg import Section, Shape, classes_of, integer, integers, layers
 from fer.darknet.fit import check
 from fer.darknet.modules import MODULES, Softmax, Weighted, Yolo
 from fer.darknet.options import require_known, require_supported
@@ -128,8 +128,8 @@ def operations(section: Section, before: Shape, after: Shape) -> int:
 
 def _inputs(section: Section, index: int) -> tuple[int, ...]:
     """Return the numbers of the layers that layer ``index`` takes; `layers` has seen that they are there."""
-    named = numbers(section, {"route": "layers", "shortcut": "from"}.get(section.kind, ""))
-    found = tuple(int(number) if number >= 0 else index + int(number) for number in named)
+    named = integers(section, {"route": "layers", "shortcut": "from"}.get(section.kind, ""))
+    found = tuple(number if number >= 0 else index + number for number in named)
     return found if section.kind == "route" else (index - 1, *found)
 
 
