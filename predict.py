@@ -16,14 +16,15 @@ def job(cfg: DictConfig, _: Path) -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     # OpenCV and torch take a while to import, which --help and a misspelt key should not wait for
-    if keys["ckpt"].endswith(".weights"):
+    darknet = check_darknet(cfg.darknet) if keys["ckpt"].endswith(".weights") else None
+    if darknet and darknet["engine"] == "binary":
         from fer.darknet.predict import predict as predict_darknet
 
-        failed = predict_darknet(keys, check_darknet(cfg.darknet))
+        failed = predict_darknet(keys, darknet)
     else:
         from fer.prediction import predict
 
-        failed = predict(keys, faces)
+        failed = predict(keys, faces, darknet)
     if failed:
         # the csv says which and why
         sys.exit(1)

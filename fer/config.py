@@ -150,6 +150,8 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
         InputError: a wrong key or value, or an option of the torch side, which the program would not notice.
     """
     darknet = check_darknet(cfg.darknet)
+    if darknet["engine"] != "binary":
+        raise InputError(f"darknet.engine={darknet['engine']}: not binary, the darknet program")
     for override in overrides:
         key = override.lstrip("+~").split("=")[0].split("@")[0].split(".")[0]
         if key in _NOT_WITH_DARKNET:
@@ -167,8 +169,12 @@ def check_darknet(node: DictConfig) -> dict[str, Any]:
         InputError: an unknown key, or a value of the wrong type or out of range.
     """
     config = _typed(node, Darknet, "darknet")
-    if config["engine"] != "binary":
-        raise InputError(f"darknet.engine={config['engine']}: not binary, the darknet program")
+    if config["engine"] not in ("binary", "torch"):
+        raise InputError(f"darknet.engine={config['engine']}: not binary (the darknet program) or torch")
+    if config["engine"] == "torch" and config["binary"]:
+        raise InputError(
+            f"darknet.binary={config['binary']}: no program runs with darknet.engine=torch; give one of them"
+        )
     if config["crop"] not in (None, "photo", "face"):
         raise InputError(f"darknet.crop={config['crop']}: not photo (the whole photo) or face (the cropped face)")
     if config["epochs"] is not None and config["epochs"] <= 0:
@@ -225,9 +231,10 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if keys["layer"] and not keys["explain"]:
         raise InputError(f"layer={keys['layer']} is what explain=true shows: give both")
     if keys["ckpt"].endswith(".weights"):
-        for key in ("show", "explain"):
-            if keys[key]:
-                raise InputError(f"{key}=true: not for the .weights of a Darknet net, only for .ckpt and .onnx")
+        if keys["explain"]:
+            raise InputError("explain=true: not for the .weights of a Darknet net, only for .ckpt")
+        if keys["show"] and cfg.darknet.engine != "torch":
+            raise InputError("show=true: not for the .weights of a Darknet net, but with darknet.engine=torch")
     return keys, faces
 
 

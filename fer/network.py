@@ -30,13 +30,13 @@ def open_network(ckpt: str | Path, device: str = "auto") -> Network:
     """Open a .ckpt or .safetensors file or a shipped network's name with torch, or a .onnx file with onnxruntime.
 
     ``device`` is auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one. A .onnx file needs neither torch
-    nor Lightning.
+    nor Lightning. Darknet's .weights, of which some find the faces themselves, are for `fer.predictor.Predictor.load`.
 
     Raises:
         InputError: no such file or name, not one of this project, or a device that is not there.
     """
     if Path(ckpt).suffix.lower() == ".weights":
-        raise InputError(f"{ckpt}: Darknet weights are run by predict.py source=... ckpt={ckpt}, not by a Predictor")
+        raise InputError(f"{ckpt}: Darknet weights are for predict.py source=... ckpt={ckpt} and Predictor.load")
     ckpt = locate(ckpt)
     if not ckpt.is_file():
         raise InputError(f"{ckpt}: no such file")
@@ -54,14 +54,7 @@ class TorchNetwork:
 
         self._torch = torch
         model = load_checkpoint(ckpt)
-        try:
-            self._device = torch.device(
-                ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-            )
-            # twice as fast on a CPU as with the channels first
-            self.model = model.to(self._device, memory_format=torch.channels_last)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device={device}: {str(error).splitlines()[0]}; device=cpu always works") from error
+        self.model, self._device = to_device(model, device)
         self.labels, self.name = tuple(model.labels), str(model.hparams.model["name"])
         self.face, self.drawn = FaceFormat(**model.hparams.face), bool(model.hparams.data["drawn"])
 
@@ -92,6 +85,8 @@ class OnnxNetwork:
         try:
             if meta["project"] != "fer-lightning":
                 raise ValueError(meta["project"])
+            if meta.get("task") == "detector":
+                raise InputError(f"{ckpt}: a detector for other programs; here its .weights do the same")
             self.labels, self.name = tuple(map(str, json.loads(meta["labels"]))), meta["name"]
             self.face, self.drawn = FaceFormat(**json.loads(meta["face"])), json.loads(meta["drawn"]) is True
             (faces,) = self._session.get_inputs()
@@ -106,6 +101,22 @@ class OnnxNetwork:
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         return self._session.run(["probabilities"], {"faces": channels_first(faces)})[0]
+
+
+def to_device(module: Any, device: str) -> tuple[Any, Any]:
+    """Return a torch module on a device (auto, cpu, cuda, cuda:1, ...), channels last in memory, and the device.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    import torch
+
+    try:
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        # twice as fast on a CPU as with the channels first
+        return module.to(found, memory_format=torch.channels_last), found
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={device}: {str(error).splitlines()[0]}; device=cpu always works") from error
 
 
 def channels_first(faces: np.ndarray) -> np.ndarray:

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 _BATCH_PIXELS = 50_000_000
 
 
-def predict(keys: dict[str, Any], faces: dict[str, Any]) -> int:
+def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any] | None = None) -> int:
     """Name the expressions of every face in ``keys["source"]``; returns how many files failed, wholly or in part.
 
-    ``keys`` are those of conf/predict.yaml, ``faces`` those of conf/faces. Under ``keys["out"]``: predictions.csv and
+    ``keys`` are those of conf/predict.yaml, ``faces`` those of conf/faces, ``darknet`` those of conf/darknet for a
+    .weights file. Under ``keys["out"]``: predictions.csv and
     predictions.jsonl, a row a face (box in pixels of the photo or frame), a row without a box for a file without a
     face, a row with the reason for one that can't be read; photos/ with annotated photos, NAME.mp4 for each video,
     explain/ with a figure for each face of a photo and the first of each track.
@@ -50,9 +51,10 @@ def predict(keys: dict[str, Any], faces: dict[str, Any]) -> int:
     media = find_media(keys["source"], keys["out"])
     from fer.predictor import Predictor
 
+    files = {key: darknet[key] for key in ("cfg", "names")} if darknet else {}
     predictor = Predictor.load(
         keys["ckpt"], faces=faces["name"], faces_model=faces["model"], device=keys["device"],
-        min_confidence=keys["min_confidence"] or 0.0, min_size=faces["min_size"],
+        min_confidence=keys["min_confidence"], min_size=faces["min_size"], **files,
     )  # fmt: skip
     explainer = None
     if keys["explain"]:

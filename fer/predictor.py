@@ -25,8 +25,9 @@ class Face:
     """A face and its expression.
 
     ``box`` is x, y, width, height in pixels of the picture, x to the right and y down, as the detector gave it;
-    ``probabilities`` add up to 1 over the classes; ``label`` is the likeliest class, None where its probability
-    ``confidence`` is below the predictor's ``min_confidence``; ``score`` is the detector's own (see `fer.faces.Found`).
+    ``probabilities`` add up to 1 over the classes (not those of a Darknet detector, see `fer.darknet.predictor`);
+    ``label`` is the likeliest class, None where its probability ``confidence`` is below the predictor's
+    ``min_confidence``; ``score`` is the detector's own (see `fer.faces.Found`).
     """
 
     box: tuple[float, float, float, float]
@@ -58,18 +59,29 @@ class Predictor:
         faces: str = "haar",
         faces_model: str | None = None,
         device: str = "auto",
-        min_confidence: float = 0.0,
+        min_confidence: float | None = None,
         min_size: int = MIN_SIZE,
+        cfg: str | Path | None = None,
+        names: str | Path | None = None,
     ) -> "Predictor":
-        """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector.
+        """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector; or .weights.
 
         ``faces`` is haar, yunet (``faces_model`` is its file) or whole; ``min_size`` the smallest face looked for, in
-        pixels; ``device`` is the network's: auto, cpu, cuda, ...
+        pixels; ``device`` is the network's: auto, cpu, cuda, ... ``min_confidence`` is 0 by default.
+
+        Darknet's .weights belong to the files ``cfg`` and ``names``, by default those beside them; their
+        ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
 
         Raises:
             InputError: a file that is missing or not ours, an unknown detector or device.
         """
-        return cls(open_network(ckpt, device), open_finder(faces, faces_model, min_size), min_confidence)
+        if Path(ckpt).suffix.lower() == ".weights":
+            # here, so that a .onnx file is run without torch
+            from fer.darknet.predictor import load
+
+            files = (Path(file) if file else None for file in (cfg, names))
+            return load(Path(ckpt), *files, faces, faces_model, device, min_confidence, min_size)
+        return cls(open_network(ckpt, device), open_finder(faces, faces_model, min_size), min_confidence or 0.0)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -102,18 +114,13 @@ class Predictor:
         Raises:
             InputError: an array that is no picture.
         """
-        frames = [_colored(_checked(frame)) for frame in frames]
+        frames = [colored(to_array(frame)) for frame in frames]
         found = search_frames(self.finder, frames, every, self._threads.map)
         return self._name(list(self._threads.map(self._crop, frames, found)))
 
     def _search(self, picture: Picture) -> tuple[list[Found], list[np.ndarray]]:
-        if isinstance(picture, str | Path):
-            photo = read_photo(str(picture), "rgb", PhotoLimits())
-            if isinstance(photo, str):
-                raise InputError(f"{picture}: {photo}")
-            picture = photo
-        picture = _checked(picture)
-        return self._crop(picture, self.finder(_colored(picture)))
+        picture = to_array(picture)
+        return self._crop(picture, self.finder(colored(picture)))
 
     def _crop(self, picture: np.ndarray, faces: Sequence[Found]) -> tuple[list[Found], list[np.ndarray]]:
         """Return the faces that lie in a picture, and their crops as the network takes them."""
@@ -142,12 +149,22 @@ class Predictor:
         )
 
 
-def _colored(picture: np.ndarray) -> np.ndarray:
+def colored(picture: np.ndarray) -> np.ndarray:
+    """Return a picture (h, w) or (h, w, 3) as (h, w, 3)."""
     return picture if picture.ndim == 3 else np.dstack([picture] * 3)
 
 
-def _checked(picture: np.ndarray) -> np.ndarray:
-    """Return a picture array as (h, w) or (h, w, 3)."""
+def to_array(picture: Picture) -> np.ndarray:
+    """Return a picture, a file or an array, as uint8 (h, w) or (h, w, 3).
+
+    Raises:
+        InputError: a file that can't be read, or an array that is no picture.
+    """
+    if isinstance(picture, str | Path):
+        photo = read_photo(str(picture), "rgb", PhotoLimits())
+        if isinstance(photo, str):
+            raise InputError(f"{picture}: {photo}")
+        return photo
     if not isinstance(picture, np.ndarray):
         raise InputError(f"picture: a path or a numpy array expected, got {type(picture).__name__}")
     if picture.dtype != np.uint8:

@@ -1,7 +1,8 @@
-"""Scoring a weights file with the darknet program, and saying what the score is worth."""
+"""Scoring a weights file with the darknet program or in torch, and saying what the score is worth."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fer.compare import format_report
+from fer.darknet import native
 from fer.darknet.dataset import DarknetData, darknet_command, darknet_folder, read_darknet, read_photos
 from fer.darknet.program import Program, find_program, require_support
 from fer.darknet.report import format_detector_report, save_detector_report
@@ -33,8 +35,10 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
     weights = Path(keys["ckpt"])
     net = open_net(weights, *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
     facts = read_facts(weights)
-    program = find_program(options["binary"])
-    require_support(program, net.sections, net.task, action="valid")
+    program = None
+    if options["engine"] == "binary":
+        program = find_program(options["binary"])
+        require_support(program, net.sections, net.task, action="valid")
     exported = read_darknet(_folder(net, data, options, facts))
     if exported.task != net.task:
         raise InputError(f"{weights} is a {net.task}, but {exported.folder} is made for a {exported.task}")
@@ -52,26 +56,31 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
     report = {
         "split": split, "data": exported.data, "file": str(exported.folder), "checkpoint": str(weights),
         "model": facts.get("name", net.cfg.stem), "trained_on": facts.get("data", "unknown"),
-        "drawn": exported.drawn or facts.get("drawn", False), "notes": notes, "program": program.dialect,
+        "drawn": exported.drawn or facts.get("drawn", False), "notes": notes,
+        "program": program.dialect if program else "torch",
         "size": int(net.sections[0].options["width"]), "pretrained": _pretrained(facts),
     }  # fmt: skip
     folder = Path(keys["out"]) if keys["out"] else _run_folder(weights) / "evaluate" / f"{exported.data}-{split}"
     score = _score_classifier if net.task == "classifier" else _score_detector
-    with tempfile.TemporaryDirectory(prefix="fer-darknet-") as work:
-        return score(program, net, exported, listed, photos, report, folder, Path(work))
+    return score(program, net, exported, listed, photos, report, folder, keys["device"])
 
 
 def _score_classifier(
-    program: Program, net: Net, exported: DarknetData, listed: str, photos: pd.DataFrame, report: dict[str, Any],
-    folder: Path, work: Path,
+    program: Program | None, net: Net, exported: DarknetData, listed: str, photos: pd.DataFrame, report: dict[str, Any],
+    folder: Path, device: str,
 ) -> float:  # fmt: skip
     classes = _report_order(exported.class_names)
-    columns = [exported.class_names.index(name) for name in classes]
-    probabilities = classify(program, net, exported.names, [Path(file) for file in photos["file"]], work)[:, columns]
+    files = [Path(file) for file in photos["file"]]
+    if program:
+        with _work() as work:
+            probabilities = classify(program, net, exported.names, files, work)
+            said = classifier_valid(program, net, exported.names, exported.lists[listed], work)
+        report["printed"] = {"top1": said.top1, f"top{said.k}": said.topk}
+    else:
+        probabilities = native.classify(net, files, device)
+    probabilities = probabilities[:, [exported.class_names.index(name) for name in classes]]
     labels = np.array([classes.index(label) for label in photos["label"]])
-    said = classifier_valid(program, net, exported.names, exported.lists[listed], work)
     report |= {"headline": "plain", "plain": summarize(probabilities, labels, classes)}
-    report["printed"] = {"top1": said.top1, f"top{said.k}": said.topk}
     written = save_report(
         folder, report, probabilities, labels, photos["path"].tolist(), photos["source"].tolist(), classes
     )
@@ -81,14 +90,24 @@ def _score_classifier(
 
 
 def _score_detector(
-    program: Program, net: Net, exported: DarknetData, listed: str, photos: pd.DataFrame, report: dict[str, Any],
-    folder: Path, work: Path,
+    program: Program | None, net: Net, exported: DarknetData, listed: str, photos: pd.DataFrame, report: dict[str, Any],
+    folder: Path, device: str,
 ) -> float:  # fmt: skip
-    report |= detector_map(program, net, exported.class_names, exported.lists[listed], work)
+    if program:
+        with _work() as work:
+            report |= detector_map(program, net, exported.class_names, exported.lists[listed], work)
+    else:
+        report |= native.detector_map(net, exported.class_names, exported.lists[listed], device)
     written = save_detector_report(folder, report | {"task": "detector", "photos": len(photos)})
     print(format_detector_report(report))
     print(f"report: {written['report.json']}")
     return report["map50"]
+
+
+@contextmanager
+def _work() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="fer-darknet-") as folder:
+        yield Path(folder)
 
 
 def _folder(net: Net, data: dict[str, Any] | None, options: dict[str, Any], facts: dict[str, Any]) -> Path:

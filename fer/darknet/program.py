@@ -49,7 +49,7 @@ def find_program(binary: str | None) -> Program:
     """
     get = (
         "`apt-get install darknet` gets Debian's of 2018 (classifiers and v3), AlexeyAB/darknet built from source does "
-        "v4 too: darknet.binary=PATH"
+        "v4 too: darknet.binary=PATH; darknet.engine=torch scores and runs .weights without any"
     )
     found = shutil.which(os.path.expanduser(binary or "darknet"))
     if found is None:

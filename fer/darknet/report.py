@@ -14,6 +14,9 @@ from fer.compare import DRAWN, aligned, detector_cells, size_text
 from fer.darknet.detection import RECALLS
 from fer.report import write_files
 
+#: COCO's names of its means to ours in a report.
+_COCO = {"AP": "map", "AP50": "map50", "AP75": "map75"}
+
 
 def save_detector_report(folder: Path, report: dict[str, Any]) -> dict[str, Path]:
     """Write report.json, per_class.csv, ap.png and, where the classes have curves, precision_recall.png.
@@ -112,6 +115,9 @@ def format_detector_report(report: dict[str, Any]) -> str:
     counts = [f"{report[key]:,}" for key in ("tp", "fp", "fn")]
     lines.append(aligned([header, [*detector_cells(report), *counts]], left=0))
     lines += [f"all but mAP count detections with confidence over {report['threshold']:g}", ""]
+    if coco := report.get("coco"):
+        percent = [f"{name} {100 * coco[key]:.2f} %" for name, key in _COCO.items()]
+        lines += [f"COCO's mAP (torchmetrics, classes with faces): {', '.join(percent)}", ""]
     rows = [["class", "AP %", "TP", "FP", "faces"]]
     for entry in report["per_class"]:
         ap = f"{100 * entry['ap']:.2f}" if entry["truths"] else "–"

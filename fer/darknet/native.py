@@ -1,0 +1,131 @@
+"""The numbers of `fer.darknet.scores` without the program: the same pictures through the same net, in torch."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.detection import MeanAveragePrecision
+from tqdm import tqdm
+
+from fer.darknet.detection import Detections, Truth, mean_average_precision, read_truth
+from fer.darknet.inference import LEAST, Detector, dialect_of, open_fused, suppress
+from fer.darknet.picture import centre, read_picture
+from fer.darknet.scores import THRESHOLD
+from fer.darknet.weights import Net
+from fer.errors import InputError
+from fer.network import to_device
+
+#: Photos that go through a net together.
+BATCH = 16
+
+
+def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarray:
+    """Return class probabilities (N, C) of whole photos, in their order; prepared as `fer.darknet.picture.centre` does.
+
+    Raises:
+        InputError: a photo is missing or unreadable, a net that is not supported or not square, or no such device.
+    """
+    network, place = to_device(open_fused(net), device)
+    size = square(net)
+    rows = []
+    for batch in _batches(photos, lambda path: centre(read_picture(path), size)):
+        with torch.inference_mode():
+            rows.append(network(torch.from_numpy(np.stack(batch)).to(place).permute(0, 3, 1, 2)).cpu().numpy())
+    return np.concatenate(rows).astype(float)
+
+
+def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = "auto") -> dict[str, Any]:
+    """Return mAP@0.50 by AlexeyAB's rule and what goes with it, as `fer.darknet.scores.detector_map` does.
+
+    Boxes have a confidence over 0.005 and are suppressed class by class. Those of weights of Debian's program are cut
+    to the photo, as its `detector valid` cuts them. ``coco`` is torchmetrics' mAP (map, map50, map75), of classes that
+    are there; None without pycocotools.
+
+    Raises:
+        InputError: as `classify`, or labels that can't be read.
+    """
+    photos = [Path(line) for line in list_file.read_text(errors="surrogateescape").splitlines() if line]
+    if not photos:
+        raise InputError(f"{list_file}: lists no photo to score")
+    truth, sizes = read_truth(photos, len(names))
+    detector, parts = Detector(net, device), []
+    for batch in _batches(photos, lambda path: detector.prepare(read_picture(path))):
+        for boxes in detector.find(batch, LEAST):
+            photo = len(parts)
+            labels = [
+                (label, at)
+                for label in range(len(names))
+                for at in _of_class(boxes.box, boxes.confidence[:, label]).tolist()
+            ]
+            label, at = np.array(labels, int).reshape(-1, 2).T
+            confidence = boxes.confidence[at, label].double().numpy()
+            parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[at].double().numpy()))
+    found = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
+    if dialect_of(net.weights) == "pjreddie":
+        found = _cut(found, sizes)
+    scores = mean_average_precision(found, truth, names, THRESHOLD)
+    return scores | {"photos": len(photos), "map_by": "computed from torch's boxes", "coco": coco(found, truth)}
+
+
+def coco(found: Detections, truth: Truth) -> dict[str, float] | None:
+    """Return torchmetrics' COCO mAP: ``map`` over IoU 0.50:0.95, ``map50``, ``map75``; None without pycocotools."""
+    try:
+        metric = MeanAveragePrecision(box_format="xywh")
+    except ModuleNotFoundError:
+        return None
+    for photo in range(max([-1, *found.photo, *truth.photo]) + 1):
+        ours, theirs = found.photo == photo, truth.photo == photo
+        metric.update(
+            [
+                {"boxes": torch.from_numpy(found.box[ours]).float(), "labels": torch.from_numpy(found.label[ours])}
+                | {"scores": torch.from_numpy(found.confidence[ours]).float()}
+            ],
+            [{"boxes": torch.from_numpy(truth.box[theirs]).float(), "labels": torch.from_numpy(truth.label[theirs])}],
+        )
+    values = metric.compute()
+    # -1 where there is nothing to find
+    return {
+        name: max(0.0, float(values[key])) for name, key in (("map", "map"), ("map50", "map_50"), ("map75", "map_75"))
+    }
+
+
+def square(net: Net) -> int:
+    """Return the side of a classifier's input in pixels.
+
+    Raises:
+        InputError: width and height differ.
+    """
+    width, height = (int(net.sections[0].options[key]) for key in ("width", "height"))
+    if width != height:
+        raise InputError(f"{net.cfg}: width={width} and height={height} of a classifier differ: give them one size")
+    return width
+
+
+def _of_class(box: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+    at = (confidence > LEAST).nonzero().flatten()
+    return at[suppress(box[at], confidence[at])]
+
+
+def _cut(found: Detections, sizes: Sequence[tuple[int, int]]) -> Detections:
+    edges = np.array(sizes, float).reshape(-1, 2)[found.photo]
+    low, high = found.box[:, :2].clip(0, edges), (found.box[:, :2] + found.box[:, 2:]).clip(0, edges)
+    return Detections(found.photo, found.label, found.confidence, np.concatenate([low, high - low], axis=1))
+
+
+def _batches(photos: Sequence[Path], prepare: Any) -> Iterator[list[Any]]:
+    """Yield prepared photos, read by threads, never more than two batches ahead of the net."""
+    chunks: Iterable[Sequence[Path]] = [photos[at : at + BATCH] for at in range(0, len(photos), BATCH)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(photos), unit="photo", leave=False) as bar:
+        waiting = None
+        for chunk in chunks:
+            ahead = [pool.submit(prepare, path) for path in chunk]
+            if waiting:
+                yield [future.result() for future in waiting]
+                bar.update(len(waiting))
+            waiting = ahead
+        if waiting:
+            yield [future.result() for future in waiting]

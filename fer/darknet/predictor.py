@@ -1,0 +1,118 @@
+"""Darknet nets behind the interfaces of `fer.predictor`: a detector is a whole Predictor, a classifier a Network."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fer.darknet.dataset import MARK
+from fer.darknet.inference import Boxes, Detector, Prepared, labels_of, open_fused, suppress
+from fer.darknet.native import square
+from fer.darknet.run_folder import read_facts
+from fer.darknet.weights import Net, open_net
+from fer.data.source import FaceFormat
+from fer.errors import InputError
+from fer.faces import Found, open_finder, whole_picture
+from fer.network import channels_first, to_device
+from fer.predictor import Face, Picture, Predictor, colored, to_array
+
+#: Confidence below which a box is no face, where the user gives none: the programs' own.
+THRESHOLD = 0.25
+#: Most photos in one batch of a detector.
+BATCH_PHOTOS = 8
+
+
+def load(
+    weights: Path, cfg: Path | None, names: Path | None, faces: str, faces_model: str | None, device: str,
+    min_confidence: float | None, min_size: int,
+) -> Predictor:  # fmt: skip
+    """Return the predictor of a .weights file, as `fer.predictor.Predictor.load` says.
+
+    Raises:
+        InputError: as `fer.darknet.weights.open_net`, or a face detector beside a net that finds faces itself.
+    """
+    net = open_net(weights, cfg, names)
+    least = THRESHOLD if min_confidence is None else min_confidence
+    if net.task == "classifier":
+        return Predictor(DarknetClassifier(net, device), open_finder(faces, faces_model, min_size), least)
+    if faces != "haar" or faces_model:
+        raise InputError(f"faces={faces}: {weights} is a detector and finds the faces itself; leave it out")
+    return DetectorPredictor(net, device, least)
+
+
+class DarknetClassifier:
+    """A classifier as a `fer.network.Network`: a face is resized and coloured as its training photos were.
+
+    Trained on faces that prepare.py cropped, it takes them with the same margin and in the same colour, as its run
+    folder tells; else, as for a net of whole photos, in RGB and without margin. Unlike in the program, what is not
+    square is squeezed, as for every other network here.
+
+    Raises:
+        InputError: a net that is not supported or not square, or no such device.
+    """
+
+    def __init__(self, net: Net, device: str = "auto") -> None:
+        facts = read_facts(net.weights)
+        made = _made_by(facts)
+        self.face = FaceFormat(square(net), made.get("color", "rgb"), made.get("margin", 0.0))
+        self._network, self._device = to_device(open_fused(net), device)
+        self.labels, self.name, self.drawn = labels_of(net), net.cfg.stem, bool(facts.get("drawn", False))
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        photos = torch.from_numpy(channels_first(faces)).to(self._device).expand(-1, 3, -1, -1)
+        with torch.inference_mode():
+            return self._network(photos.float() / 255).cpu().numpy()
+
+
+class DetectorPredictor(Predictor):
+    """Finds and names faces in one pass of a detector, which gives them boxes, expressions and the certainty of both.
+
+    A face's probabilities are the net's confidences, objectness times the class's own probability: each in 0..1, no
+    more than its ``score``, the objectness; they need not add up to 1. A face whose best is not over ``min_confidence``
+    is left out, as is one that overlaps a surer face, of whatever expression, by an IoU over 0.45.
+
+    Raises:
+        InputError: as `fer.darknet.inference.Detector`.
+    """
+
+    def __init__(self, net: Net, device: str = "auto", min_confidence: float = THRESHOLD) -> None:
+        self._detector = Detector(net, device)
+        # nothing is searched before: the whole picture goes into the net
+        super().__init__(self._detector, whole_picture, min_confidence)
+
+    def batch(self, pictures: Sequence[Picture]) -> list[list[Face]]:
+        """Return the faces of each picture from left to right, as `Predictor.batch` does."""
+        found: list[list[Face]] = []
+        for at in range(0, len(pictures), BATCH_PHOTOS):
+            prepared = list(self._threads.map(self._prepare, pictures[at : at + BATCH_PHOTOS]))
+            for boxes, (_, _, size) in zip(self._detector.find(prepared, self.min_confidence), prepared, strict=True):
+                found.append(self._faces(boxes, *size))
+        return found
+
+    def frames(self, frames: Sequence[np.ndarray], every: int = 1) -> list[list[Face]]:
+        """Return the faces of each frame; all are searched whole, as nothing is saved near a face."""
+        return self.batch(frames)
+
+    def _prepare(self, picture: Picture) -> Prepared:
+        return self._detector.prepare(colored(to_array(picture)))
+
+    def _faces(self, boxes: Boxes, width: int, height: int) -> list[Face]:
+        faces = []
+        for at in suppress(boxes.box, boxes.confidence.amax(1)).tolist():
+            x, y, w, h = boxes.box[at].tolist()
+            x0, y0, x1, y1 = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
+            # a net that puts photos on grey may see something in the border
+            if x0 < x1 and y0 < y1:
+                found = Found((x0, y0, x1 - x0, y1 - y0), boxes.objectness[at].item())
+                faces.append(self._face(found, boxes.confidence[at].tolist()))
+        return sorted(faces, key=lambda face: face.box)
+
+
+def _made_by(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the data config that a classifier's faces were prepared with, nothing for whole photos or if unknown."""
+    path = Path(facts.get("folder", "")) / MARK
+    mark = json.loads(path.read_text()) if path.is_file() else {}
+    return mark["made_by"] if mark.get("crop") == "face" else {}
