@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fer.config import check_data, check_keys
+from fer.config import check_darknet, check_data, check_keys
 from fer.errors import InputError
 from fer.launch import main
 from fer.schemas import Export
@@ -16,6 +16,11 @@ def job(cfg: DictConfig, _: Path) -> None:
         raise InputError("ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt")
     data = check_data(cfg.data) if "data" in cfg else None
     # torch takes seconds to import, which --help and a misspelt key should not wait for
+    if str(keys["ckpt"]).endswith(".weights"):
+        from fer.darknet.deploy import export as export_darknet
+
+        export_darknet(keys, data, check_darknet(cfg.darknet))
+        return
     from fer.export import export
 
     export(keys, data)

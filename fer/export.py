@@ -4,7 +4,6 @@ A program holds everything between the stored face and the answer: centre crop, 
 is compared with the checkpoint before it gets its name. docs/export.md says how to use one.
 """
 
-import importlib
 import io
 import json
 import tempfile
@@ -27,6 +26,7 @@ from fer.errors import InputError
 from fer.evaluate import prepared_file, val_temperature
 from fer.labels import require_same
 from fer.network import channels_first
+from fer.onnx_file import checked, mib, require, session_of, write_onnx
 from fer.report import write_files
 
 #: format= and how the name of its file ends.
@@ -34,9 +34,6 @@ SUFFIXES = {"onnx": ".onnx", "onnx_int8": ".int8.onnx", "pt2": ".pt2", "safetens
 
 #: Largest difference to the checkpoint's probabilities and, relative to their size, logits; then that of a weight file.
 TOLERANCE, TOLERANCE_FLOAT16 = 1e-4, 1e-2
-
-# what torch's exporter writes without converting anything; with it onnxruntime 1.18 (2024) and later read the file
-_OPSET = 18
 
 
 class Deployed(nn.Module):
@@ -80,10 +77,10 @@ def export(keys: dict[str, Any], data: dict[str, Any] | None) -> Path:
             accuracy = quantize(plain, out, file, keys["calibration"])
             size = plain.stat().st_size
         print(
-            f"accuracy on {accuracy['n']:,} val faces of {file}: {accuracy['before']:.2%} in float32 ({_mib(size)}), "
-            f"{accuracy['after']:.2%} in int8 ({_mib(out.stat().st_size)})"
+            f"accuracy on {accuracy['n']:,} val faces of {file}: {accuracy['before']:.2%} in float32 ({mib(size)}), "
+            f"{accuracy['after']:.2%} in int8 ({mib(out.stat().st_size)})"
         )
-    print(f"wrote {out} ({_mib(out.stat().st_size)})")
+    print(f"wrote {out} ({mib(out.stat().st_size)})")
     return out
 
 
@@ -95,7 +92,7 @@ def export_weights(ckpt: str | Path, out: str | Path, temperature: float | None 
     Raises:
         InputError: no checkpoint of ours, one that is a weight file already, or an output that differs.
     """
-    model, out = load_checkpoint(ckpt), _checked(out, ".safetensors")
+    model, out = load_checkpoint(ckpt), checked(out, ".safetensors")
     if Path(ckpt).suffix.lower() != ".ckpt":
         raise InputError(f"{ckpt}: is a weight file already; give the .ckpt that it was made from")
     if temperature is not None:
@@ -119,27 +116,14 @@ def export_onnx(ckpt: str | Path, out: str | Path) -> Path:
     Raises:
         InputError: no checkpoint of ours, onnx, onnxscript or onnxruntime missing, or an output that differs.
     """
-    _require("onnx", "onnxscript", "onnxruntime")
-    import onnx
-
-    model, out = load_checkpoint(ckpt), _checked(out, ".onnx")
+    require("onnx", "onnxscript", "onnxruntime")
+    model, out = load_checkpoint(ckpt), checked(out, ".onnx")
     whole = Deployed(model).eval()
-    program = torch.onnx.export(
-        whole, (_random_faces(model, 2),), dynamo=True, verbose=False, opset_version=_OPSET,
-        input_names=["faces"], output_names=["probabilities", "logits"],
-        dynamic_shapes={"faces": {0: torch.export.Dim("batch")}},
-    )  # fmt: skip
-    proto = program.model_proto
-    _forget_source(proto)
-    onnx.helper.set_model_props(proto, describe(model))
 
-    def write(path: Path) -> None:
-        onnx.save(proto, path)
-        onnx.checker.check_model(path, full_check=True)
-        session = _session(path)
+    def check(session: Any) -> None:
         _compare(lambda faces: session.run(None, {"faces": faces.numpy()}), whole, model, f"{out} under onnxruntime")
 
-    return write_files(out.parent, {out.name: write})[out.name]
+    return write_onnx(whole, out, _random_faces(model, 2), "faces", ("probabilities", "logits"), describe(model), check)
 
 
 def export_torch(ckpt: str | Path, out: str | Path) -> Path:
@@ -150,7 +134,7 @@ def export_torch(ckpt: str | Path, out: str | Path) -> Path:
     Raises:
         InputError: no checkpoint of ours, or an output that differs.
     """
-    model, out = load_checkpoint(ckpt), _checked(out, ".pt2")
+    model, out = load_checkpoint(ckpt), checked(out, ".pt2")
     whole = Deployed(model).eval()
     batch = torch.export.Dim("batch")
     program = torch.export.export(whole, (_random_faces(model, 2),), dynamic_shapes=({0: batch},))
@@ -177,13 +161,13 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
     Raises:
         InputError: other classes or faces in ``file``, no train or val split, or onnx or onnxruntime missing.
     """
-    _require("onnx", "onnxruntime")
+    require("onnx", "onnxruntime")
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    out, info = _checked(out, ".onnx"), read_info(file)
-    before = _session(onnx_file)
+    out, info = checked(out, ".onnx"), read_info(file)
+    before = session_of(onnx_file)
     meta = before.get_modelmeta().custom_metadata_map
     if meta.get("project") != "fer-lightning":
         raise InputError(f"{onnx_file}: not a .onnx file that export.py wrote")
@@ -216,7 +200,7 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
         )
         onnx.save(proto, path)
         onnx.checker.check_model(path, full_check=True)
-        accuracy["after"] = _accuracy(_session(path), file)
+        accuracy["after"] = _accuracy(session_of(path), file)
 
     write_files(out.parent, {out.name: write})
     return accuracy
@@ -264,37 +248,3 @@ def _compare(run: Callable[[Tensor], Any], whole: Deployed, model, what: str, to
 def _random_faces(model: EmotionClassifier, n: int) -> Tensor:
     face = FaceFormat(**model.hparams.face)
     return torch.from_numpy(channels_first(np.random.default_rng(n).integers(0, 256, (n, *face.shape), np.uint8)))
-
-
-def _forget_source(proto: Any) -> None:
-    """Take the exporter's notes out of a model: they hold the paths and source lines of this installation."""
-    graph = proto.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]
-
-
-def _session(path: str | Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _require(*modules: str) -> None:
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"{module} is not installed: pip install 'fer-lightning[export]'") from error
-
-
-def _checked(out: str | Path, suffix: str) -> Path:
-    out = Path(out)
-    if out.suffix != suffix or out.is_dir():
-        raise InputError(f"out={out}: not the name of a {suffix} file")
-    return out
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.2f} MiB"

@@ -82,11 +82,11 @@ class OnnxNetwork:
         except Exception as error:  # onnxruntime's exceptions have no base class of their own
             raise InputError(f"{ckpt}: not a readable .onnx file") from error
         meta = self._session.get_modelmeta().custom_metadata_map
+        if meta.get("task") == "detector":
+            raise InputError(f"{ckpt}: a detector for other programs; here its .weights do the same")
         try:
             if meta["project"] != "fer-lightning":
                 raise ValueError(meta["project"])
-            if meta.get("task") == "detector":
-                raise InputError(f"{ckpt}: a detector for other programs; here its .weights do the same")
             self.labels, self.name = tuple(map(str, json.loads(meta["labels"]))), meta["name"]
             self.face, self.drawn = FaceFormat(**json.loads(meta["face"])), json.loads(meta["drawn"]) is True
             (faces,) = self._session.get_inputs()

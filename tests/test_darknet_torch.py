@@ -1,14 +1,23 @@
 """Darknet nets scored and used in torch: pictures and numbers against Debian's program and by hand."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
 from PIL import Image
 from test_darknet_network import narrow, trained_like
+from test_prepare import data
 
+from fer.config import check_darknet
 from fer.darknet import native
 from fer.darknet.cfg import render
+from fer.darknet.detection import Detections, Truth
+from fer.darknet.evaluate import evaluate
+from fer.darknet.export import export
 from fer.darknet.fit import fit
 from fer.darknet.inference import dialect_of, letterboxes
 from fer.darknet.picture import Place, centre, place, read_picture, resize
@@ -149,3 +158,61 @@ def test_map_is_debians(tmp_path):
     assert [row["ap"] for row in ours["per_class"]] == pytest.approx(
         [row["ap"] for row in theirs["per_class"]], abs=4e-3
     )
+
+
+def test_cocos_map_worked_by_hand():
+    pytest.importorskip("pycocotools", reason="needs: pip install 'fer-lightning[coco]'")
+    truth = Truth(np.array([0, 2]), np.array([0, 0]), np.array([[0, 0, 10, 10], [5, 5, 10, 10.0]]))
+    # photo 0 at an IoU of .82, photo 1 has no face, photo 2 is exact and surest
+    boxes = np.array([[0, 0, 10, 8.2], [0, 0, 5, 5], [5, 5, 10, 10.0]])
+    found = Detections(np.array([0, 1, 2]), np.array([0, 0, 0]), np.array([0.6, 0.1, 0.9]), boxes)
+    # up to .8 both count: AP 1; over it one of two: 51 of 101 recalls
+    high = 51 / 101
+    scores = native.coco(found, truth)
+    assert scores["map50"] == scores["map75"] == pytest.approx(1)
+    assert scores["map"] == pytest.approx((7 + 3 * high) / 10)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Drawn photos as folders for a classifier and a detector, and nets of random weights for them."""
+    home = tmp_path_factory.mktemp("home")
+    config = data("sample", raw=home / "set", photos=60)
+    nets, files = {}, {"classifier": "labels.txt", "detector": "emotion.names"}
+    for task, name in (("classifier", "classifier_small"), ("detector", "v3_tiny")):
+        export(config, home / task, task)
+        network = trained_like(narrow(fit(recipe(name), {"size": 64}, 7, 1000)))
+        nets[task] = write(home / name, network, (home / task / files[task]).read_text().split())
+    return home, nets
+
+
+def score(sample, task, engine, out, **keys):
+    home, nets = sample
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("evaluate", [f"darknet.engine={engine}", f"darknet.folder={home / task}"])
+    keys = {"ckpt": str(nets[task].weights), "split": "test", "out": str(out), "device": "cpu"} | keys
+    headline = evaluate(keys, None, check_darknet(cfg.darknet))
+    return headline, json.loads((out / "report.json").read_text())
+
+
+@pytest.mark.parametrize("task", ["classifier", "detector"])
+def test_a_score_needs_no_program(sample, tmp_path, task, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    headline, report = score(sample, task, "torch", tmp_path)
+    assert report["program"] == "torch" and report["drawn"] and "printed" not in report
+    assert headline == (report["plain"]["accuracy"] if task == "classifier" else report["map50"])
+    assert "so these photos may be among it" in capsys.readouterr().out
+    with pytest.raises(InputError, match="^no darknet program on PATH; .*darknet.engine=torch scores and runs"):
+        score(sample, task, "binary", tmp_path)
+    with pytest.raises(InputError, match="^device=cuda:99: "):
+        score(sample, task, "torch", tmp_path, device="cuda:99")
+
+
+@pytest.mark.darknet
+def test_scores_are_the_programs(sample, tmp_path):
+    ours, theirs = (score(sample, "classifier", engine, tmp_path / engine)[1] for engine in ("torch", "binary"))
+    assert ours["plain"]["accuracy"] == theirs["plain"]["accuracy"]
+    assert ours["plain"]["accuracy"] == pytest.approx(theirs["printed"]["top1"], abs=1e-6)
+    ours, theirs = (score(sample, "detector", engine, tmp_path / engine)[1] for engine in ("torch", "binary"))
+    assert ours["map50"] == pytest.approx(theirs["map50"], abs=0.002)
+    assert [ours[key] for key in ("tp", "fp", "fn", "faces")] == [theirs[key] for key in ("tp", "fp", "fn", "faces")]

@@ -79,7 +79,7 @@ class _Evil:
     [
         ("missing.ckpt", "no such file"),
         ("missing.onnx", "no such file"),
-        ("net.weights", "predict.py"),
+        ("net.weights", "Darknet weights are for predict.py"),
         ("net.pth", "path must end in .ckpt, .safetensors or .onnx"),
         ("net", "not the name of a shipped network"),
         ("missing.safetensors", "no such file"),

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,23 +42,33 @@ def load(
     return DetectorPredictor(net, device, least)
 
 
-class DarknetClassifier:
-    """A classifier as a `fer.network.Network`: a face is resized and coloured as its training photos were.
+def face_of(net: Net) -> FaceFormat:
+    """Return what a face for a classifier must look like.
 
-    Trained on faces that prepare.py cropped, it takes them with the same margin and in the same colour, as its run
-    folder tells; else, as for a net of whole photos, in RGB and without margin. Unlike in the program, what is not
-    square is squeezed, as for every other network here.
+    Trained on faces that prepare.py cropped, as its run folder tells, it takes them in the same colour and with the
+    same margin; else, as a net of whole photos, in RGB and without margin.
+
+    Raises:
+        InputError: the net's input is not square.
+    """
+    path = Path(read_facts(net.weights).get("folder", "")) / MARK
+    mark = json.loads(path.read_text()) if path.is_file() else {}
+    made = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
+    return FaceFormat(square(net), made["color"], made["margin"])
+
+
+class DarknetClassifier:
+    """A classifier as a `fer.network.Network`; a face that is not square is squeezed, unlike in the program.
 
     Raises:
         InputError: a net that is not supported or not square, or no such device.
     """
 
     def __init__(self, net: Net, device: str = "auto") -> None:
-        facts = read_facts(net.weights)
-        made = _made_by(facts)
-        self.face = FaceFormat(square(net), made.get("color", "rgb"), made.get("margin", 0.0))
+        self.face = face_of(net)
         self._network, self._device = to_device(open_fused(net), device)
-        self.labels, self.name, self.drawn = labels_of(net), net.cfg.stem, bool(facts.get("drawn", False))
+        self.labels, self.name = labels_of(net), net.cfg.stem
+        self.drawn = bool(read_facts(net.weights).get("drawn", False))
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         photos = torch.from_numpy(channels_first(faces)).to(self._device).expand(-1, 3, -1, -1)
@@ -109,10 +118,3 @@ class DetectorPredictor(Predictor):
                 found = Found((x0, y0, x1 - x0, y1 - y0), boxes.objectness[at].item())
                 faces.append(self._face(found, boxes.confidence[at].tolist()))
         return sorted(faces, key=lambda face: face.box)
-
-
-def _made_by(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the data config that a classifier's faces were prepared with, nothing for whole photos or if unknown."""
-    path = Path(facts.get("folder", "")) / MARK
-    mark = json.loads(path.read_text()) if path.is_file() else {}
-    return mark["made_by"] if mark.get("crop") == "face" else {}
