@@ -159,6 +159,8 @@ class Explainer:
         """
         if Path(ckpt).suffix in (".onnx", ".pt2"):
             raise InputError(f"{ckpt}: an exported file has no gradients; give the .ckpt that it was made from")
+        if Path(ckpt).suffix == ".weights":
+            raise InputError(f"{ckpt}: Darknet nets have no heat maps here")
         where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         return cls(load_checkpoint(ckpt).to(where), layer)
 

@@ -15,6 +15,7 @@ from test_darknet_scores import CLASSIFIER, DETECTOR, sigmoid, write_faces
 from fer.config import check_darknet, check_predict
 from fer.darknet.run_folder import write_facts
 from fer.errors import InputError
+from fer.explain import Explainer
 from fer.predictor import Predictor
 
 
@@ -83,6 +84,17 @@ def test_of_faces_on_one_another_the_surer_stays(tmp_path):
     weights = detector(tmp_path, first=(0, 0, wide, wide, 3, 2, -9))
     (face,) = Predictor.load(weights, device="cpu")(np.zeros((32, 32, 3), np.uint8))
     assert face.label == "Happy" and face.box == pytest.approx((2, 2, 28, 28), abs=1e-4)
+
+
+def test_what_lies_in_the_grey_border_or_is_no_number_is_no_face(tmp_path):
+    # y of -9: in the upper edge of the net's square, eight pixels high; a photo of 64 x 8 has 14 pixels of grey there
+    small = math.log(8 / 16)
+    weights = detector(tmp_path, first=(0, -9, small, small, 3, 2, -9))
+    (large,) = Predictor.load(weights, device="cpu")(np.zeros((8, 64, 3), np.uint8))
+    assert large.label == "Angry"
+    weights = detector(tmp_path, first=(0, 0, 1000, 0, 3, 2, -9))
+    (large,) = Predictor.load(weights, device="cpu")(np.zeros((32, 32, 3), np.uint8))
+    assert large.label == "Angry"
 
 
 def test_photos_go_through_in_batches(tmp_path):
@@ -163,6 +175,7 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path):
         (lambda: Predictor.load(other), r"net.cfg:12: \[yolo\]: nms_kind=diounms is not supported"),
         (lambda: Predictor.load(write(tmp_path / "c", grey, "abc", np.zeros(6))), "channels=1: .* gives photos in RGB"),
         (lambda: Predictor.load(write(tmp_path / "d", flat, "abc", np.zeros(12))), "width=32 and height=64 .* differ"),
+        (lambda: Explainer.load(weights), "net.weights: Darknet nets have no heat maps here"),
         (lambda: predict_config("source=x", "ckpt=x.weights", "explain=true"), "explain=true: not for the .weights"),
         (lambda: predict_config("source=x", "ckpt=x.weights", "darknet.binary=d"), "darknet.binary=d: no program runs"),
     ]:

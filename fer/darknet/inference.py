@@ -111,7 +111,8 @@ class Detector:
         with torch.inference_mode():
             found = self._network(photos.permute(0, 3, 1, 2)).cpu()
         for rows, (_, where, (width, height)) in zip(found, prepared, strict=True):
-            rows = rows[(rows[:, 4:5] * rows[:, 5:] > least).any(1)]
+            # the exponential of a net that was not trained well may be no number
+            rows = rows[(rows[:, 4:5] * rows[:, 5:] > least).any(1) & rows.isfinite().all(1)]
             inside = rows.new_tensor([where.width, where.height])
             middle, extent = (rows[:, :2] - rows.new_tensor([where.x, where.y])) / inside, rows[:, 2:4] / inside
             box = torch.cat([middle - extent / 2, extent], 1) * rows.new_tensor([width, height, width, height])

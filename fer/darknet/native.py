@@ -12,9 +12,10 @@ from torchmetrics.detection import MeanAveragePrecision
 from tqdm import tqdm
 
 from fer.darknet.detection import Detections, Truth, mean_average_precision, read_truth
-from fer.darknet.inference import LEAST, Detector, dialect_of, open_fused, suppress
+from fer.darknet.dialects import TITLES
+from fer.darknet.inference import LEAST, Detector, dialect_of, letterboxes, open_fused, suppress
 from fer.darknet.picture import centre, read_picture
-from fer.darknet.scores import THRESHOLD
+from fer.darknet.scores import THRESHOLD, read_list
 from fer.darknet.weights import Net
 from fer.errors import InputError
 from fer.network import to_device
@@ -48,9 +49,7 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
     Raises:
         InputError: as `classify`, or labels that can't be read.
     """
-    photos = [Path(line) for line in list_file.read_text(errors="surrogateescape").splitlines() if line]
-    if not photos:
-        raise InputError(f"{list_file}: lists no photo to score")
+    photos = read_list(list_file)
     truth, sizes = read_truth(photos, len(names))
     detector, parts = Detector(net, device), []
     for batch in _batches(photos, lambda path: detector.prepare(read_picture(path))):
@@ -65,10 +64,12 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
             confidence = boxes.confidence[at, label].double().numpy()
             parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[at].double().numpy()))
     found = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
-    if dialect_of(net.weights) == "pjreddie":
+    dialect = dialect_of(net.weights)
+    if dialect == "pjreddie":
         found = _cut(found, sizes)
     scores = mean_average_precision(found, truth, names, THRESHOLD)
-    return scores | {"photos": len(photos), "map_by": "computed from torch's boxes", "coco": coco(found, truth)}
+    by = f"computed from torch's boxes, photos {'on grey' if letterboxes(net) else 'stretched'} as in {TITLES[dialect]}"
+    return scores | {"photos": len(photos), "map_by": by, "coco": coco(found, truth)}
 
 
 def coco(found: Detections, truth: Truth) -> dict[str, float] | None:

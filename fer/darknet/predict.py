@@ -21,6 +21,7 @@ from fer.rows import Rows
 
 #: What is less certain is left out, where the user gives no threshold.
 _THRESHOLD = 0.25
+_VIDEO = "a video: the darknet program is given photos only; darknet.engine=torch takes it"
 
 
 def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
@@ -58,7 +59,7 @@ def _predict(
     names = [canonical(name) or name for name in net.names]
     (work / "in").mkdir()
     for number, medium in enumerate(tqdm(media, desc="read", unit="photo", leave=False)):
-        error = medium.error or ("" if medium.kind == "photo" else "a video: Darknet nets take photos here")
+        error = medium.error or ("" if medium.kind == "photo" else _VIDEO)
         photo = error or read_photo(medium.path, "rgb", limits)
         if isinstance(photo, str):
             errors[medium.path] = photo

@@ -12,6 +12,7 @@ from fer.darknet.inference import Boxes, Detector, Prepared, labels_of, open_fus
 from fer.darknet.native import square
 from fer.darknet.run_folder import read_facts
 from fer.darknet.weights import Net, open_net
+from fer.data.photos import crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.faces import Found, open_finder, whole_picture
@@ -113,8 +114,8 @@ class DetectorPredictor(Predictor):
         for at in suppress(boxes.box, boxes.confidence.amax(1)).tolist():
             x, y, w, h = boxes.box[at].tolist()
             x0, y0, x1, y1 = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
-            # a net that puts photos on grey may see something in the border
-            if x0 < x1 and y0 < y1:
-                found = Found((x0, y0, x1 - x0, y1 - y0), boxes.objectness[at].item())
+            found = Found((x0, y0, x1 - x0, y1 - y0), boxes.objectness[at].item())
+            # a net that has photos on grey may see something in the border; less than half a pixel is no face either
+            if crop_box(width, height, found.box) is not None:
                 faces.append(self._face(found, boxes.confidence[at].tolist()))
         return sorted(faces, key=lambda face: face.box)

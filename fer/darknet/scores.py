@@ -85,7 +85,7 @@ def classifier_valid(program: Program, net: Net, names: Sequence[str], list_file
     Raises:
         InputError: as `classify`.
     """
-    photos = _listed(list_file)
+    photos = read_list(list_file)
     with _folder(program, net, work, names) as folder:
         for photo in photos:
             if not photo.is_file():
@@ -106,7 +106,7 @@ def detector_map(program: Program, net: Net, names: Sequence[str], list_file: Pa
     Raises:
         InputError: as `classify`, or labels that can't be read.
     """
-    photos = _listed(list_file)
+    photos = read_list(list_file)
     truth, sizes = read_truth(photos, len(names))
     with _folder(program, net, work, [str(index) for index in range(len(names))]) as folder:
         if program.has_map:
@@ -207,7 +207,12 @@ def _nothing() -> Detections:
     return Detections(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4)))
 
 
-def _listed(list_file: Path) -> list[Path]:
+def read_list(list_file: Path) -> list[Path]:
+    """Return the photos of an exported list.
+
+    Raises:
+        InputError: it cannot be read or lists none.
+    """
     try:
         photos = [Path(line) for line in list_file.read_text(errors="surrogateescape").splitlines() if line]
     except OSError as error:
