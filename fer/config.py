@@ -233,7 +233,7 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if keys["ckpt"].endswith(".weights"):
         if keys["explain"]:
             raise InputError("explain=true: not for the .weights of a Darknet net, only for .ckpt")
-        if keys["show"] and cfg.darknet.engine != "torch":
+        if keys["show"] and cfg.darknet.get("engine") != "torch":
             raise InputError("show=true: not for the .weights of a Darknet net, but with darknet.engine=torch")
     return keys, faces
 

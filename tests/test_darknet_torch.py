@@ -10,16 +10,18 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from test_darknet_network import narrow, trained_like
+from test_darknet_scores import DETECTOR, write_faces
 from test_prepare import data
 
 from fer.config import check_darknet
 from fer.darknet import native
-from fer.darknet.cfg import render
+from fer.darknet.cfg import parse, render
 from fer.darknet.detection import Detections, Truth
 from fer.darknet.evaluate import evaluate
 from fer.darknet.export import export
 from fer.darknet.fit import fit
 from fer.darknet.inference import dialect_of, letterboxes
+from fer.darknet.network import DarknetNetwork
 from fer.darknet.picture import Place, centre, place, read_picture, resize
 from fer.darknet.program import find_program
 from fer.darknet.recipes import recipe
@@ -158,6 +160,28 @@ def test_map_is_debians(tmp_path):
     assert [row["ap"] for row in ours["per_class"]] == pytest.approx(
         [row["ap"] for row in theirs["per_class"]], abs=4e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "ap", "overlaps"),
+    # The third face is 32 x 32 in a photo of 64 x 32. On grey the first three boxes are right. Stretched, the surer box
+    # there is 32 x 16, an IoU of .5, not over it, and the last of the six, of 56 x 28, is right instead: (1 + 1 + 3/6)/6
+    [(DEBIANS, 3 / 6, 1 + 0.75 + 1), (ALEXEYABS, 2.5 / 6, 1 + 0.75 + 32 * 28 / (56 * 28 + 32 * 32 - 32 * 28))],
+)
+def test_map_worked_by_hand(tmp_path, version, ap, overlaps):
+    # in every photo class a at 16 x 16 of 32 x 32 pixels, and less surely at 28 x 28; six faces in three photos
+    outputs = [[0, 0, 0, 0, 3, 2, -9], [0, 0, 0, 0, 0, 2, -9]]
+    network = DarknetNetwork(parse(DETECTOR))
+    with torch.no_grad():
+        network.layers[0].linear.weight.zero_()
+        network.layers[0].linear.bias.copy_(torch.tensor(outputs).flatten())
+    net = write(tmp_path, network, "ab", version)
+    write_faces(tmp_path)
+    scores = native.detector_map(net, "ab", tmp_path / "test.txt", "cpu")
+    assert [row["ap"] for row in scores["per_class"]] == pytest.approx([ap, 0])
+    assert (scores["map50"], scores["precision"], scores["recall"]) == pytest.approx((ap / 2, 0.5, 0.5))
+    assert (scores["tp"], scores["fp"], scores["fn"], scores["photos"]) == (3, 3, 3, 3)
+    assert scores["iou"] == pytest.approx(overlaps / 6, abs=1e-5)
 
 
 def test_cocos_map_worked_by_hand():

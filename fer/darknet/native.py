@@ -30,12 +30,11 @@ def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarr
     Raises:
         InputError: a photo is missing or unreadable, a net that is not supported or not square, or no such device.
     """
-    network, place = to_device(open_fused(net), device)
-    size = square(net)
-    rows = []
+    network, where = to_device(open_fused(net), device)
+    size, rows = square(net), []
     for batch in _batches(photos, lambda path: centre(read_picture(path), size)):
         with torch.inference_mode():
-            rows.append(network(torch.from_numpy(np.stack(batch)).to(place).permute(0, 3, 1, 2)).cpu().numpy())
+            rows.append(network(torch.from_numpy(np.stack(batch)).to(where).permute(0, 3, 1, 2)).cpu().numpy())
     return np.concatenate(rows).astype(float)
 
 
