@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import hydra
@@ -149,9 +149,7 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
     Raises:
         InputError: a wrong key or value, or an option of the torch side, which the program would not notice.
     """
-    darknet = check_darknet(cfg.darknet)
-    if darknet["engine"] != "binary":
-        raise InputError(f"darknet.engine={darknet['engine']}: not binary, the darknet program")
+    darknet = check_darknet(cfg.darknet, ("binary",))
     for override in overrides:
         key = override.lstrip("+~").split("=")[0].split("@")[0].split(".")[0]
         if key in _NOT_WITH_DARKNET:
@@ -162,19 +160,17 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
     return {"data": check_data(cfg.data), "darknet": darknet, "name": cfg.name, "resume": cfg.resume}
 
 
-def check_darknet(node: DictConfig) -> dict[str, Any]:
+def check_darknet(node: DictConfig, engines: Sequence[str] = ("binary", "torch")) -> dict[str, Any]:
     """Check one ``darknet`` group and return it as plain data, None for what the recipe or the .cfg file decides.
 
     Raises:
         InputError: an unknown key, or a value of the wrong type or out of range.
     """
     config = _typed(node, Darknet, "darknet")
-    if config["engine"] not in ("binary", "torch"):
-        raise InputError(f"darknet.engine={config['engine']}: not binary (the darknet program) or torch")
+    if config["engine"] not in engines:
+        raise InputError(f"darknet.engine={config['engine']}: not {' or '.join(engines)}")
     if config["engine"] == "torch" and config["binary"]:
-        raise InputError(
-            f"darknet.binary={config['binary']}: no program runs with darknet.engine=torch; give one of them"
-        )
+        raise InputError(f"darknet.binary={config['binary']}: darknet.engine=torch runs no program; give one of them")
     if config["crop"] not in (None, "photo", "face"):
         raise InputError(f"darknet.crop={config['crop']}: not photo (the whole photo) or face (the cropped face)")
     if config["epochs"] is not None and config["epochs"] <= 0:
@@ -231,10 +227,11 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if keys["layer"] and not keys["explain"]:
         raise InputError(f"layer={keys['layer']} is what explain=true shows: give both")
     if keys["ckpt"].endswith(".weights"):
-        if keys["explain"]:
-            raise InputError("explain=true: not for the .weights of a Darknet net, only for .ckpt")
-        if keys["show"] and cfg.darknet.get("engine") != "torch":
-            raise InputError("show=true: not for the .weights of a Darknet net, but with darknet.engine=torch")
+        for key in ("explain",) if cfg.darknet.get("engine") == "torch" else ("explain", "show"):
+            if keys[key]:
+                raise InputError(
+                    f"{key}=true: not for the .weights of a Darknet net; show=true with darknet.engine=torch"
+                )
     return keys, faces
 
 

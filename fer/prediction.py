@@ -51,10 +51,10 @@ def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any]
     media = find_media(keys["source"], keys["out"])
     from fer.predictor import Predictor
 
-    files = {key: darknet[key] for key in ("cfg", "names")} if darknet else {}
     predictor = Predictor.load(
         keys["ckpt"], faces=faces["name"], faces_model=faces["model"], device=keys["device"],
-        min_confidence=keys["min_confidence"], min_size=faces["min_size"], **files,
+        min_confidence=keys["min_confidence"], min_size=faces["min_size"],
+        **({key: darknet[key] for key in ("cfg", "names")} if darknet else {}),
     )  # fmt: skip
     explainer = None
     if keys["explain"]:

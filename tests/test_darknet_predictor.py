@@ -177,7 +177,10 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path):
         (lambda: Predictor.load(write(tmp_path / "d", flat, "abc", np.zeros(12))), "width=32 and height=64 .* differ"),
         (lambda: Explainer.load(weights), "net.weights: Darknet nets have no heat maps here"),
         (lambda: predict_config("source=x", "ckpt=x.weights", "explain=true"), "explain=true: not for the .weights"),
-        (lambda: predict_config("source=x", "ckpt=x.weights", "darknet.binary=d"), "darknet.binary=d: no program runs"),
+        (
+            lambda: predict_config("source=x", "ckpt=x.weights", "darknet.binary=d"),
+            "darknet.binary=d: darknet.engine=torch runs no program",
+        ),
     ]:
         with pytest.raises(InputError, match=message) as error:
             load()

@@ -165,7 +165,7 @@ def test_map_is_debians(tmp_path):
 @pytest.mark.parametrize(
     ("version", "ap", "overlaps"),
     # The third face is 32 x 32 in a photo of 64 x 32. On grey the first three boxes are right. Stretched, the surer box
-    # there is 32 x 16, an IoU of .5, not over it, and the last of the six, of 56 x 28, is right instead: (1 + 1 + 3/6)/6
+    # there is 32 x 16, an IoU of .5, not over it, and the last of the six, of 56 x 28, is right instead.
     [(DEBIANS, 3 / 6, 1 + 0.75 + 1), (ALEXEYABS, 2.5 / 6, 1 + 0.75 + 32 * 28 / (56 * 28 + 32 * 32 - 32 * 28))],
 )
 def test_map_worked_by_hand(tmp_path, version, ap, overlaps):
