@@ -16,6 +16,7 @@ from fer.config import check_darknet, check_predict
 from fer.darknet.run_folder import write_facts
 from fer.errors import InputError
 from fer.explain import Explainer
+from fer.prediction import predict
 from fer.predictor import Predictor
 
 
@@ -110,7 +111,7 @@ def test_photos_go_through_in_batches(tmp_path):
     assert predictor.batch([]) == []
 
 
-def test_photos_and_a_video_give_rows_tracks_and_pictures(tmp_path, run):
+def test_photos_and_a_video_give_rows_tracks_and_pictures(tmp_path, capsys):
     weights, media = red_detector(tmp_path / "net"), tmp_path / "media"
     media.mkdir()
     photos = write_faces(media)
@@ -120,9 +121,9 @@ def test_photos_and_a_video_give_rows_tracks_and_pictures(tmp_path, run):
     for red in reds:
         video.write(np.full((64, 64, 3), (90, 90, red), np.uint8))
     video.release()
-    arguments = [f"source={media}", f"ckpt={weights}", f"out={tmp_path / 'out'}", "darknet.engine=torch", "device=cpu"]
-    done = run("predict.py", *arguments, code=1, env={"PATH": "/nowhere"})
-    assert "5 files, 18 faces, 1 failed" in done.stdout
+    overrides = [f"source={media}", f"ckpt={weights}", f"out={tmp_path / 'out'}", "device=cpu"]
+    assert predict(*predict_config(*overrides)) == 1
+    assert "5 files, 18 faces, 1 failed" in capsys.readouterr().out
     found = rows(tmp_path / "out")
     assert [row["error"] for row in found if "broken" in row["file"]] == ["truncated"]
     first = next(row for row in found if row["file"] == str(photos[1]) and row["label"] == "Happy")
@@ -186,3 +187,18 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path):
             load()
         assert "\n" not in str(error.value)
     assert predict_config("source=x", "ckpt=x.weights", "show=true")[0]["show"]
+
+
+@pytest.mark.slow
+def test_from_the_command_line_without_the_program(tmp_path, run):
+    weights, nowhere = detector(tmp_path), {"PATH": "/nowhere"}
+    write_faces(tmp_path)
+    source = f"source={tmp_path / 'face 0.png'}"
+    done = run("predict.py", source, f"ckpt={weights}", f"out={tmp_path / 'out'}", "darknet.engine=torch", env=nowhere)
+    assert "1 file, 2 faces, 0 failed" in done.stdout
+    done = run("predict.py", source, f"ckpt={weights}", f"out={tmp_path / 'out'}", env=nowhere, code=2)
+    assert done.stderr.startswith("error: no darknet program on PATH") and "darknet.engine=torch" in done.stderr
+    done = run("export.py", f"ckpt={weights}", "darknet.names=" + str(tmp_path / "net.names"), env=nowhere)
+    assert f"wrote {tmp_path / 'net.onnx'}" in done.stdout
+    done = run("evaluate.py", f"ckpt={weights}", "darknet.engine=torch", env=nowhere, code=2)
+    assert done.stderr.startswith(f"error: {weights}: no run.json beside it says what to score it on")
