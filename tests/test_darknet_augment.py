@@ -5,7 +5,6 @@ import colorsys
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from fer.darknet.augment import (
@@ -28,19 +27,7 @@ from fer.darknet.augment import (
     move_boxes,
     place,
 )
-from fer.darknet.cfg import parse
-from fer.darknet.program import find_program
-from fer.darknet.resize import (
-    EvaluationPhotos,
-    PhotoError,
-    classifier_input,
-    detector_input,
-    letterbox_size,
-    open_photo,
-    to_photo,
-)
-from fer.darknet.scores import classify
-from fer.darknet.weights import Net
+from fer.darknet.reading import PhotoError, open_photo
 
 STILL = {"jitter": 0, "resize": 1, "flip": False}
 LIVELY = {
@@ -311,55 +298,6 @@ def test_cutmix_and_mosaic_tell_what_share_each_photo_has():
         np.testing.assert_allclose(shares, [(image == value).mean() for value in range(4)])
         assert shares[0] == pytest.approx(cut[0] * cut[1] / 3000)
         assert [image[0, 0, 0], image[0, -1, 0], image[-1, 0, 0], image[-1, -1, 0]] == [0, 1, 2, 3]
-
-
-def test_a_photo_is_put_into_a_letterbox_and_its_boxes_come_back():
-    assert letterbox_size((200, 100), (64, 64)) == (64, 32)
-    assert letterbox_size((100, 300), (64, 48)) == (16, 48)
-    assert letterbox_size((1000, 2), (64, 64)) == (64, 1)
-    photo = np.full((100, 200, 3), 255, np.uint8)
-    x = detector_input(photo, (64, 64), letterbox=True)
-    assert (x[:, :16] == 0.5).all() and (x[:, 16:48] > 0.99999).all() and (x[:, 48:] == 0.5).all()
-    # the net's centre half is the photo's middle half across, all of it down
-    boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.25, 0.375, 0.5, 0.25]])
-    wanted = torch.tensor([[50, 0, 100, 100], [0, 0, 100, 50]])
-    torch.testing.assert_close(to_photo(boxes, (200, 100), (64, 64), True), wanted.float())
-    wanted = torch.tensor([[50, 25, 100, 50], [0, 25, 100, 25]])
-    torch.testing.assert_close(to_photo(boxes, (200, 100), (64, 64), False), wanted.float())
-
-
-def test_the_shorter_side_is_resized_and_the_middle_cut_out():
-    photo = np.zeros((30, 90, 3), np.uint8)
-    photo[:, 30:60] = 255
-    x = classifier_input(photo, (30, 30))
-    assert x.shape == (3, 30, 30) and (x > 0.99999).all()
-    # corners stay corners: every second pixel of five
-    row = np.array([0, 60, 120, 180, 240], np.uint8)
-    ramp = np.broadcast_to(row[None, :, None], (5, 5, 3)).copy()
-    np.testing.assert_allclose(detector_input(ramp, (3, 3), False)[0, 0] * 255, [0, 120, 240], rtol=1e-6)
-
-
-@pytest.mark.darknet
-def test_inputs_are_those_of_debians_program(tmp_path):
-    """A net that hands its input on, whose outputs `classifier fout` prints with six digits."""
-    cfg = "[net]\nbatch=1\nwidth=16\nheight=16\nchannels=3\n[convolutional]\nfilters=3\nsize=1\nactivation=linear\n"
-    weights = tmp_path / "net.weights"
-    header = np.array([0, 2, 0, 0, 0], "<i4").tobytes()
-    weights.write_bytes(header + np.concatenate([np.zeros(3), np.eye(3).ravel()]).astype("<f4").tobytes())
-    (tmp_path / "net.cfg").write_text(cfg)
-    names = tuple(f"c{i}" for i in range(3 * 16 * 16))
-    net = Net(weights, tmp_path / "net.cfg", names, parse(cfg), "classifier")
-    photos = []
-    for number, size in enumerate(((16, 16), (61, 47), (40, 90), (11, 13))):
-        photos.append(tmp_path / f"photo{number}.png")
-        noise = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
-        Image.fromarray(noise).save(photos[-1])
-    said = classify(find_program("darknet"), net, names, photos, tmp_path / "work").reshape(-1, 3, 16, 16)
-    ours = EvaluationPhotos([str(photo) for photo in photos], (16, 16), "classifier")
-    for number, (wanted, size) in enumerate(zip(said, ((16, 16), (61, 47), (40, 90), (11, 13)), strict=True)):
-        x, shown = ours[number]
-        assert shown == size
-        np.testing.assert_allclose(x.numpy(), wanted, atol=2e-6)
 
 
 def test_a_photo_that_is_none_is_named(tmp_path):

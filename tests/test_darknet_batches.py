@@ -11,7 +11,7 @@ import torch
 from fer.darknet.batches import TrainingBatches, labels_of, open_boxes, read_list, training_loader
 from fer.darknet.cfg import parse
 from fer.darknet.lists import Entry, write_lists
-from fer.darknet.resize import EvaluationPhotos, PhotoError
+from fer.darknet.reading import PhotoError
 from fer.errors import InputError
 
 NAMES = ("rot", "gruen", "blau")
@@ -209,13 +209,3 @@ def test_labels_come_as_they_are_written(photos):
     rows = [[1, 0.2 + 0.1 * i, 0.5, 0.2, 0.4] for i in range(4)]
     np.testing.assert_allclose(open_boxes(photos[4], 3), rows, atol=1e-12)
     assert open_boxes(photos[0], 3).shape == (0, 5)
-
-
-def test_photos_to_evaluate_come_with_their_size(photos):
-    found = EvaluationPhotos(photos, (32, 32), "detector", letterbox=True)
-    assert len(found) == 6
-    x, size = found[1]
-    # 50 x 40 in 32 x 32: 32 x 25, from row 3 on
-    assert size == (50, 40) and x.shape == (3, 32, 32) and x.dtype == torch.float32
-    np.testing.assert_allclose(x[1, 3:28], 249 / 255, rtol=1e-6)
-    assert (x[:, :3] == 0.5).all() and (x[:, 28:] == 0.5).all()

@@ -28,7 +28,7 @@ from fer.darknet.augment import (
 )
 from fer.darknet.cfg import Section, integer, numbers, task_of
 from fer.darknet.detection import read_truth
-from fer.darknet.resize import PhotoError, open_photo
+from fer.darknet.reading import PhotoError, open_photo
 from fer.errors import InputError
 
 DIALECTS = ("pjreddie", "alexeyab")
