@@ -1,6 +1,5 @@
 """Mini-batches of an exported folder: drawn alike by any number of workers, sized and labelled as the cfg says."""
 
-import multiprocessing
 import os
 
 import cv2
@@ -112,15 +111,18 @@ def test_an_item_is_decided_by_seed_iteration_and_index_alone(photos, make):
     torch.testing.assert_close(torch.cat([half[0] for half in halves]), there[3][0], atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_workers_and_resuming_change_nothing(photos, method):
+    # OpenCV's threads are there before the workers
+    cv2.setNumThreads(2)
+    cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1000, 1000))
     batches = detector(photos, "hue=0.1\nmosaic=1\n", "random=1\n")
     batches.iterations = 6
     alone = list(training_loader(batches))
     assert len(alone) == 12
     for workers in (1, 2):
-        context = multiprocessing.get_context(method)
-        loader = training_loader(batches, iteration=2, workers=workers, multiprocessing_context=context)
+        loader = training_loader(batches, iteration=2, workers=workers, multiprocessing_context=method)
         assert all(same(one, other) for one, other in zip(loader, alone[4:], strict=True))
 
 
@@ -150,7 +152,7 @@ def complaint(loader):
         return str(error)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_photo_that_cannot_be_read_ends_the_run_in_one_line(photos, tmp_path, workers):
     gone = str(tmp_path / "gone_rot.png")
     remedy = "make the Darknet folder anew with prepare.py, or take it off the list"

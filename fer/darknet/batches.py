@@ -237,6 +237,9 @@ class TrainingBatches(Dataset):
 def training_loader(batches: TrainingBatches, iteration: int = 0, workers: int = 0, **options: object) -> DataLoader:
     """Return a loader of the mini-batches from an iteration on; ``options``: the DataLoader's, such as pin_memory."""
     items = range(iteration * batches.subdivisions, len(batches))
+    if workers:
+        # not by fork: a child would wait for ever for the threads of OpenCV that only its parent has
+        options = {"multiprocessing_context": "forkserver", **options}
     return DataLoader(
         batches, batch_size=None, sampler=items, num_workers=workers, worker_init_fn=start_worker, **options
     )
