@@ -34,6 +34,10 @@ class Best(ModelCheckpoint):
         self._resume = resume
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not state_dict["best_model_path"]:
+            # cut in the first epoch, before there was any
+            super().load_state_dict(state_dict | {"dirpath": str(self.dirpath)})
+            return
         before, now = Path(self._resume).parent / "best.ckpt", Path(self.dirpath) / "best.ckpt"
         if not before.is_file():
             raise InputError(f"resume={self._resume}: best.ckpt, the best epoch so far, is not beside it; copy both")
