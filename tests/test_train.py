@@ -255,10 +255,10 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tiny, tmp_path, run, num
 
 
 class Signal(pl.Callback):
-    """Send this process SIGTERM at one point of the second epoch."""
+    """Send this process SIGTERM at one point of an epoch."""
 
-    def __init__(self, hook, batch):
-        self.hook, self.batch = hook, batch
+    def __init__(self, hook, batch, epoch=1):
+        self.hook, self.batch, self.epoch = hook, batch, epoch
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.at("on_train_batch_end", trainer, batch_idx)
@@ -270,18 +270,21 @@ class Signal(pl.Callback):
         self.at("on_train_epoch_end", trainer, None)
 
     def at(self, hook, trainer, batch):
-        if (hook, batch, trainer.current_epoch) == (self.hook, self.batch, 1):
+        if (hook, batch, trainer.current_epoch) == (self.hook, self.batch, self.epoch):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize(
-    ("hook", "batch"),
-    [("on_train_batch_end", i) for i in (0, 2, 4)] + [("on_validation_start", None), ("on_train_epoch_end", None)],
+    ("hook", "batch", "epoch"),
+    [("on_train_batch_end", i, 1) for i in (0, 2, 4)]
+    + [("on_validation_start", None, 1), ("on_train_epoch_end", None, 1)]
+    # before there is any best epoch
+    + [("on_train_batch_end", i, 0) for i in (0, 4)],
 )
-def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, hook, batch):
+def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, hook, batch, epoch):
     tiny, straight, _ = trained
     trainer, model, data, _ = assemble(train_config(tiny, **{"trainer.max_epochs": 6}), tmp_path / "cut")
-    trainer.callbacks.append(Signal(hook, batch))
+    trainer.callbacks.append(Signal(hook, batch, epoch))
     stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
     with pytest.raises(Stopped), stop.watching():
         trainer.fit(model, datamodule=data)
