@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import hydra
@@ -179,21 +179,25 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
                 raise InputError(f"darknet.{key}={darknet[key]} is the program's, not darknet.engine=torch's{remedy}")
         trainer = _plain(cfg.trainer)
         config["trainer"] = {key: trainer[key] for key in _TORCH_DARKNET_TRAINER if key in trainer}
+        if trainer["precision"] not in ("32-true", "bf16-mixed", "16-mixed"):
+            raise InputError(f"trainer.precision={trainer['precision']}: not 32-true, bf16-mixed or 16-mixed")
+        if trainer["strategy"] != "auto" and not str(trainer["strategy"]).startswith("ddp"):
+            raise InputError(f"trainer.strategy={trainer['strategy']}: .weights need the whole net: set auto or ddp")
         config |= {key: cfg[key] for key in _TORCH_DARKNET}
         if not isinstance(cfg.num_workers, int) or cfg.num_workers < 0 or not isinstance(cfg.seed, int):
             raise InputError(f"seed={cfg.seed} num_workers={cfg.num_workers}: not whole numbers")
     return config
 
 
-def check_darknet(node: DictConfig, engines: Sequence[str] = ("binary", "torch")) -> dict[str, Any]:
+def check_darknet(node: DictConfig) -> dict[str, Any]:
     """Check one ``darknet`` group and return it as plain data, None for what the recipe or the .cfg file decides.
 
     Raises:
         InputError: an unknown key, or a value of the wrong type or out of range.
     """
     config = _typed(node, Darknet, "darknet")
-    if config["engine"] not in engines:
-        raise InputError(f"darknet.engine={config['engine']}: not {' or '.join(engines)}")
+    if config["engine"] not in ("binary", "torch"):
+        raise InputError(f"darknet.engine={config['engine']}: not binary or torch")
     if config["engine"] == "torch" and config["binary"]:
         raise InputError(f"darknet.binary={config['binary']}: darknet.engine=torch runs no program; give one of them")
     if config["crop"] not in (None, "photo", "face"):

@@ -262,6 +262,34 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(home, run):
 
 
 @pytest.mark.slow
+def test_two_processes_save_one_run(home, run):
+    more = [
+        "trainer.devices=2",
+        "trainer.precision=bf16-mixed",
+        "num_workers=1",
+        "darknet.max_batches=20",
+        "darknet.burn_in=2",
+    ]
+    done = run("train.py", *TINY, *more, "name=two", cwd=home)
+    assert "torch on 2 x cpu, bf16-mixed" in done.stdout and done.stdout.count("score it:") == 1
+    assert read_header(newest(home, "two") / "backup/classifier_small_final.weights").seen == 160
+    refused = run("train.py", *TINY, *more, "darknet.batch=7", "name=two", cwd=home, code=2)
+    assert "batch=7 cannot be divided by subdivisions=1 times 2 devices" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photo_that_is_gone_ends_the_run_with_its_name(home, tmp_path, run, workers):
+    arguments = [*TINY[:2], *TINY[4:], f"num_workers={workers}", "darknet.max_batches=50", "name=gone"]
+    folder = tmp_path / "folder"
+    run("prepare.py", *TINY[2:4], "format=darknet_classifier", "crop=face", f"out={folder}", cwd=home)
+    for path in (folder / "photos").rglob("*.png"):
+        path.unlink()
+    done = run("train.py", *arguments, f"darknet.folder={folder}", cwd=home, code=2)
+    assert re.search(rf"error: {folder}/photos/\S+\.png: .*make the Darknet folder anew", done.stderr)
+
+
+@pytest.mark.slow
 def test_the_demo_learns(home, run):
     start = time.monotonic()
     run("train.py", "experiment=darknet_demo", "darknet.engine=torch", "trainer.accelerator=cpu", cwd=home, timeout=90)
@@ -283,6 +311,9 @@ def test_a_detector_learns_and_starts_from_first_layers(home, run):
     losses = [float(value) for _, name, value in rows if name == "train/loss"]
     assert len(losses) == 60 and np.mean(losses[-10:]) < np.mean(losses[:5]) / 4
     assert [name for _, name, _ in rows if name == "val/map50"] == ["val/map50"]
+    overlaps = [float(value) for _, name, value in rows if name == "train/iou"]
+    assert len(overlaps) == 60 and all(0 < value < 1 for value in overlaps)
+    assert np.mean(overlaps[-10:]) > np.mean(overlaps[:10])
     start = folder / "backup/v3_tiny_final.weights"
     more = [f"darknet.pretrained={start}", "darknet.pretrained_layers=11", "darknet.max_batches=6", "darknet.map=false"]
     run("train.py", *small, *more, "name=again", cwd=home)
@@ -295,6 +326,9 @@ def test_a_detector_learns_and_starts_from_first_layers(home, run):
     [
         ("trainer.max_epochs=3", "trainer.max_epochs=3 has no effect beside darknet=classifier_small; of trainer it"),
         ("model=vgg11", "model=vgg11 has no effect"),
+        ("trainer.precision=16-true", "trainer.precision=16-true: not 32-true, bf16-mixed or 16-mixed"),
+        ("trainer.strategy=fsdp", "trainer.strategy=fsdp: .weights need the whole net"),
+        ("trainer.accelerator=hpu", "hpu"),
         ("darknet.gpus=0", "set trainer.devices"),
         ("darknet.subdivisions=3", "darknet.batch=8 does not divide by darknet.subdivisions=3"),
         ("darknet.pretrained=missing.weights", "darknet.pretrained=missing.weights: no such file"),

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ class DarknetTraining(pl.LightningModule):
     SGD with momentum whose gradient is the sum over an iteration's photos divided by batch, and decay * weight of
     convolutions and connected layers, not of biases and scales. The trainer accumulates ``subdivisions`` mini-batches;
     batch normalisation takes each mini-batch's numbers on each device, as the program does. ``iteration`` counts the
-    updates done, ``loss`` is the last one's as the program prints it, over all devices.
+    updates done, ``loss`` is the last one's as the program prints it, over all devices, ``statistics`` what a
+    detector's heads on this device say of it: means over the boxes that were trained on a truth.
 
     Raises:
         InputError: an option of [net] or of a head that is wrong or not supported, with its line.
@@ -50,15 +52,21 @@ class DarknetTraining(pl.LightningModule):
         self.detects = task_of(sections) == "detector"
         self.yolo_loss = YoloLoss(sections) if self.detects else None
         self.cost_scale = None if self.detects else cost_scale_of(sections)
-        self._batches = lambda rank, ranks: TrainingBatches(sections, photos, names, seed, rank=rank, ranks=ranks)
-        self._batches(0, 1)  # refuses what it can't do before anything begins
+        self._data = partial(TrainingBatches, sections, photos, names, seed)
+        self.require_divisible(1)
         self._workers = workers
         self.iteration, self.loss, self._losses = 0, 0.0, []
+        self.statistics: dict[str, float] = {}
+        self._statistics: list[dict[str, Tensor]] = []
         self._held: dict[str, Any] = {}
         self.network.to(memory_format=torch.channels_last)
 
+    def require_divisible(self, ranks: int) -> None:
+        """Refuse, before anything begins, a batch that cannot be divided among so many processes."""
+        self._data(ranks=ranks)
+
     def train_dataloader(self) -> DataLoader:
-        batches = self._batches(self.global_rank, self.trainer.world_size)
+        batches = self._data(rank=self.global_rank, ranks=self.trainer.world_size)
         pinned = self.trainer.strategy.root_device.type == "cuda"
         return training_loader(batches, self.iteration, self._workers, pin_memory=pinned)
 
@@ -88,7 +96,8 @@ class DarknetTraining(pl.LightningModule):
         images = images.to(torch.float32, memory_format=torch.channels_last) / 255
         found = self.network(images)
         if self.detects:
-            loss, _ = self.yolo_loss(found, truths)
+            loss, statistics = self.yolo_loss(found, truths)
+            self._statistics.append(statistics)
         else:
             loss = classifier_loss(found, self._smooth(truths), self.cost_scale)
         self._losses.append(loss.detach())
@@ -100,6 +109,7 @@ class DarknetTraining(pl.LightningModule):
         if self.trainer.world_size > 1:
             loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
         self.loss, self._losses = float(loss), []
+        self.statistics, self._statistics = _over_boxes(self._statistics), []
         self.iteration += 1
 
     def save_state(self, path: Path) -> None:
@@ -149,3 +159,14 @@ class DarknetTraining(pl.LightningModule):
         if targets.ndim == 1:
             targets = F.one_hot(targets, classes).float()
         return targets * (1 - self.smoothing) + (1 - targets) * self.smoothing / max(1, classes - 1)
+
+
+def _over_boxes(parts: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    """Return means over the boxes of all mini-batches and heads of `YoloLoss`'s statistics."""
+    if not parts:
+        return {}
+    count = torch.stack([part["count"] for part in parts])
+    names = ("iou", "obj", "class", "recall50", "recall75")
+    sums = [(torch.stack([part[name] for part in parts]) * count).sum() for name in names]
+    means = torch.stack(sums) / count.sum().clamp(min=1)
+    return dict(zip(names, means.tolist(), strict=True))

@@ -4,8 +4,9 @@ import csv
 import math
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -82,8 +83,8 @@ class Monitor:
         self._writer.close()
         self._file.close()
 
-    def step(self, step: Step) -> None:
-        """Take an iteration."""
+    def step(self, step: Step, more: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Take an iteration, and ``more`` to log of it."""
         self._check_saved()
         self.steps += 1
         self.iteration = step.iteration
@@ -99,7 +100,7 @@ class Monitor:
             speed = self._bar.format_dict["rate"]
             if speed:
                 values["images_per_second"] = speed * self._batch
-            self._log(step.iteration, values)
+            self._log(step.iteration, values | dict(more))
         best = f", best {self._metric.removeprefix('val/')} {max(self.scores.values()):.4f}" if self.scores else ""
         self._bar.set_postfix_str(
             f"loss {step.loss:.3f}, average {step.average:.3f}, rate {step.rate:.2g}{best}", refresh=False

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from fer.callbacks import StopCleanly
+from fer.config import build
 from fer.darknet import native
 from fer.darknet.batches import labels_of, read_list
 from fer.darknet.cfg import parse, task_of
@@ -62,11 +63,19 @@ def train(config: dict[str, Any], out: Path) -> float:
     recorder = Recorder(net, data, options)
     stop = _Stop(recorder)
     wanted = {key: value for key, value in config["trainer"].items() if key != "enable_progress_bar"}
-    trainer = pl.Trainer(
-        **wanted, max_epochs=1, accumulate_grad_batches=module.subdivisions, callbacks=[recorder, stop], logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, default_root_dir=str(out),
-    )  # fmt: skip
+    trainer = build(
+        {"_target_": "pytorch_lightning.Trainer", **wanted},
+        max_epochs=1,
+        accumulate_grad_batches=module.subdivisions,
+        callbacks=[recorder, stop],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(out),
+    )
+    module.require_divisible(trainer.world_size)
     if not trainer.is_global_zero:
         with stop.watching():
             trainer.fit(module)
@@ -128,7 +137,8 @@ class Recorder(pl.Callback):
             loss = pl_module.loss
             self._average = loss if self._average is None else 0.9 * self._average + 0.1 * loss
             rate = pl_module.rate(iteration)
-            self.monitor.step(Step(iteration, loss, self._average, rate, seconds, iteration * self._batch))
+            step = Step(iteration, loss, self._average, rate, seconds, iteration * self._batch)
+            self.monitor.step(step, {f"train/{name}": value for name, value in pl_module.statistics.items()})
         if iteration % SAVE_EVERY == 0 or iteration == self._most:
             self.save(trainer, pl_module)
             if trainer.is_global_zero and self._scorer:
