@@ -262,22 +262,6 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(home, run):
 
 
 @pytest.mark.slow
-def test_two_processes_save_one_run(home, run):
-    more = [
-        "trainer.devices=2",
-        "trainer.precision=bf16-mixed",
-        "num_workers=1",
-        "darknet.max_batches=20",
-        "darknet.burn_in=2",
-    ]
-    done = run("train.py", *TINY, *more, "name=two", cwd=home)
-    assert "torch on 2 x cpu, bf16-mixed" in done.stdout and done.stdout.count("score it:") == 1
-    assert read_header(newest(home, "two") / "backup/classifier_small_final.weights").seen == 160
-    refused = run("train.py", *TINY, *more, "darknet.batch=7", "name=two", cwd=home, code=2)
-    assert "batch=7 cannot be divided by subdivisions=1 times 2 devices" in refused.stderr
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_photo_that_is_gone_ends_the_run_with_its_name(home, tmp_path, run, workers):
     arguments = [*TINY[:2], *TINY[4:], f"num_workers={workers}", "darknet.max_batches=50", "name=gone"]
