@@ -13,7 +13,10 @@ def job(cfg: DictConfig, out: Path) -> float:
     # torch takes seconds to import, which --help and a misspelt key should not wait for
     if cfg.darknet.name != "none":
         config = check_darknet_train(cfg, list(HydraConfig.get().overrides.task))
-        from fer.darknet.training import train as train_darknet
+        if config["darknet"]["engine"] == "torch":
+            from fer.darknet.native_training import train as train_darknet
+        else:
+            from fer.darknet.training import train as train_darknet
 
         return train_darknet(config, out)
     config = check_train(cfg)

@@ -134,8 +134,12 @@ class StopCleanly(pl.Callback):
                 )
             )
         if asked:
-            trainer.save_checkpoint(self._path)
+            self.save(trainer)
             raise Stopped(asked, self._path)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint that the run goes on from."""
+        trainer.save_checkpoint(self._path)
 
 
 class Bar(TQDMProgressBar):

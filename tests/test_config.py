@@ -153,7 +153,7 @@ def test_options_of_the_torch_side_are_refused_beside_darknet(override):
         ("darknet.epochs=-1", "darknet.epochs=-1.0 is not a positive number"),
         ("darknet.size=large", "darknet.size: Value 'large'"),
         ("+darknet.batchs=1", r"there is no key darknet.batchs \(did you mean batch\?\)"),
-        ("darknet.engine=torch", "darknet.engine=torch: not binary"),
+        ("darknet.engine=tarch", "darknet.engine=tarch: not binary or torch"),
     ],
 )
 def test_mistakes_in_darknet_are_named(override, message):

@@ -187,7 +187,7 @@ MISTAKES = [
     (["model=vgg11"], "model=vgg11 has no effect beside darknet=classifier_small"),
     (["schedule=cosine"], "schedule=cosine has no effect beside darknet=classifier_small"),
     (["darknet.binary=/nowhere/darknet"], "/nowhere/darknet"),
-    (["darknet.engine=torch"], "darknet.engine=torch: not binary"),
+    (["darknet.engine=tarch"], "darknet.engine=tarch: not binary or torch"),
     (["darknet.subdivisions=3"], "darknet.batch=8 does not divide by darknet.subdivisions=3"),
     (["darknet.burn_in=120"], "darknet.burn_in=120 is not below max_batches=120"),
     (["darknet.mosaic=1"], "mosaic"),

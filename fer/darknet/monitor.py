@@ -4,8 +4,9 @@ import csv
 import math
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,7 +32,10 @@ class Monitor:
         InputError: from a call, when the loss stays NaN or a weights file was not written whole; this ends the run.
     """
 
-    def __init__(self, out: Path, sections: Sequence[Section], max_batches: int, start: int, metric: str) -> None:
+    def __init__(
+        self, out: Path, sections: Sequence[Section], max_batches: int, start: int, metric: str,
+        bar: bool = True,
+    ) -> None:  # fmt: skip
         self.steps, self.last_saved = 0, None
         self.history: list[dict[str, float]] = []
         self.scores: dict[int, float] = {}
@@ -46,12 +50,12 @@ class Monitor:
         self._every = max(1, max_batches // 10_000)
         self.iteration, self._nans, self._saving, self._wait = start, 0, None, 0
         self._aps: list[ClassAP] = []
-        self._bar = tqdm(total=max_batches, initial=start, desc="darknet", unit="it", mininterval=1)
+        self._bar = tqdm(total=max_batches, initial=start, desc="darknet", unit="it", mininterval=1, disable=not bar)
 
     def __call__(self, line: str) -> None:
         record = parse_line(line)
         if isinstance(record, Step):
-            self._step(record)
+            self.step(record)
         elif isinstance(record, Saving):
             # the streams are two: an iteration from before the save may still come after this line
             self._saving, self._wait = self._out / record.path, 2
@@ -79,7 +83,8 @@ class Monitor:
         self._writer.close()
         self._file.close()
 
-    def _step(self, step: Step) -> None:
+    def step(self, step: Step, more: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Take an iteration, and ``more`` to log of it."""
         self._check_saved()
         self.steps += 1
         self.iteration = step.iteration
@@ -95,7 +100,7 @@ class Monitor:
             speed = self._bar.format_dict["rate"]
             if speed:
                 values["images_per_second"] = speed * self._batch
-            self._log(step.iteration, values)
+            self._log(step.iteration, values | dict(more))
         best = f", best {self._metric.removeprefix('val/')} {max(self.scores.values()):.4f}" if self.scores else ""
         self._bar.set_postfix_str(
             f"loss {step.loss:.3f}, average {step.average:.3f}, rate {step.rate:.2g}{best}", refresh=False

@@ -52,18 +52,19 @@ class Scorer:
         if self._thread.is_alive():
             self._thread.join()
         if self.error is None:
-            self._score_newest(1)
+            self.score_newest(1)
         else:
             raise self.error
 
     def _work(self) -> None:
         try:
             while not self._stop.wait(_LOOK_EVERY):
-                self._score_newest(self._every)
+                self.score_newest(self._every)
         except BaseException as error:  # handed to the thread that waits
             self.error = error
 
-    def _score_newest(self, least: int) -> None:
+    def score_newest(self, least: int) -> None:
+        """Score the newest whole checkpoint where at least ``least`` iterations lie between it and the last scored."""
         found = newest_whole(self._net.weights.parent, self._net.cfg.stem, self._net.sections)
         if found is None or read_header(found).seen // self._batch - self._last < least:
             return

@@ -43,20 +43,22 @@ def train(config: dict[str, Any], out: Path) -> float:
     """
     options = config["darknet"]
     program = find_program(options["binary"])
-    sections, name = _sections(options)
+    sections, name = open_sections(options)
     task = task_of(sections)
     flags = _flags(program, options, task)
-    data = _data(config, task)
-    sections = _fitted(sections, options, data)
+    data = open_data(config, task)
+    sections = fitted_to(sections, options, data)
     require_support(program, sections, task, flags)
     net = Net(out / "backup" / f"{name}.weights", out / f"{name}.cfg", data.names, sections, task)
-    data_file, cfg = lay_out(out, name, sections, data, _facts(config, program, data, name))
-    _require_room(out, sections)
+    data_file, cfg = lay_out(out, name, sections, data, facts_of(config, program.dialect, data, name))
+    require_room(out, sections)
     start, iteration, anew = _start(config, program, net, out)
     max_batches = int(sections[0].options["max_batches"])
     if iteration >= max_batches:
         raise InputError(f"{start} has {iteration:,} iterations and darknet.max_batches={max_batches:,}: raise it")
-    _introduce(program, net, data, max_batches, out)
+    introduce(f"{program.path} ({program.dialect})", net, data, max_batches, out)
+    if text := note(program):
+        print(f"note: {text}")
     monitor = Monitor(out, sections, max_batches, iteration, METRIC[task])
     work = tempfile.TemporaryDirectory(prefix="fer-darknet-", ignore_cleanup_errors=True)
     scorer = _scorer(program, net, data, options, monitor, iteration, Path(work.name))
@@ -80,10 +82,10 @@ def train(config: dict[str, Any], out: Path) -> float:
             scorer.stop()
         monitor.close()
         work.cleanup()
-    return _tell(out, net, monitor, data)
+    return tell(out, net, monitor, data)
 
 
-def _sections(options: dict[str, Any]) -> tuple[list[Section], str]:
+def open_sections(options: dict[str, Any]) -> tuple[list[Section], str]:
     """Return the net of a recipe or a .cfg file, and its name up to the first dot, which the program calls files by."""
     if options["name"] != "custom":
         return recipe(options["name"]), options["name"]
@@ -95,7 +97,8 @@ def _sections(options: dict[str, Any]) -> tuple[list[Section], str]:
     return parse(path.read_text(errors="replace"), str(path)), path.name.split(".")[0]
 
 
-def _data(config: dict[str, Any], task: str) -> DarknetData:
+def open_data(config: dict[str, Any], task: str) -> DarknetData:
+    """Return the exported folder of a config, drawn sample data made where it is not there yet."""
     options, data = config["darknet"], config["data"]
     if task == "detector" and not options["folder"] and data["name"] in ("fer2013", "fer2021", "folder"):
         raise InputError(
@@ -116,7 +119,8 @@ def _data(config: dict[str, Any], task: str) -> DarknetData:
     return found
 
 
-def _fitted(sections: list[Section], options: dict[str, Any], data: DarknetData) -> list[Section]:
+def fitted_to(sections: list[Section], options: dict[str, Any], data: DarknetData) -> list[Section]:
+    """Return the net made to fit the data and the options."""
     classes, photos = len(data.names), data.photos["train"]
     if options["anchors"] == "kmeans":
         sized = fit(sections, options | {"anchors": None}, classes, photos)
@@ -157,8 +161,9 @@ def _start(config: dict[str, Any], program: Program, net: Net, out: Path) -> tup
     return start, 0, start is not None and read_header(start).seen > 0
 
 
-def _require_room(out: Path, sections: list[Section]) -> None:
-    need, free = 4 * weights_bytes(sections), shutil.disk_usage(out).free
+def require_room(out: Path, sections: list[Section], files: int = 4) -> None:
+    """Refuse a disk without room for so many weights files."""
+    need, free = files * weights_bytes(sections), shutil.disk_usage(out).free
     if free < need:
         raise InputError(f"{out}: {free >> 20:,} MiB free, but its weights files take {need >> 20:,} MiB: make room")
 
@@ -212,34 +217,34 @@ def _run(
         raise InputError(f"{explain(finished)} (iteration {monitor.iteration:,}; {out / 'darknet.log'}{rest})")
 
 
-def _facts(config: dict[str, Any], program: Program, data: DarknetData, name: str) -> dict[str, Any]:
+def facts_of(config: dict[str, Any], program: str, data: DarknetData, name: str) -> dict[str, Any]:
+    """Return what run.json says of a run; ``program`` is the dialect that trains it, or torch."""
     options = config["darknet"]
     return {
         "name": name, "task": data.task, "data": data.data, "folder": str(data.folder.absolute()), "drawn": data.drawn,
-        "class_names": list(data.class_names), "program": program.dialect, "judged_by": judged_by(data),
+        "class_names": list(data.class_names), "program": program, "judged_by": judged_by(data),
         "pretrained": options["pretrained"] and Path(options["pretrained"]).name,
         "pretrained_layers": options["pretrained_layers"], "resume": config["resume"],
     }  # fmt: skip
 
 
-def _introduce(program: Program, net: Net, data: DarknetData, max_batches: int, out: Path) -> None:
+def introduce(by: str, net: Net, data: DarknetData, max_batches: int, out: Path) -> None:
+    """Print what is trained on what, and ``by`` what."""
     batch, judge = int(net.sections[0].options["batch"]), judged_by(data)
     epochs = epochs_of(max_batches, batch, data.photos["train"])
     print(
         f"{net.cfg.stem}: {len(layers(net.sections))} layers, {weights_bytes(net.sections) / 1e6:.1f} MB of weights; "
         f"{data.folder}: {data.photos['train']:,} train, {data.photos[judge]:,} {judge} photos"
         + (" (drawn sample data)" if data.drawn else "")
-        + f"; {max_batches:,} iterations of {batch} = {epochs:.1f} epochs; {program.path} ({program.dialect}); "
+        + f"; {max_batches:,} iterations of {batch} = {epochs:.1f} epochs; {by}; "
         f"run folder {out}"
     )
-    if text := note(program):
-        print(f"note: {text}")
     if judge == "test":
         print("note: there is no val split of its own: test photos choose the best checkpoint, as in the seed")
 
 
-def _tell(out: Path, net: Net, monitor: Monitor, data: DarknetData) -> float:
-    """Draw the curves, say where everything lies, and return the best score."""
+def tell(out: Path, net: Net, monitor: Monitor, data: DarknetData, more: str = "") -> float:
+    """Draw the curves, say where everything lies, and return the best score; ``more`` goes to the printed command."""
     metric, best = METRIC[net.task], read_best(net.weights)
     title = f"{net.cfg.stem} on {data.data}" + (" (drawn sample data)" if data.drawn else "")
     curves(monitor.history, monitor.scores, metric, title).savefig(out / "curves.png", dpi=100)
@@ -250,5 +255,5 @@ def _tell(out: Path, net: Net, monitor: Monitor, data: DarknetData) -> float:
         print(f"best {metric} {score:.4f}: {chosen}")
     print(f"curves: {out / 'curves.png'}")
     print(f"TensorBoard: tensorboard --logdir {out}")
-    print(f"score it: python evaluate.py ckpt={chosen}")
+    print(f"score it: python evaluate.py ckpt={chosen}{more}")
     return score

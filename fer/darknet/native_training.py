@@ -1,0 +1,227 @@
+"""Training a Darknet net in torch: the program's run folder, weights and scores, without the program."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from fer.callbacks import StopCleanly
+from fer.config import build
+from fer.darknet import native
+from fer.darknet.batches import labels_of, read_list
+from fer.darknet.cfg import parse, task_of
+from fer.darknet.dataset import DarknetData
+from fer.darknet.lightning import DarknetTraining
+from fer.darknet.log import Step
+from fer.darknet.monitor import Monitor
+from fer.darknet.run_folder import judged_by, lay_out
+from fer.darknet.scorer import Scorer, take_along
+from fer.darknet.state import load_weights, save_weights
+from fer.darknet.training import METRIC, facts_of, fitted_to, introduce, open_data, open_sections, require_room, tell
+from fer.darknet.transfer import iteration_of, resumed
+from fer.darknet.weights import Net, find_cfg
+from fer.errors import InputError
+from fer.memory import keep_freed_memory
+
+#: Iterations between two saves, as in the programs.
+SAVE_EVERY = 100
+
+
+def train(config: dict[str, Any], out: Path) -> float:
+    """Train a checked config with darknet.engine=torch (see `fer.config.check_darknet_train`), all under ``out``.
+
+    Returns the best score of the validation split: top-1 or mAP@0.50, a fraction; 0 when none was taken.
+
+    Raises:
+        InputError: a wrong option, a file that is missing or does not fit, or a loss that stays NaN.
+        Stopped: SIGINT or SIGTERM came; backup/BASE_last.ckpt resumes.
+    """
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The '.*dataloader' does not have many workers")
+    # Lightning's own use of torch
+    warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
+    keep_freed_memory()
+    options = config["darknet"]
+    sections, name = open_sections(options)
+    task = task_of(sections)
+    data = open_data(config, task)
+    sections = fitted_to(sections, options, data)
+    net = Net(out / "backup" / f"{name}.weights", out / f"{name}.cfg", data.names, sections, task)
+    pl.seed_everything(config["seed"], verbose=False)
+    photos = read_list(data.lists["train"])
+    module = DarknetTraining(sections, photos, data.names, config["seed"], config["num_workers"])
+    before = _start(module, config, name)
+    max_batches = int(sections[0].options["max_batches"])
+    if module.iteration >= max_batches:
+        raise InputError(
+            f"{config['resume']} has {module.iteration:,} iterations and darknet.max_batches={max_batches:,}: raise it"
+        )
+    recorder = Recorder(net, data, options)
+    stop = _Stop(recorder)
+    wanted = {key: value for key, value in config["trainer"].items() if key != "enable_progress_bar"}
+    trainer = build(
+        {"_target_": "pytorch_lightning.Trainer", **wanted},
+        max_epochs=1,
+        accumulate_grad_batches=module.subdivisions,
+        callbacks=[recorder, stop],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(out),
+    )
+    module.require_divisible(trainer.world_size)
+    if not trainer.is_global_zero:
+        with stop.watching():
+            trainer.fit(module)
+        return 0.0
+    require_room(out, sections, 8)
+    lay_out(out, name, sections, data, facts_of(config, "torch", data, name))
+    if before:
+        take_along(before, net.weights)
+    where = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {config['trainer']['precision']}"
+    introduce(f"torch on {where}", net, data, max_batches, out)
+    shown = config["trainer"].get("enable_progress_bar", True)
+    recorder.begin(Monitor(out, sections, max_batches, module.iteration, METRIC[task], shown), module.iteration)
+    try:
+        with stop.watching():
+            trainer.fit(module)
+    finally:
+        recorder.monitor.close()
+    return tell(out, net, recorder.monitor, data, " darknet.engine=torch")
+
+
+class Recorder(pl.Callback):
+    """Tells a `Monitor` of each iteration, and saves and scores weights as a run of the program does.
+
+    BASE_last.weights and BASE_last.ckpt each 100 iterations and at the end, then also BASE_final.weights; the best
+    scored as BASE_best.weights. All is done by the first rank.
+    """
+
+    def __init__(self, net: Net, data: DarknetData, options: dict[str, Any]) -> None:
+        self.monitor: Monitor | None = None
+        self._net, self._data = net, data
+        self._wanted = options["map"] if net.task == "detector" else options["topk"]
+        self._batch = int(net.sections[0].options["batch"])
+        self._most = int(net.sections[0].options["max_batches"])
+        self._average: float | None = None
+        self._clock = time.perf_counter()
+        self._scorer: Scorer | None = None
+        self._every = max(SAVE_EVERY, data.photos["train"] // self._batch)
+
+    def begin(self, monitor: Monitor, iteration: int) -> None:
+        """Take where to tell it and the iteration that the run starts at."""
+        self.monitor = monitor
+        if self._wanted:
+            metric = METRIC[self._net.task]
+            self._scorer = Scorer(self._net, self._every, metric, self._measure, monitor.score, iteration)
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a run goes on from."""
+        return self._net.weights.with_name(f"{self._net.weights.stem}_last.ckpt")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: DarknetTraining, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % pl_module.subdivisions:
+            return
+        now, iteration = time.perf_counter(), pl_module.iteration
+        seconds, self._clock = now - self._clock, now
+        if trainer.is_global_zero:
+            loss = pl_module.loss
+            self._average = loss if self._average is None else 0.9 * self._average + 0.1 * loss
+            rate = pl_module.rate(iteration)
+            step = Step(iteration, loss, self._average, rate, seconds, iteration * self._batch)
+            self.monitor.step(step, {f"train/{name}": value for name, value in pl_module.statistics.items()})
+        if iteration % SAVE_EVERY == 0 or iteration == self._most:
+            self.save(trainer, pl_module)
+            if trainer.is_global_zero and self._scorer:
+                self._scorer.score_newest(1 if iteration == self._most else self._every)
+            trainer.strategy.barrier()
+            self._clock = time.perf_counter()
+
+    def save(self, trainer: pl.Trainer, module: DarknetTraining) -> None:
+        """Write the weights and the checkpoint of now."""
+        if not trainer.is_global_zero:
+            return
+        module.save_state(self.last)
+        names = ["last", *(["final"] if module.iteration == self._most else [])]
+        for name in names:
+            path = self._net.weights.with_name(f"{self._net.weights.stem}_{name}.weights")
+            save_weights(module.network, path, module.iteration * self._batch)
+
+    def _measure(self, checkpoint: Net) -> dict[str, float]:
+        photos = self._data.lists[judged_by(self._data)]
+        if checkpoint.task == "detector":
+            scores = native.detector_map(checkpoint, checkpoint.names, photos)
+            return {"val/map50": scores["map50"]} | {f"val/ap/{row['name']}": row["ap"] for row in scores["per_class"]}
+        listed = read_list(photos)
+        ranks = native.classify(checkpoint, [Path(photo) for photo in listed]).argsort(1)[:, ::-1]
+        right = ranks == labels_of(listed, checkpoint.names)[:, None]
+        k = min(5, len(checkpoint.names))
+        return {"val/top1": float(right[:, 0].mean()), f"val/top{k}": float(right[:, :k].any(1).mean())}
+
+
+class _Stop(StopCleanly):
+    """Stops between two iterations, with the weights saved."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(recorder.last.parent)
+        self._path, self._recorder = recorder.last, recorder
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: DarknetTraining, batch: object, batch_idx: int
+    ) -> None:
+        if batch_idx % pl_module.subdivisions == 0:
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx // pl_module.subdivisions)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        self._recorder.save(trainer, trainer.lightning_module)
+
+
+def _start(module: DarknetTraining, config: dict[str, Any], name: str) -> Path | None:
+    """Fill the network from what the config names, and return backup/BASE.weights of the run that is resumed."""
+    options, sections = config["darknet"], module.network.sections
+    if not config["resume"]:
+        _pretrained(module, options)
+        return None
+    path = Path(config["resume"])
+    if path.is_dir():
+        folder = path / "backup" if (path / "backup").is_dir() else path
+        saved = folder / f"{name}_last.ckpt"
+        path = saved if saved.is_file() and not options["clear"] else resumed(config["resume"], name, sections)
+    if path.suffix == ".ckpt":
+        if options["clear"]:
+            raise InputError(f"darknet.clear=true counts anew from .weights: give those beside {path}")
+        module.load_state(path)
+    else:
+        path = resumed(str(path), name, sections)
+        load_weights(module.network, path)
+        if options["clear"]:
+            return None
+        module.iteration = iteration_of(path, sections)
+    return path.with_name(f"{name}.weights")
+
+
+def _pretrained(module: DarknetTraining, options: dict[str, Any]) -> None:
+    first = options["pretrained_layers"]
+    if not options["pretrained"]:
+        if first:
+            raise InputError("darknet.pretrained_layers needs darknet.pretrained=FILE.weights, which it cuts")
+        return
+    source = Path(options["pretrained"])
+    if not source.is_file():
+        raise InputError(f"darknet.pretrained={source}: no such file")
+    if first is None:
+        load_weights(module.network, source)
+        return
+    cfg = Path(options["pretrained_cfg"]) if options["pretrained_cfg"] else find_cfg(source, "darknet.pretrained_cfg")
+    if not cfg.is_file():
+        raise InputError(f"darknet.pretrained_cfg={cfg}: no such file")
+    load_weights(module.network, source, first, parse(cfg.read_text(errors="replace"), str(cfg)))

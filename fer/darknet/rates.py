@@ -1,0 +1,73 @@
+"""Learning rates by iteration, as the programs have them."""
+
+from collections.abc import Callable
+from math import exp
+
+from fer.darknet.cfg import Section, integer, numbers
+from fer.errors import InputError
+
+
+def rate_of(net: Section) -> Callable[[int], float]:
+    """Return the function from an iteration, the first being 1, to the learning rate of its update, by a [net].
+
+    Below burn_in it is learning_rate * (iteration / burn_in) ** power, and then by policy: constant, step, steps, exp,
+    poly and sig (also sigmoid).
+
+    Raises:
+        InputError: another policy, or an option of it that is missing or no number, with its line.
+    """
+    start, power = number(net, "learning_rate", 0.001), number(net, "power", 4)
+    burn_in = integer(net, "burn_in", 0)
+    later = _policy(net, start, power)
+    return lambda iteration: start * (iteration / burn_in) ** power if iteration < burn_in else later(iteration)
+
+
+def _policy(net: Section, start: float, power: float) -> Callable[[int], float]:
+    policy = net.options.get("policy", "constant")
+    if policy == "constant":
+        return lambda iteration: start
+    if policy == "poly":
+        most = integer(net, "max_batches")
+        return lambda iteration: start * (1 - iteration / most) ** power
+    if policy == "steps":
+        steps, scales = numbers(net, "steps"), numbers(net, "scales")
+        if not steps or len(steps) != len(scales):
+            raise InputError(f"{net.where}: policy=steps needs as many scales= as steps=")
+
+        def stepped(iteration: int) -> float:
+            rate = start
+            for step, scale in zip(steps, scales, strict=True):
+                if step > iteration:
+                    break
+                rate *= scale
+            return rate
+
+        return stepped
+    if policy == "exp":
+        gamma = number(net, "gamma", 1)
+        return lambda iteration: start * gamma**iteration
+    step = integer(net, "step", 1)
+    if policy == "step":
+        if step < 1:
+            raise InputError(f"{net.where}: step={step} is not positive")
+        scale = number(net, "scale", 1)
+        return lambda iteration: start * scale ** (iteration // step)
+    if policy in ("sig", "sigmoid"):
+        gamma = number(net, "gamma", 1)
+        return lambda iteration: start / (1 + exp(min(700.0, gamma * (iteration - step))))
+    raise InputError(
+        f"{net.where}: policy={policy} is not supported with darknet.engine=torch: set constant, step, steps, exp, "
+        "poly or sigmoid"
+    )
+
+
+def number(net: Section, key: str, default: float) -> float:
+    """Return one number of a section's options.
+
+    Raises:
+        InputError: there are several, or it is none.
+    """
+    values = numbers(net, key) or [default]
+    if len(values) != 1:
+        raise InputError(f"{net.where}: {key}={net.options[key]} is not one number")
+    return float(values[0])
