@@ -305,6 +305,22 @@ def test_a_detector_learns_and_starts_from_first_layers(home, run):
 
 
 @pytest.mark.slow
+def test_two_processes_save_one_run(home, run):
+    more = [
+        "trainer.devices=2",
+        "trainer.precision=bf16-mixed",
+        "num_workers=1",
+        "darknet.max_batches=20",
+        "darknet.burn_in=2",
+    ]
+    done = run("train.py", *TINY, *more, "name=two", cwd=home)
+    assert "torch on 2 x cpu, bf16-mixed" in done.stdout and done.stdout.count("score it:") == 1
+    assert read_header(newest(home, "two") / "backup/classifier_small_final.weights").seen == 160
+    refused = run("train.py", *TINY, *more, "darknet.batch=7", "name=two", cwd=home, code=2)
+    assert "batch=7 cannot be divided by subdivisions=1 times 2 devices" in refused.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
