@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.darknet.weights import weights_of
 from fer.errors import InputError
 from fer.schemas import DATA, MODEL, SCHEDULE, Augment, Darknet, Faces, Predict, Recipe, Train
 
@@ -267,7 +268,10 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 def check_keys(cfg: DictConfig, schema: type) -> dict[str, Any]:
     """Check the top-level keys of an entry point; the groups have checks of their own."""
     rest = {key: value for key, value in _plain(cfg).items() if key not in ("data", "darknet", "faces")}
-    return _typed(OmegaConf.create(rest), schema, "")
+    keys = _typed(OmegaConf.create(rest), schema, "")
+    if isinstance(keys.get("ckpt"), str):
+        keys["ckpt"] = weights_of(keys["ckpt"])
+    return keys
 
 
 def check_target(config: dict[str, Any], group: str, given: tuple[str, ...] = ()) -> dict[str, Any]:

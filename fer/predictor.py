@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fer.darknet.weights import weights_of
 from fer.data.photos import PhotoLimits, crop_box, fit, read_photo
 from fer.errors import InputError
 from fer.faces import MIN_SIZE, Finder, Found, open_finder
@@ -69,13 +70,13 @@ class Predictor:
         ``faces`` is haar, yunet (``faces_model`` is its file) or whole; ``min_size`` the smallest face looked for, in
         pixels; ``device`` is the network's: auto, cpu, cuda, ... ``min_confidence`` is 0 by default.
 
-        Darknet's .weights belong to the files ``cfg`` and ``names``, by default those beside them; their
-        ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
+        Darknet's .weights, or the .ckpt saved with them, belong to the files ``cfg`` and ``names``, by default those
+        beside them; their ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
 
         Raises:
             InputError: a file that is missing or not ours, an unknown detector or device.
         """
-        if Path(ckpt).suffix.lower() == ".weights":
+        if Path(ckpt := weights_of(str(ckpt))).suffix.lower() == ".weights":
             # here, so that a .onnx file is run without torch
             from fer.darknet.predictor import load
 

@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from conftest import ROOT
 
+from fer.darknet.average import Average
 from fer.darknet.cfg import Section, parse
 from fer.darknet.lightning import DarknetTraining
 from fer.darknet.network import DarknetNetwork
@@ -190,7 +191,62 @@ def test_label_smoothing_is_spread_over_the_other_classes(photos):
     assert mixed == pytest.approx(torch.tensor([[0.2625, 0.05, 0.6875]]))
 
 
+def test_the_average_of_ema_alpha_worked_by_hand():
+    text = "[net]\nwidth=1\nheight=1\nchannels=1\nmax_batches=2006\nema_alpha=0.75\n"
+    net = parse(f"{text}[convolutional]\nfilters=1\nactivation=linear\n[connected]\noutput=1\nactivation=linear\n")
+    network = DarknetNetwork(net)
+    average, (weight, other) = Average(net[0], network), (layer.linear.weight for layer in network.layers)
+
+    def after(iteration, value):
+        with torch.no_grad():
+            weight.fill_(value), other.fill_(value)
+        average.update(iteration)
+        return weight.item()
+
+    # from half of max_batches on, until 1,000 iterations before the end
+    assert after(1002, 7) == 7 and not average.values
+    assert after(1003, 4) == 4 and average.values[0].item() == 4
+    assert after(1004, 8) == 8 and average.values[0].item() == 0.75 * 4 + 0.25 * 8
+    with average.in_place():
+        assert weight.item() == 5
+    assert after(1005, 1) == 1 and average.values[0].item() == 0.75 * 5 + 0.25 * 1
+    # it takes the place of the convolutions' weights, which are trained on
+    assert after(1006, 9) == 4 and other.item() == 9
+    assert after(1007, 3) == 3 and average.values[0].item() == 4
+
+
+def test_an_average_goes_on_in_a_resumed_run(tmp_path, photos, monkeypatch):
+    # the programs' 1,000 last iterations would take long
+    monkeypatch.setattr("fer.darknet.average.LAST", 2)
+
+    def saved(begin=None):
+        module, _ = classifier(photos, "ema_alpha=0.5\n", iterations=10)
+        if begin:
+            module.load_state(begin)
+
+        class Save(pl.Callback):
+            def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+                pl_module.save_state(tmp_path / f"{pl_module.iteration}.ckpt")
+
+        pl.Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, callbacks=[Save()], enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        ).fit(module)  # fmt: skip
+        return [torch.load(tmp_path / f"{i}.ckpt", weights_only=True) for i in (7, 8)]
+
+    whole, resumed = saved(), saved(tmp_path / "6.ckpt")
+    for one, other in zip(whole, resumed, strict=True):
+        assert len(one["average"]) == 8
+        assert all(torch.equal(a, b) for a, b in zip(one["average"], other["average"], strict=True))
+        assert all(torch.equal(a, other["network"][name]) for name, a in one["network"].items())
+    # at the eighth of ten iterations the average has become the weights
+    assert torch.equal(whole[1]["average"][0], whole[1]["network"]["layers.0.linear.weight"])
+    assert not torch.equal(whole[0]["average"][0], whole[0]["network"]["layers.0.linear.weight"])
+
+
 def test_options_that_are_not_built_are_refused(photos):
+    with pytest.raises(InputError, match="ema_alpha= averages from max_batches / 2 to 1,000 before max_batches=8"):
+        classifier(photos, "ema_alpha=0.9\n")
     with pytest.raises(InputError, match="adam=1 is not supported with darknet.engine=torch"):
         classifier(photos, "adam=1\n")
 
@@ -234,6 +290,16 @@ def test_a_run_is_like_those_of_the_program(home, run):
     report = json.loads((folder / "evaluate/sample-val/report.json").read_text())
     right = sum(report["plain"]["confusion"][i][i] for i in range(7))
     assert right / report["plain"]["n"] == pytest.approx(top1) and "DRAWN SAMPLE DATA" in told.stdout
+    # a .ckpt has the numbers of the .weights that it was saved with
+    last = folder / "backup/classifier_small_last"
+    run("evaluate.py", f"ckpt={last}.ckpt", "darknet.engine=torch", "out=last", cwd=home)
+    by_hand = DarknetNetwork(parse((folder / "classifier_small.cfg").read_text()))
+    by_hand.load_state_dict(torch.load(f"{last}.ckpt", weights_only=True)["network"])
+    stored = DarknetNetwork(by_hand.sections)
+    load_weights(stored, last.with_suffix(".weights"))
+    for one, other in zip(by_hand.parameters(), stored.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert json.loads((home / "last/report.json").read_text())["checkpoint"] == f"{last}.weights"
 
 
 @pytest.mark.slow

@@ -391,7 +391,12 @@ def test_sums_softmax_and_connected_worked_by_hand():
     softmax = net_of(1, 1, 2, "[softmax]\ntemperature=2\n[cost]\n")
     logits = torch.tensor([2 * math.log(3), 0]).view(1, 2, 1, 1)
     assert softmax(logits).tolist() == [pytest.approx([0.75, 0.25])]
-    assert softmax.train()(logits).tolist() == [pytest.approx([math.log(3), 0])]
+    logits.requires_grad_()
+    trained = softmax.train()(logits)
+    assert trained.tolist() == [pytest.approx([math.log(3), 0])]
+    # the programs hand on the softmax's deltas as they are
+    trained.backward(torch.tensor([[0.25, -0.25]]))
+    assert logits.grad.flatten().tolist() == [0.25, -0.25]
     # channels, then rows, then columns
     connected = net_of(2, 1, 2, "[connected]\noutput=1\nactivation=linear\n")
     connected.layers[0].linear.weight.copy_(torch.tensor([[1.0, 10, 100, 1000]]))

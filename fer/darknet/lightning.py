@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from fer.darknet.average import Average
 from fer.darknet.batches import TrainingBatches, training_loader
 from fer.darknet.cfg import Section, integer, task_of
 from fer.darknet.loss import YoloLoss, classifier_loss, cost_scale_of
@@ -20,7 +21,7 @@ from fer.darknet.rates import number, rate_of
 from fer.errors import InputError
 
 # Options of [net] that change a training and are not built; the batches and the losses refuse theirs.
-_NOT_BUILT = "adam ema_alpha weights_reject_freq attention clip notruth sgdr_cycle".split()
+_NOT_BUILT = "adam weights_reject_freq attention clip notruth sgdr_cycle".split()
 
 
 class DarknetTraining(pl.LightningModule):
@@ -55,6 +56,8 @@ class DarknetTraining(pl.LightningModule):
         self._data = partial(TrainingBatches, sections, photos, names, seed)
         self.require_divisible(1)
         self._workers = workers
+        #: Of ema_alpha=, None without it.
+        self.average = Average(net, self.network) if number(net, "ema_alpha", 0) else None
         self.iteration, self.loss, self._losses = 0, 0.0, []
         self.statistics: dict[str, float] = {}
         self._statistics: list[dict[str, Tensor]] = []
@@ -85,6 +88,8 @@ class DarknetTraining(pl.LightningModule):
             scaler.load_state_dict(self._held["scaler"])
         if "random" in self._held:
             torch.set_rng_state(self._held["random"])
+        if self.average and self._held.get("average"):
+            self.average.values = [value.to(self.device) for value in self._held["average"]]
         self._held = {}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -111,6 +116,8 @@ class DarknetTraining(pl.LightningModule):
         self.loss, self._losses = float(loss), []
         self.statistics, self._statistics = _over_boxes(self._statistics), []
         self.iteration += 1
+        if self.average:
+            self.average.update(self.iteration)
 
     def save_state(self, path: Path) -> None:
         """Write all that `load_state` goes on from, plain data and tensors, as a file that appears whole or not at all.
@@ -122,7 +129,7 @@ class DarknetTraining(pl.LightningModule):
         state = {
             "iteration": self.iteration, "network": self.network.state_dict(),
             "optimizer": self.optimizers().optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else None,
-            "random": torch.get_rng_state(),
+            "random": torch.get_rng_state(), "average": self.average.values if self.average else [],
         }  # fmt: skip
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:

@@ -145,7 +145,10 @@ class AvgPool(nn.Module):
 
 
 class Softmax(nn.Module):
-    """Probabilities of the channels; in training their logits, for the loss."""
+    """Probabilities of the channels; in training their logits, for the loss.
+
+    As in the programs, temperature divides the channels and not their gradient.
+    """
 
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
         super().__init__()
@@ -154,8 +157,10 @@ class Softmax(nn.Module):
             raise InputError(f"{section.where}: temperature={self.temperature:g} is not positive")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x / self.temperature
-        return x if self.training else x.softmax(1)
+        divided = x / self.temperature
+        if not self.training:
+            return divided.softmax(1)
+        return x if self.temperature == 1 else divided.detach() + (x - x.detach())
 
 
 class Route(nn.Module):

@@ -100,7 +100,7 @@ class Recorder(pl.Callback):
     """Tells a `Monitor` of each iteration, and saves and scores weights as a run of the program does.
 
     BASE_last.weights and BASE_last.ckpt each 100 iterations and at the end, then also BASE_final.weights; the best
-    scored as BASE_best.weights. All is done by the first rank.
+    scored as BASE_best.weights; with ema_alpha= the average as BASE_ema.weights. All is done by the first rank.
     """
 
     def __init__(self, net: Net, data: DarknetData, options: dict[str, Any]) -> None:
@@ -150,11 +150,17 @@ class Recorder(pl.Callback):
         """Write the weights and the checkpoint of now."""
         if not trainer.is_global_zero:
             return
-        module.save_state(self.last)
+        # the .ckpt last: scores that name it are those of the .weights beside it
         names = ["last", *(["final"] if module.iteration == self._most else [])]
         for name in names:
-            path = self._net.weights.with_name(f"{self._net.weights.stem}_{name}.weights")
-            save_weights(module.network, path, module.iteration * self._batch)
+            save_weights(module.network, self._named(name), module.iteration * self._batch)
+        if module.average and module.average.values:
+            with module.average.in_place():
+                save_weights(module.network, self._named("ema"), module.iteration * self._batch)
+        module.save_state(self.last)
+
+    def _named(self, name: str) -> Path:
+        return self._net.weights.with_name(f"{self._net.weights.stem}_{name}.weights")
 
     def _measure(self, checkpoint: Net) -> dict[str, float]:
         photos = self._data.lists[judged_by(self._data)]
