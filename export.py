@@ -4,7 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fer.config import check_darknet, check_data, check_keys
+from fer.config import check_data, check_keys
+from fer.darknet.config import check_darknet
 from fer.errors import InputError
 from fer.launch import main
 from fer.schemas import Export

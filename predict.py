@@ -6,7 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fer.config import check_darknet, check_predict
+from fer.config import check_predict
+from fer.darknet.config import check_darknet
 from fer.launch import main
 
 

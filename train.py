@@ -5,7 +5,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fer.config import check_darknet_train, check_train
+from fer.config import check_train
+from fer.darknet.config import check_darknet_train
 from fer.launch import main
 
 

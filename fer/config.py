@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer.darknet.weights import weights_of
 from fer.errors import InputError
-from fer.schemas import DATA, MODEL, SCHEDULE, Augment, Darknet, Faces, Predict, Recipe, Train
+from fer.schemas import DATA, MODEL, SCHEDULE, Augment, Faces, Predict, Recipe, Train
 
 
 def _face_crop(size: int) -> int:
@@ -22,18 +22,6 @@ def _face_crop(size: int) -> int:
 
 
 OmegaConf.register_new_resolver("face_crop", _face_crop, replace=True)
-
-
-#: What the darknet program takes no notice of, so that giving it beside ``darknet=`` is a mistake.
-_NOT_WITH_DARKNET = (
-    "model", "schedule", "optimizer", "augment", "recipe", "trainer", "batch_size", "num_workers", "channels_last",
-    "compile", "bare_step", "seed", "early_stop", "init",
-)  # fmt: skip
-
-
-#: What a net trained in torch takes notice of, though.
-_TORCH_DARKNET = ("seed", "num_workers")
-_TORCH_DARKNET_TRAINER = ("accelerator", "devices", "precision", "strategy", "num_nodes", "enable_progress_bar")
 
 
 def _run_name(data: str, model: str, darknet: str) -> str:
@@ -57,17 +45,17 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     """
     config = {
         "data": check_data(cfg.data),
-        "model": _typed(cfg.model, _choose(cfg.model, "library", MODEL, "model"), "model"),
-        "schedule": _typed(cfg.schedule, _choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
-        "augment": _typed(cfg.augment, Augment, "augment"),
-        "recipe": _typed(cfg.recipe, Recipe, "recipe"),
+        "model": typed(cfg.model, _choose(cfg.model, "library", MODEL, "model"), "model"),
+        "schedule": typed(cfg.schedule, _choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
+        "augment": typed(cfg.augment, Augment, "augment"),
+        "recipe": typed(cfg.recipe, Recipe, "recipe"),
     }
     groups = (*config, "optimizer", "trainer", "darknet")
-    rest = {key: value for key, value in _plain(cfg).items() if key not in groups}
-    config |= _typed(OmegaConf.create(rest), Train, "", groups)
+    rest = {key: value for key, value in plain(cfg).items() if key not in groups}
+    config |= typed(OmegaConf.create(rest), Train, "", groups)
     # last, because looking the classes up imports torch
-    config["optimizer"] = check_target(_plain(cfg.optimizer), "optimizer", given=("params",))
-    config["trainer"] = check_target(_plain(cfg.trainer), "trainer")
+    config["optimizer"] = check_target(plain(cfg.optimizer), "optimizer", given=("params",))
+    config["trainer"] = check_target(plain(cfg.trainer), "trainer")
     size, crop = config["data"]["size"], config["augment"]["crop"]
     if not 1 <= crop <= size:
         raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
@@ -147,77 +135,13 @@ def _check_fused(optimizer: dict[str, Any], trainer: dict[str, Any]) -> None:
         )
 
 
-def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, Any]:
-    """Check the config of a training run of a Darknet net; ``overrides`` are those of the command line.
-
-    Returns the keys data, darknet, name and resume as plain data, for darknet.engine=torch also seed, num_workers and
-    those of trainer that apply.
-
-    Raises:
-        InputError: a wrong key or value, or an option of the classifiers' side, which would change nothing.
-    """
-    darknet = check_darknet(cfg.darknet)
-    torch = darknet["engine"] == "torch"
-    kept = (*_TORCH_DARKNET, *(f"trainer.{key}" for key in _TORCH_DARKNET_TRAINER)) if torch else ()
-    for override in overrides:
-        name = override.lstrip("+~").split("=")[0].split("@")[0]
-        key = name.split(".")[0]
-        if key in _NOT_WITH_DARKNET and name not in kept:
-            if torch and key == "trainer":
-                raise InputError(
-                    f"{override} has no effect beside darknet={darknet['name']}; of trainer it takes "
-                    + ", ".join(_TORCH_DARKNET_TRAINER)
-                )
-            raise InputError(
-                f"{override} has no effect beside darknet={darknet['name']}, which brings its own net and schedule: "
-                "leave it out and set darknet.KEY"
-            )
-    config = {"data": check_data(cfg.data), "darknet": darknet, "name": cfg.name, "resume": cfg.resume}
-    if torch:
-        for key in ("gpus", "mjpeg_port"):
-            if darknet[key] is not None:
-                remedy = "; set trainer.devices" if key == "gpus" else ""
-                raise InputError(f"darknet.{key}={darknet[key]} is the program's, not darknet.engine=torch's{remedy}")
-        trainer = _plain(cfg.trainer)
-        config["trainer"] = {key: trainer[key] for key in _TORCH_DARKNET_TRAINER if key in trainer}
-        if trainer["precision"] not in ("32-true", "bf16-mixed", "16-mixed"):
-            raise InputError(f"trainer.precision={trainer['precision']}: not 32-true, bf16-mixed or 16-mixed")
-        if trainer["strategy"] != "auto" and not str(trainer["strategy"]).startswith("ddp"):
-            raise InputError(f"trainer.strategy={trainer['strategy']}: .weights need the whole net: set auto or ddp")
-        config |= {key: cfg[key] for key in _TORCH_DARKNET}
-        if not isinstance(cfg.num_workers, int) or cfg.num_workers < 0 or not isinstance(cfg.seed, int):
-            raise InputError(f"seed={cfg.seed} num_workers={cfg.num_workers}: not whole numbers")
-    return config
-
-
-def check_darknet(node: DictConfig) -> dict[str, Any]:
-    """Check one ``darknet`` group and return it as plain data, None for what the recipe or the .cfg file decides.
-
-    Raises:
-        InputError: an unknown key, or a value of the wrong type or out of range.
-    """
-    config = _typed(node, Darknet, "darknet")
-    if config["engine"] not in ("binary", "torch"):
-        raise InputError(f"darknet.engine={config['engine']}: not binary or torch")
-    if config["engine"] == "torch" and config["binary"]:
-        raise InputError(f"darknet.binary={config['binary']}: darknet.engine=torch runs no program; give one of them")
-    if config["crop"] not in (None, "photo", "face"):
-        raise InputError(f"darknet.crop={config['crop']}: not photo (the whole photo) or face (the cropped face)")
-    if config["epochs"] is not None and config["epochs"] <= 0:
-        raise InputError(f"darknet.epochs={config['epochs']} is not a positive number")
-    for key in ("batch", "subdivisions", "max_batches", "size", "pretrained_layers"):
-        if config[key] is not None and config[key] < 1:
-            raise InputError(f"darknet.{key}={config[key]} is not a positive number")
-    return config
-
-
 def check_data(data: DictConfig) -> dict[str, Any]:
     """Check one ``data`` group and return it as plain data.
 
     Raises:
         InputError: an unknown key, or a value of the wrong type or out of range.
     """
-    config = _typed(data, _choose(data, "name", DATA, "data"), "data")
+    config = typed(data, _choose(data, "name", DATA, "data"), "data")
     if config["color"] not in ("grey", "rgb"):
         raise InputError(f"data.color={config['color']}: not grey or rgb")
     if config["keep"] not in ("auto", "device", "memory", "disk"):
@@ -238,7 +162,7 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range, or two keys that exclude each other.
     """
-    keys, faces = check_keys(cfg, Predict), _typed(cfg.faces, Faces, "faces")
+    keys, faces = check_keys(cfg, Predict), typed(cfg.faces, Faces, "faces")
     for key in ("source", "ckpt"):
         if not keys[key]:
             raise InputError(
@@ -267,8 +191,8 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def check_keys(cfg: DictConfig, schema: type) -> dict[str, Any]:
     """Check the top-level keys of an entry point; the groups have checks of their own."""
-    rest = {key: value for key, value in _plain(cfg).items() if key not in ("data", "darknet", "faces")}
-    keys = _typed(OmegaConf.create(rest), schema, "")
+    rest = {key: value for key, value in plain(cfg).items() if key not in ("data", "darknet", "faces")}
+    keys = typed(OmegaConf.create(rest), schema, "")
     if isinstance(keys.get("ckpt"), str):
         keys["ckpt"] = weights_of(keys["ckpt"])
     return keys
@@ -307,7 +231,8 @@ def build(config: Mapping[str, Any], **given: Any) -> Any:
     return hydra.utils.instantiate(config, **given)
 
 
-def _plain(node: DictConfig) -> dict[str, Any]:
+def plain(node: DictConfig) -> dict[str, Any]:
+    """Return a config node as plain data, its references resolved."""
     return OmegaConf.to_container(node, resolve=True)
 
 
@@ -318,7 +243,12 @@ def _choose(node: DictConfig, key: str, schemas: Mapping[str, type], group: str)
     return schemas[value]
 
 
-def _typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = ()) -> dict[str, Any]:
+def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a config node as plain data of the types of ``schema``; ``others`` are keys that are valid beside it.
+
+    Raises:
+        InputError: an unknown or missing key, or a value of the wrong type.
+    """
     prefix = f"{group}." if group else ""
     fields = schema.__dataclass_fields__
     for key in node:
@@ -328,7 +258,7 @@ def _typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] =
                 f"valid in {group or 'the config'}: {', '.join((*fields, *others))}"
             )
     try:
-        config = _plain(OmegaConf.merge(OmegaConf.structured(schema), _plain(node)))
+        config = plain(OmegaConf.merge(OmegaConf.structured(schema), plain(node)))
     except OmegaConfBaseException as error:
         raise InputError(f"{prefix}{error.key or ''}: {str(error).splitlines()[0]}") from error
     for key in fields:

@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fer.classifier import build_network
-from fer.config import build, check_darknet_train, check_data, check_predict, check_target, check_train
+from fer.config import build, check_data, check_predict, check_target, check_train
+from fer.darknet.config import check_darknet_train
 from fer.errors import InputError
 from fer.schedule import make_scheduler
 

@@ -12,7 +12,8 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from test_darknet_scores import CLASSIFIER, DETECTOR, sigmoid, write_faces
 
-from fer.config import check_darknet, check_predict
+from fer.config import check_predict
+from fer.darknet.config import check_darknet
 from fer.darknet.run_folder import write_facts
 from fer.errors import InputError
 from fer.explain import Explainer

@@ -13,9 +13,9 @@ from test_darknet_network import narrow, trained_like
 from test_darknet_scores import DETECTOR, write_faces
 from test_prepare import data
 
-from fer.config import check_darknet
 from fer.darknet import native
 from fer.darknet.cfg import parse, render
+from fer.darknet.config import check_darknet
 from fer.darknet.detection import Detections, Truth
 from fer.darknet.evaluate import evaluate
 from fer.darknet.export import export

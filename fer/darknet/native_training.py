@@ -31,7 +31,7 @@ SAVE_EVERY = 100
 
 
 def train(config: dict[str, Any], out: Path) -> float:
-    """Train a checked config with darknet.engine=torch (see `fer.config.check_darknet_train`), all under ``out``.
+    """Train a checked config with darknet.engine=torch (`fer.darknet.config`), all under ``out``.
 
     Returns the best score of the validation split: top-1 or mAP@0.50, a fraction; 0 when none was taken.
 

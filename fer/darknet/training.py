@@ -32,7 +32,7 @@ METRIC = {"detector": "val/map50", "classifier": "val/top1"}
 
 
 def train(config: dict[str, Any], out: Path) -> float:
-    """Train a checked config (see `fer.config.check_darknet_train`) with the darknet program, all under ``out``.
+    """Train a checked config (`fer.darknet.config`) with the darknet program, all under ``out``.
 
     Returns the best score of the validation split: top-1 or mAP@0.50, a fraction; 0 when none was taken.
 
