@@ -17,6 +17,7 @@ from fer.darknet.dataset import DarknetData
 from fer.darknet.lightning import DarknetTraining
 from fer.darknet.log import Step
 from fer.darknet.monitor import Monitor
+from fer.darknet.network import summary
 from fer.darknet.run_folder import judged_by, lay_out
 from fer.darknet.scorer import Scorer, take_along
 from fer.darknet.state import load_weights, save_weights
@@ -82,6 +83,7 @@ def train(config: dict[str, Any], out: Path) -> float:
         return 0.0
     require_room(out, sections, 8)
     lay_out(out, name, sections, data, facts_of(config, "torch", data, name))
+    (out / "layers.txt").write_text(f"{summary(sections)}\n")
     if before:
         take_along(before, net.weights)
     where = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {config['trainer']['precision']}"
