@@ -13,6 +13,7 @@ from torchvision.ops import (
 
 from fer.darknet.boxes import OVERLAPS, ciou, decode, diou, encode, giou, iou
 from fer.darknet.detection import intersection_over_union
+from fer.darknet.inference import suppress
 
 TORCHVISION = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
 
@@ -108,3 +109,18 @@ def test_encoding_worked_by_hand():
     # a stretched sigmoid reaches over the cell's edge, a plain one does not
     edge = torch.tensor([3.0, 2.5, 4, 1])
     assert not encode(edge, cell, anchor).isfinite().all() and encode(edge, cell, anchor, 1.05).isfinite().all()
+
+
+def test_suppression_keeps_what_it_kept():
+    generator = torch.Generator().manual_seed(0)
+    boxes = random_boxes(400)
+    boxes = torch.cat([corners(boxes)[:, :2], boxes[:, 2:]], 1).float()
+    sure = torch.rand(400, generator=generator)
+    kept = suppress(boxes, sure)
+    assert 10 < len(kept) < 400 and torch.equal(sure[kept], sure[kept].sort(descending=True).values)
+    assert suppress(boxes[kept], sure[kept]).tolist() == list(range(len(kept)))
+    # no two that stay overlap, and what goes overlaps a surer one that stays
+    overlaps = box_iou(box_convert(boxes, "xywh", "xyxy"), box_convert(boxes[kept], "xywh", "xyxy"))
+    assert (overlaps[kept].fill_diagonal_(0) <= 0.45).all()
+    gone = [at for at in range(400) if at not in set(kept.tolist())]
+    assert all(((overlaps[at] > 0.45) & (sure[kept] > sure[at])).any() for at in gone)

@@ -467,6 +467,29 @@ def test_gradients_reach_every_weight():
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.parameters())
 
 
+@pytest.mark.parametrize("name", ["v3_tiny", "v4_tiny", "classifier_omega"])
+def test_gradients_of_branched_nets_are_float64_autograds(name):
+    torch.manual_seed(0)
+    net = DarknetNetwork(narrow(fit(recipe(name), {"size": 64}, 7, 1000))).to(memory_format=torch.channels_last)
+    exact = deepcopy(net).double()
+    for norm in (module for module in exact.modules() if isinstance(module, BatchNorm)):
+        # as the programs write it
+        norm.forward = lambda x, norm=norm: (
+            (x - x.mean((0, 2, 3), keepdim=True))
+            / (x.transpose(0, 1).flatten(1).var(1, unbiased=True)[:, None, None] + norm.eps).sqrt()
+            * norm.weight[:, None, None]
+            + norm.bias[:, None, None]
+        )
+    photos = torch.rand(4, 3, 64, 64)
+    for each, given in ((net, photos), (exact, photos.double())):
+        said = each(given)
+        said = torch.cat([raw.flatten(1) for raw in said], 1) if isinstance(said, list) else said
+        # deltas as a head's: small, of both signs
+        said.backward(torch.linspace(-1, 1, said.numel(), dtype=said.dtype).view_as(said))
+    for (key, ours), theirs in zip(net.named_parameters(), exact.parameters(), strict=True):
+        assert (ours.grad - theirs.grad).norm() < 1e-3 * theirs.grad.norm(), key
+
+
 # --- the table of layers ---
 
 
