@@ -147,6 +147,14 @@ def test_options_of_the_torch_side_are_refused_beside_darknet(override):
         check_darknet_train(train_cfg("darknet=v3_tiny"), ["darknet=v3_tiny", override])
 
 
+def test_a_darknet_net_in_torch_takes_the_trainers_devices():
+    given = ["darknet=v3_tiny", "darknet.engine=torch", "trainer=cpu", "trainer.devices=2", "seed=3"]
+    config = check_darknet_train(train_cfg(*given), given)
+    assert (config["trainer"]["accelerator"], config["trainer"]["devices"], config["seed"]) == ("cpu", 2, 3)
+    with pytest.raises(InputError, match="trainer.max_epochs=3 has no effect beside darknet=v3_tiny; of trainer it"):
+        check_darknet_train(train_cfg(*given), [*given, "trainer.max_epochs=3"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

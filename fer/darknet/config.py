@@ -31,7 +31,7 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
     """
     darknet = check_darknet(cfg.darknet)
     torch = darknet["engine"] == "torch"
-    kept = (*_TORCH_DARKNET, *(f"trainer.{key}" for key in _TORCH_DARKNET_TRAINER)) if torch else ()
+    kept = (*_TORCH_DARKNET, "trainer", *(f"trainer.{key}" for key in _TORCH_DARKNET_TRAINER)) if torch else ()
     for override in overrides:
         name = override.lstrip("+~").split("=")[0].split("@")[0]
         key = name.split(".")[0]

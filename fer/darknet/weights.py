@@ -136,8 +136,8 @@ def weights_of(ckpt: str) -> str:
 
     The .ckpt has the same numbers, and what a resumed run needs besides.
     """
-    weights = Path(ckpt).with_suffix(".weights")
-    return str(weights) if ckpt.endswith(".ckpt") and weights.is_file() else ckpt
+    weights = ckpt.removesuffix(".ckpt") + ".weights"
+    return weights if ckpt.endswith(".ckpt") and Path(weights).is_file() else ckpt
 
 
 def open_net(weights: Path, cfg: Path | None = None, names: Path | None = None) -> Net:
