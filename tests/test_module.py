@@ -9,7 +9,7 @@ from conftest import train_config, write_tiny
 from scipy.stats import binom
 
 from fer.data import disk
-from fer.data.disk import DiskImages, available_memory, choose_keep
+from fer.data.disk import DiskImages, available_memory, cgroup_limits, choose_keep
 from fer.data.module import FaceDataModule, FaceDataset, TrainBatches
 from fer.data.order import BUFFER_BLOCKS, Order
 from fer.data.source import FaceFormat
@@ -207,6 +207,28 @@ def test_available_memory_is_what_psutil_says():
     assert available_memory() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    "line, files, found",
+    [
+        # systemd and SLURM with version 2: the job's own limit, and that of all jobs
+        ("0::/slurm/job_7/step", {"slurm/job_7/memory.max": "2000\n", "slurm/memory.max": "9000\n"}, [2000, 9000]),
+        ("0::/slurm/job_7", {"slurm/job_7/memory.max": "max\n", "memory.max": "7\n"}, [7]),
+        # version 1, where each controller has a tree of its own
+        ("5:cpu:/other\n4:memory:/slurm/job_7\n0::/", {"memory/slurm/job_7/memory.limit_in_bytes": "3000\n"}, [3000]),
+        # a container: the name is the host's
+        ("4:memory:/docker/0af", {"memory/memory.limit_in_bytes": "4000\n"}, [4000]),
+        ("0::/", {}, []),
+    ],
+)
+def test_a_jobs_memory_is_that_of_its_cgroup(tmp_path, line, files, found):
+    (tmp_path / "member").write_text(line + "\n")
+    for name, text in files.items():
+        file = tmp_path / "fs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert cgroup_limits(tmp_path / "member", tmp_path / "fs") == found
+
+
 def test_a_wrong_choice_is_refused_by_name(tiny):
     for key, value in [("data.keep", "gpu"), ("recipe.sampler", "random"), ("recipe.votes", "hard")]:
         with pytest.raises(InputError, match=rf"{key}={value}: not "):
@@ -215,7 +237,23 @@ def test_a_wrong_choice_is_refused_by_name(tiny):
 
 def test_buffers_are_large_enough_to_shuffle():
     # FER2013's 28,709 faces of 48 x 48 fit into one buffer
-    assert BUFFER_BLOCKS << 20 > 28_709 * 48 * 48
+    assert BUFFER_BLOCKS * disk._BLOCK_BYTES > 28_709 * 48 * 48
+
+
+def test_blocks_shuffle_as_well_as_the_formula_of_cluster_samples_says():
+    # Kish's design effect: how much more the share of a class varies among batches of b rows than among random ones.
+    # In a file sorted by class a pair of rows is of one block, and so of one class, in 1 of BUFFER_BLOCKS cases.
+    classes, blocks, block_rows, batch = 8, 16 * BUFFER_BLOCKS, 28, 64
+    n = blocks * block_rows
+    labels = torch.arange(n) * classes // n
+    variance = []
+    for order in (Order(torch.arange(n), block_rows=block_rows), Order(torch.arange(n))):
+        drawn = labels[order.draw(torch.Generator().manual_seed(0))]
+        shares = torch.nn.functional.one_hot(drawn.view(-1, batch), classes).double().mean(1)
+        variance.append(shares.var(0).mean().item())
+    assert variance[1] == pytest.approx(1 / 8 * 7 / 8 / batch, rel=0.1)
+    # 1 + 63 / 256
+    assert variance[0] / variance[1] == pytest.approx(1 + (batch - 1) / 256, rel=0.1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")

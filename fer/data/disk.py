@@ -11,11 +11,12 @@ import torch
 
 from fer.data.store import StoreInfo
 
-#: Bytes of a block. The images of a prepared file lie one after the other, so any run of rows is one read.
-_BLOCK_BYTES = 1 << 20
+#: Bytes of a block. The images of a prepared file lie one after the other, so any run of rows is one read. Smaller
+#: blocks shuffle better and cost more reads; docs/scaling.md has both measured.
+_BLOCK_BYTES = 256 << 10
 #: Blocks among which an epoch's rows are shuffled. Twice as many are held, for the batch that ends one buffer and
 #: begins the next.
-BUFFER_BLOCKS = 64
+BUFFER_BLOCKS = 256
 
 
 class DiskImages:
@@ -28,7 +29,7 @@ class DiskImages:
         self._file, self._split = Path(file), split
         with h5py.File(self._file, "r") as opened:
             self._shape = opened[split]["image"].shape
-        self.block_rows = max(1, _BLOCK_BYTES // int(np.prod(self._shape[1:])))
+        self.block_rows = block_rows(self._shape[1:])
         self._forget()
 
     def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
@@ -63,6 +64,11 @@ class DiskImages:
         return self._blocks[number]
 
 
+def block_rows(shape: tuple[int, ...]) -> int:
+    """Return how many images of a shape make a block."""
+    return max(1, _BLOCK_BYTES // int(np.prod(shape)))
+
+
 def channels_first(images: torch.Tensor) -> torch.Tensor:
     """Return stored images, grey (N, H, W) or RGB (N, H, W, 3), as a view (N, C, H, W)."""
     return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
@@ -81,11 +87,30 @@ def choose_keep(info: StoreInfo, device: torch.device, processes: int) -> str:
 
 
 def available_memory() -> int:
-    """Return the bytes that programs can still take: of this container on Linux, all that is built in elsewhere."""
-    meminfo, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    """Return the bytes that programs can still take: of this job's cgroup on Linux, all that is built in elsewhere."""
+    meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    most = limit.read_text().strip() if limit.is_file() else "max"
-    return available if most == "max" else min(available, int(most))
+    return min([int(fields["MemAvailable"].split()[0]) * 1024, *cgroup_limits()])
+
+
+def cgroup_limits(member: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Return the memory limits in bytes of this process's cgroup and of those above it, of version 2 or 1.
+
+    ``member`` is the file that names the cgroup, as SLURM and systemd make one for each job; in a container it may name
+    one that only the host can see, and ``root`` is then the container's own.
+    """
+    limits = []
+    for line in member.read_text().splitlines() if member.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        own = top / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if (folder / name).is_file() and (text := (folder / name).read_text().strip()) != "max":
+                limits.append(int(text))
+            if folder == top:
+                break
+    return limits
