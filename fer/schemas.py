@@ -244,12 +244,19 @@ class Predict:
 
 
 @dataclass
+class Backend:
+    backend: str = MISSING
+    address: str | None = MISSING
+
+
+@dataclass
 class Prepare:
     out: str | None = MISSING
     format: str = MISSING
     crop: str = MISSING
     link: str = MISSING
     workers: int | None = MISSING
+    prepare: Backend = MISSING
 
 
 @dataclass

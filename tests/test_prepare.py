@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, write_tiny
 
+from fer.data import backend
 from fer.data.prepare import command_for, prepare
 from fer.data.source import FaceFormat
 from fer.data.store import read_column, read_info
@@ -196,7 +197,7 @@ def test_unusable_rows_are_listed_and_nothing_usable_is_an_error(tmp_path):
     assert prepare(data("affectnet", raw=root), tmp_path / "none.h5")["counts"]["train"]["affectnet"][6] == 1
 
 
-def test_a_killed_run_goes_on_without_decoding_twice(tmp_path, run):
+def test_a_killed_run_goes_on_without_decoding_twice(tmp_path, run, monkeypatch):
     fer2013 = fer2013_csv(tmp_path / "fer2013.csv", [1500] * 7, [20] * 7, [20] * 7, side=24)
     whole = tmp_path / "whole.h5"
     arguments = ["data=fer2013", f"data.raw={fer2013}", "data.size=96"]
@@ -218,14 +219,9 @@ def test_a_killed_run_goes_on_without_decoding_twice(tmp_path, run):
     # killed in the middle: some blocks are done, not all 42
     assert 5 <= len(finished) < 42
     decoded = []
-    from fer.data.stage import Stage
-
-    before = Stage._decode_to
-    try:
-        Stage._decode_to = staticmethod(lambda path, *rest: decoded.append(path) or before(path, *rest))
-        summary = prepare(data("fer2013", raw=fer2013, size=96), out)
-    finally:
-        Stage._decode_to = staticmethod(before)
+    before = backend.save
+    monkeypatch.setattr(backend, "save", lambda path, faces: decoded.append(path) or before(path, faces))
+    summary = prepare(data("fer2013", raw=fer2013, size=96), out)
     assert not set(decoded) & set(finished)
     assert summary["counts"]["train"]["fer2013"] == [1500] * 7
     assert not stage.exists()

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from fer.darknet.dataset import LIST_ENDING, MARK, check_path, darknet_order, spell
 from fer.darknet.lists import Entry, count, settle_splits, write_lists, write_photos_csv
 from fer.darknet.photos import Look, Photo, group_photos, label_lines, look_at
+from fer.data.backend import local
 from fer.data.export import require_new_folder
 from fer.data.prepare import open_source, write_skipped
 from fer.data.source import BLOCK_ROWS, SPLITS, PhotoLimits, Skipped, Source
@@ -207,7 +208,7 @@ def _write_faces(
     """Write each prepared face as PNG; a row that stands in two splits is written once."""
     if stage.found:
         print(f"going on with the {stage.found} blocks that an earlier run left in {stage.folder}")
-    stage.fill(source, workers)
+    stage.fill(source, local(workers))
     entries: list[Entry] = []
     written: dict[bytes, list[Entry]] = {}
     times: Counter[tuple[bytes, str]] = Counter()

@@ -91,7 +91,7 @@ class PreparedSource:
                 f"{path}: its faces were cut with margin {info.face.margin}, not {face.margin}; "
                 f"set data.margin={info.face.margin} or prepare it again"
             )
-        self._path, self._info, self._face = path, info, face
+        self._path, self._info, self._face = path.absolute(), info, face
         self.names, self.class_names = info.sources, info.class_names
         self.notes: list[str] = []
 

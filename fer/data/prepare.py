@@ -1,7 +1,6 @@
 """From raw data to a prepared file: which reader, the run itself, and what it tells at its end."""
 
 import csv
-import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
+from fer.data import backend
 from fer.data.affectnet import affectnet_source
 from fer.data.export import require_new_folder, write_csv, write_folder
 from fer.data.fer2013 import fer2013_source, listed_rows
@@ -18,7 +18,7 @@ from fer.data.folder import folder_source
 from fer.data.merge import MergedSource, MovedSource, PreparedSource
 from fer.data.sample import draw_sample, is_drawn
 from fer.data.source import SPLITS, FaceFormat, PhotoLimits, Skipped, Source
-from fer.data.stage import Stage
+from fer.data.stage import Backend, Stage
 from fer.data.store import counts_by_name, is_store, read_info, write_store
 from fer.data.table import table_source
 from fer.data.votes import align_votes
@@ -100,18 +100,28 @@ def _fer2013(raw, data, face, limits, classes) -> Source:
     return PreparedSource(raw, face) if is_store(raw) else fer2013_source(raw, face, limits, classes, data["seed"])
 
 
-def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int | None = None) -> dict[str, Any]:
+def prepare(
+    data: Mapping[str, Any],
+    out: Path,
+    form: str = "h5",
+    workers: int | None = None,
+    on: str = "local",
+    address: str | None = None,
+) -> dict[str, Any]:
     """Read raw data and write ``out`` as ``form`` (h5, csv or folder); resumes where a killed run stopped.
 
-    Rows that cannot be used are listed with the reason in ``<out>.skipped.csv``. Returns counts and notes.
+    Photos are decoded by ``workers`` threads (``on="local"``), or by the Dask cluster at ``address`` (``on="dask"``);
+    what is written is the same. Rows that cannot be used are listed with the reason in ``<out>.skipped.csv``. Returns
+    counts and notes.
 
     Raises:
-        InputError: a wrong option, raw files that are not there, or no usable face at all.
+        InputError: a wrong option, raw files that are not there, no usable face at all, or a cluster that was lost.
     """
     if form not in FORMATS:
         raise InputError(f"format={form}: not one of {', '.join((*FORMATS, *DARKNET_FORMATS))}")
     if form == "folder":
         require_new_folder(out)
+    decoding = _backend(on, workers, address, data, out)
     source = open_source(data)
     votes, votes_note = None, []
     if data.get("votes"):
@@ -126,7 +136,7 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
     if stage.found:
         print(f"going on with the {stage.found} blocks that an earlier run left in {stage.folder}")
     try:
-        stage.fill(source, workers or os.cpu_count() or 1)
+        stage.fill(source, decoding)
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
         raise
@@ -155,6 +165,18 @@ def prepare(data: Mapping[str, Any], out: Path, form: str = "h5", workers: int |
         "skipped": dict(Counter(entry.reason for entry in stage.skipped)),
         "notes": [*source.notes, *votes_note], "drawn": drawn, "duplicates": info.duplicates if info else {},
     }  # fmt: skip
+
+
+def _backend(on: str, workers: int | None, address: str | None, data: Mapping[str, Any], out: Path) -> Backend:
+    if on == "dask":
+        raw = [Path(data[key]).expanduser() for key in ("raw", "affectnet", "fer2013") if data.get(key)]
+        remedy = f"the same command, or one with prepare.backend=local, goes on from {out}.partial"
+        return backend.dask(address, raw, remedy)
+    if on != "local":
+        raise InputError(f"prepare.backend={on}: not local or dask")
+    if address:
+        raise InputError(f"prepare.address={address} needs prepare.backend=dask")
+    return backend.local(workers)
 
 
 def write_skipped(path: Path, skipped: list[Skipped]) -> None:

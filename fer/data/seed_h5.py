@@ -55,7 +55,7 @@ class _SeedH5:
 
     def __init__(self, path: Path, face: FaceFormat, class_names: tuple[str, ...]):
         self.class_names = class_names
-        self._path, self._face = path, face
+        self._path, self._face = path.absolute(), face
         with _opened(path) as file:
             self._sizes = {split: _rows(file, prefix, path) for split, prefix in _PREFIXES.items()}
         if not any(self._sizes.values()):

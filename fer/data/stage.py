@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,10 @@ from fer.data.source import SPLITS, Block, FaceFormat, Faces, Skipped, Source, e
 #: Columns that the file of a block lacks when they are unknown in all its rows.
 _OPTIONAL = ("valence", "arousal", "landmarks", "box")
 _NO_PIXELS = FaceFormat(size=0)
+
+#: Given a decoding function and blocks with the file that each one's faces belong in, gives the blocks in their order
+#: with their faces, whose files are then there; see fer/data/backend.py.
+Backend = Callable[[Callable[[Block], Faces], Iterable[tuple[Block, Path]]], Iterator[tuple[Block, Faces]]]
 
 
 class Stage:
@@ -40,19 +43,16 @@ class Stage:
         self.found = len(list(self.folder.glob("*.npz")))
         self._blocks = 0
 
-    def fill(self, source: Source, workers: int) -> None:
-        """Decode every block of the source that is not on disk yet, ``workers`` at a time, with a progress bar."""
+    def fill(self, source: Source, backend: Backend) -> None:
+        """Decode every block of the source that is not on disk yet, where ``backend`` does it, with a progress bar."""
         bar = tqdm(
             total=100.0, desc="prepare", bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]"
         )
         self.counts = np.zeros((len(SPLITS), len(source.names), len(source.class_names)), np.int64)
         self.skipped = []
-        with bar, ThreadPoolExecutor(workers) as pool:
-            running: list[tuple[Block, Future[Faces]]] = []
-
-            def finish_first() -> None:
-                block, future = running.pop(0)
-                faces = future.result()
+        with bar:
+            for block, faces in backend(source.decode, self._all(source)):
+                self._blocks += 1
                 np.add.at(self.counts, (faces.split, faces.source, faces.label), 1)
                 self.skipped += faces.skipped
                 rows = self.counts.sum()
@@ -60,27 +60,16 @@ class Stage:
                     f"{rows:,} faces, {rows / max(bar.format_dict['elapsed'], 1e-3):,.0f}/s", refresh=False
                 )
                 bar.update(100 * block.done - bar.n)
-
-            try:
-                for number, block in enumerate(source.blocks()):
-                    self._blocks = number + 1
-                    path = self._path(number)
-                    task = (self._load, path) if path.is_file() else (self._decode_to, path, source.decode, block)
-                    running.append((block, pool.submit(*task)))
-                    # a bounded number of blocks in flight keeps memory flat
-                    if len(running) > 2 * workers:
-                        finish_first()
-                while running:
-                    finish_first()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
             bar.update(100 - bar.n)
+
+    def _all(self, source: Source) -> Iterator[tuple[Block, Path]]:
+        for number, block in enumerate(source.blocks()):
+            yield block, self._path(number)
 
     def blocks(self) -> Iterator[Faces]:
         """Yield the decoded blocks in the order of the source."""
         for number in range(self._blocks):
-            yield self._load(self._path(number))
+            yield load(self._path(number))
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -89,29 +78,29 @@ class Stage:
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:07d}.npz"
 
-    @staticmethod
-    def _load(path: Path) -> Faces:
-        with np.load(path) as saved:
-            values = {name: saved[name] for name in saved.files}
-        faces = empty_faces(len(values["label"]), _NO_PIXELS)
-        for name, value in values.items():
-            setattr(faces, name, value)
-        faces.path = [path.decode() for path in values["path"].tolist()]
-        faces.skipped = [Skipped(*entry) for entry in json.loads(str(values["skipped"]))]
-        return faces
 
-    @staticmethod
-    def _decode_to(path: Path, decode: Callable[[Block], Faces], block: Block) -> Faces:
-        faces = decode(block)
-        values = {field.name: getattr(faces, field.name) for field in fields(faces)}
-        unknown = empty_faces(len(faces.label), _NO_PIXELS)
-        for name in _OPTIONAL:
-            if values[name].tobytes() == getattr(unknown, name).tobytes():
-                del values[name]
-        values["path"] = np.array([text.encode() for text in faces.path], dtype=np.bytes_)
-        values["skipped"] = np.array(json.dumps([[s.source, s.path, s.reason] for s in faces.skipped]))
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, **values)
-        os.replace(temporary, path)
-        return faces
+def load(path: Path) -> Faces:
+    """Read the faces of a block."""
+    with np.load(path) as saved:
+        values = {name: saved[name] for name in saved.files}
+    faces = empty_faces(len(values["label"]), _NO_PIXELS)
+    for name, value in values.items():
+        setattr(faces, name, value)
+    faces.path = [path.decode() for path in values["path"].tolist()]
+    faces.skipped = [Skipped(*entry) for entry in json.loads(str(values["skipped"]))]
+    return faces
+
+
+def save(path: Path, faces: Faces) -> None:
+    """Write the faces of a block; the file is there when it is whole."""
+    values = {field.name: getattr(faces, field.name) for field in fields(faces)}
+    unknown = empty_faces(len(faces.label), _NO_PIXELS)
+    for name in _OPTIONAL:
+        if values[name].tobytes() == getattr(unknown, name).tobytes():
+            del values[name]
+    values["path"] = np.array([text.encode() for text in faces.path], dtype=np.bytes_)
+    values["skipped"] = np.array(json.dumps([[s.source, s.path, s.reason] for s in faces.skipped]))
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **values)
+    os.replace(temporary, path)
