@@ -12,7 +12,7 @@ from fer.errors import InputError
 from fer.launch import main
 from fer.schemas import Prepare
 
-ENDINGS = {"h5": ".h5", "csv": ".csv", "folder": ""}
+ENDINGS = {"h5": ".h5", "litdata": ".litdata", "csv": ".csv", "folder": ""}
 
 
 def job(cfg: DictConfig, _: Path) -> None:
@@ -28,7 +28,8 @@ def job(cfg: DictConfig, _: Path) -> None:
     out = Path(keys["out"] or data["file"])
     if not keys["out"]:
         out = out.with_suffix(ENDINGS.get(keys["format"], ".h5"))
-    print(describe(prepare(data, out, keys["format"], keys["workers"], on, keys["prepare"]["address"])))
+    address = keys["prepare"]["address"]
+    print(describe(prepare(data, out, keys["format"], keys["workers"], on, address, keys["shards"])))
 
 
 if __name__ == "__main__":

@@ -69,9 +69,11 @@ def examine(file: str | Path) -> Contents:
     """Read a prepared file through once; memory holds one chunk of pixels and about 70 bytes a row.
 
     Raises:
-        InputError: there is no such file, or it is not one of ours.
+        InputError: there is no such file, or it is not one of ours, or it is a folder of shards.
     """
     info = read_info(file)
+    if info.path.is_dir():
+        raise InputError(f"{file}: shards are not looked at; prepare the same data with format=h5")
     splits = [split for split in SPLITS if info.rows(split)]
     sizes = [info.rows(split) for split in splits]
 

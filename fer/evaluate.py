@@ -122,7 +122,7 @@ def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tupl
         InputError: there is no such file.
     """
     chosen = data or model.hparams.data
-    if not Path(chosen["file"]).is_file():
+    if not Path(chosen["file"]).exists():
         command = command_for(data) if data else "python prepare.py"
         raise InputError(f"{chosen['file']}: no such file; make it with `{command}`, or give data=NAME")
     return chosen["file"], chosen["name"]

@@ -228,7 +228,7 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
 
 
 def _require_file(data: dict[str, Any]) -> None:
-    if Path(data["file"]).is_file():
+    if Path(data["file"]).exists():
         return
     if data["name"] != "sample":
         raise InputError(

@@ -253,6 +253,7 @@ class Backend:
 class Prepare:
     out: str | None = MISSING
     format: str = MISSING
+    shards: str | None = MISSING
     crop: str = MISSING
     link: str = MISSING
     workers: int | None = MISSING

@@ -279,7 +279,7 @@ def test_the_table_and_the_notes(small, tmp_path, run):
     [
         (["data=fer2013"], "error: data.raw is not set: say where the raw files lie with data.raw=PATH"),
         (["data=fer2013", "data.raw=nowhere"], "error: data.raw=nowhere: no such file or folder"),
-        (["data=sample", "format=xml"], "error: format=xml: not one of h5, csv, folder"),
+        (["data=sample", "format=xml"], "error: format=xml: not one of h5, litdata, csv, folder"),
         (["data=sample", "data.color=blue"], "error: data.color=blue: not grey or rgb"),
         (
             ["data=sample", "data.sise=48"],

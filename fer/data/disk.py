@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import torch
 
-from fer.data.store import StoreInfo
+from fer.data.store import StoreInfo, read_info
 
 #: Bytes of a block. The images of a prepared file lie one after the other, so any run of rows is one read. Smaller
 #: blocks shuffle better and cost more reads; docs/scaling.md has both measured.
@@ -27,18 +27,17 @@ class DiskImages:
 
     def __init__(self, file: str | Path, split: str) -> None:
         self._file, self._split = Path(file), split
-        with h5py.File(self._file, "r") as opened:
-            self._shape = opened[split]["image"].shape
-        self.block_rows = block_rows(self._shape[1:])
+        self._face = read_info(file).face
+        self.block_rows = block_rows(self._face.shape)
         self._forget()
 
     def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
         """Return the images of rows int64 (N,) as uint8 (N, C, H, W)."""
         if self._process != os.getpid():
             self._forget()
-            self._images, self._process = h5py.File(self._file, "r")[self._split]["image"], os.getpid()
+            self._images, self._process = self._open(), os.getpid()
         rows = index.numpy()
-        images = np.empty((len(rows), *self._shape[1:]), np.uint8)
+        images = np.empty((len(rows), *self._face.shape), np.uint8)
         blocks = rows // self.block_rows
         order = np.argsort(blocks, kind="stable")
         found, starts = np.unique(blocks[order], return_index=True)
@@ -50,14 +49,20 @@ class DiskImages:
         return self.__dict__ | {"_images": None, "_process": None, "_blocks": OrderedDict()}
 
     def _forget(self) -> None:
-        self._images: h5py.Dataset | None = None
+        self._images: Any = None
         self._process: int | None = None
         self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def _open(self) -> Any:
+        return h5py.File(self._file, "r")[self._split]["image"]
+
+    def _read(self, number: int) -> np.ndarray:
+        return self._images[number * self.block_rows : (number + 1) * self.block_rows]
 
     def _block(self, number: int) -> np.ndarray:
         """Return a block's images, read or still held; the one not used for longest makes room."""
         if number not in self._blocks:
-            self._blocks[number] = self._images[number * self.block_rows : (number + 1) * self.block_rows]
+            self._blocks[number] = self._read(number)
             if len(self._blocks) > 2 * BUFFER_BLOCKS:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(number)

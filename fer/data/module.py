@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fer.data.disk import DiskImages, channels_first, choose_keep
 from fer.data.order import Order, TrainBatches
 from fer.data.store import StoreInfo, has_column, read_column, read_info
+from fer.data.stream import StreamImages, read_images
 from fer.data.votes import apply_votes
 from fer.errors import InputError
 
@@ -35,10 +36,10 @@ class Batch(NamedTuple):
 
 
 class FaceDataset(Dataset):
-    """One split; asked for a list of rows it gives a Batch.
+    """One split of a prepared file or of a folder of shards; asked for a list of rows it gives a Batch.
 
     Images are a tensor on ``device``, where labels, ``target`` (n, classes) and the rows asked for are too, or with
-    ``disk`` stay in the file. Worker processes can be started by fork or by spawn, if the device is the CPU.
+    ``disk`` stay where they are. Worker processes can be started by fork or by spawn, if the device is the CPU.
     """
 
     def __init__(
@@ -49,11 +50,12 @@ class FaceDataset(Dataset):
         disk: bool = False,
         target: torch.Tensor | None = None,
     ) -> None:
-        self.images = (
-            DiskImages(file, split)
-            if disk
-            else channels_first(torch.from_numpy(read_column(file, split, "image"))).to(device)
-        )
+        shards = Path(file).is_dir()
+        if disk:
+            self.images = StreamImages(file, split) if shards else DiskImages(file, split)
+        else:
+            pixels = read_images(file, split) if shards else read_column(file, split, "image")
+            self.images = channels_first(torch.from_numpy(pixels)).to(device)
         self.labels = torch.from_numpy(read_column(file, split, "label")).to(device)
         self.target = None if target is None else target.to(device)
 
@@ -86,11 +88,12 @@ def _given(batch: Batch) -> Batch:
 
 
 class FaceDataModule(pl.LightningDataModule):
-    """Train and val splits of a prepared file; ``batch_size`` is global: the number of faces a step over all devices.
+    """Train and val splits of a prepared file or of a folder of LitData shards.
 
-    ``keep`` says where the faces are: "device", uint8 beside the model, which needs no ``num_workers`` and gives the
-    numbers of "memory"; "memory"; "disk", in the file, where an epoch is shuffled among blocks of rows; or "auto", as
-    `choose_keep` finds. ``sampler`` is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of
+    ``batch_size`` is global: the number of faces a step over all devices. ``keep`` says where the faces are: "device",
+    uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
+    file or the shards, where an epoch is shuffled among blocks of rows; or "auto", as `choose_keep` finds. ``sampler``
+    is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of
     `apply_votes`, which concerns train alone.
 
     Raises:

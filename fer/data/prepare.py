@@ -20,12 +20,13 @@ from fer.data.sample import draw_sample, is_drawn
 from fer.data.source import SPLITS, FaceFormat, PhotoLimits, Skipped, Source
 from fer.data.stage import Backend, Stage
 from fer.data.store import counts_by_name, is_store, read_info, write_store
+from fer.data.stream import require_litdata, write_stream
 from fer.data.table import table_source
 from fer.data.votes import align_votes
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
 
-FORMATS = ("h5", "csv", "folder")
+FORMATS = ("h5", "litdata", "csv", "folder")
 #: These are written by fer/darknet/export.py.
 DARKNET_FORMATS = ("darknet_detector", "darknet_classifier")
 
@@ -107,25 +108,30 @@ def prepare(
     workers: int | None = None,
     on: str = "local",
     address: str | None = None,
+    shards: str | None = None,
 ) -> dict[str, Any]:
-    """Read raw data and write ``out`` as ``form`` (h5, csv or folder); resumes where a killed run stopped.
+    """Read raw data and write ``out`` as ``form``, one of FORMATS; resumes where a killed run stopped.
 
     Photos are decoded by ``workers`` threads (``on="local"``), or by the Dask cluster at ``address`` (``on="dask"``);
-    what is written is the same. Rows that cannot be used are listed with the reason in ``<out>.skipped.csv``. Returns
-    counts and notes.
+    what is written is the same. ``shards`` is where those of "litdata" will be copied to. Rows that cannot be used are
+    listed with the reason in ``<out>.skipped.csv``. Returns counts and notes.
 
     Raises:
         InputError: a wrong option, raw files that are not there, no usable face at all, or a cluster that was lost.
     """
     if form not in FORMATS:
         raise InputError(f"format={form}: not one of {', '.join((*FORMATS, *DARKNET_FORMATS))}")
-    if form == "folder":
+    if form in ("folder", "litdata"):
         require_new_folder(out)
+    if form == "litdata":
+        require_litdata()
+    elif shards:
+        raise InputError(f"shards={shards} needs format=litdata")
     decoding = _backend(on, workers, address, data, out)
     source = open_source(data)
     votes, votes_note = None, []
     if data.get("votes"):
-        if form != "h5":
+        if form not in ("h5", "litdata"):
             raise InputError(
                 f"data.votes={data['votes']} is a column of an HDF5 file; format={form} has no place for it"
             )
@@ -151,10 +157,14 @@ def prepare(
         )
     drawn = "drawn" in source.names
     info = None
-    if form == "h5":
+    if form in ("h5", "litdata"):
         # what decides about training only, or was not given, is no part of how the file was made
         made_by = {key: value for key, value in data.items() if key != "keep" and (key != "votes" or value)}
-        info = write_store(out, stage.blocks, source.class_names, source.names, face, drawn, made_by, votes)
+        facts = (source.class_names, source.names, face, drawn, made_by, votes)
+        if form == "h5":
+            info = write_store(out, stage.blocks, *facts)
+        else:
+            info = write_stream(out, stage.blocks, *facts, shards)
     elif form == "csv":
         write_csv(out, stage.blocks, face)
     else:

@@ -27,6 +27,8 @@ from fer.data.source import SPLITS, FaceFormat, Faces
 from fer.errors import InputError
 
 SCHEMA_VERSION = 1
+#: In a folder of LitData shards (see fer/data/stream.py) the file that holds all but the images.
+ROWS = "rows.h5"
 _OPTIONAL = ("valence", "arousal", "landmarks")
 
 
@@ -89,7 +91,9 @@ def read_info(path: str | Path) -> StoreInfo:
 
 
 def is_store(path: str | Path) -> bool:
-    """Say whether a file is a prepared file."""
+    """Say whether a file is a prepared file; a folder is none."""
+    if Path(path).is_dir():
+        return False
     try:
         read_info(path)
     except InputError:
@@ -123,6 +127,8 @@ def has_column(path: str | Path, split: str, name: str) -> bool:
 
 
 def _open(path: Path) -> h5py.File:
+    if path.is_dir():
+        path = path / ROWS
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -140,12 +146,14 @@ def write_store(
     drawn: bool,
     made_by: dict[str, Any],
     votes: np.ndarray | None = None,
+    images: bool = True,
 ) -> StoreInfo:
     """Write the faces of all blocks to ``out``; memory holds one block at a time.
 
     ``blocks`` is called twice: once to count, once to write. The file is written under a temporary name and renamed
     when it is complete, so ``out`` is at any moment the old file, or none, or the whole new one. ``votes`` uint8
-    (rows of the raw file, 10) go with the faces whose ``path`` is the number of the row.
+    (rows of the raw file, 10) go with the faces whose ``path`` is the number of the row. Without ``images`` there
+    is no such data set.
     """
     counts = np.zeros((len(SPLITS), len(sources), len(class_names)), np.int64)
     present = dict.fromkeys(_OPTIONAL, False)
@@ -155,7 +163,8 @@ def write_store(
         for name in _OPTIONAL:
             present[name] = present[name] or not np.isnan(getattr(faces, name)).all()
         path_bytes = max(path_bytes, *(len(path.encode()) for path in faces.path), 1)
-    columns = ["image", "label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
+    columns = ["image"] if images else []
+    columns += ["label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
     columns += [] if votes is None else ["votes"]
 
     out.parent.mkdir(parents=True, exist_ok=True)
