@@ -21,7 +21,6 @@ SPLITS = {"train": 301, "val": 35, "test": 14}
 @pytest.fixture
 def both(tmp_path, monkeypatch):
     """The same csv as HDF5 and as shards of about 10 faces, in blocks of 3 faces of 20 x 20."""
-    pytest.importorskip("litdata")
     monkeypatch.setattr("fer.data.disk._BLOCK_BYTES", 1300)
     monkeypatch.setattr("fer.data.disk.BUFFER_BLOCKS", 4)
     monkeypatch.setattr("fer.data.order.BUFFER_BLOCKS", 4)
@@ -50,7 +49,6 @@ def test_shards_hold_the_same_rows_and_labels(both):
 
 
 def test_colours_too(tmp_path):
-    pytest.importorskip("litdata")
     raw = fer2013_csv(tmp_path / "fer2013.csv", [3] * 7, [2] * 7, [1] * 7)
     config = data("fer2013", raw=raw, size=8, color="rgb")
     prepare(config, tmp_path / "a.h5")
