@@ -69,7 +69,8 @@ def dask(address: str | None, raw: Sequence[Path], remedy: str) -> Backend:
 
     def decoded(decode: Decode, blocks: Iterable[tuple[Block, Path]]) -> Iterator[tuple[Block, Faces]]:
         try:
-            client = distributed.Client(address, timeout=_ANSWER, set_as_default=False)
+            # faces come straight from the workers, not through the scheduler
+            client = distributed.Client(address, timeout=_ANSWER, set_as_default=False, direct_to_workers=True)
         except (OSError, ValueError) as error:
             raise InputError(f"{where}: no Dask scheduler answers there; start one with `dask scheduler`") from error
         with client:
