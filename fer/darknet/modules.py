@@ -281,8 +281,9 @@ def _activation(section: Section, default: str) -> str:
 
 
 def _activate(x: Tensor, name: str) -> Tensor:
-    # x is always a layer's own new tensor; autograd may still need it
-    return ACTIVATIONS[name](x, not torch.is_grad_enabled())
+    # x is always a layer's own new tensor; of these autograd needs the result only, of mish and swish what went in
+    result_only = name in ("leaky", "relu", "logistic")
+    return ACTIVATIONS[name](x, result_only or not torch.is_grad_enabled())
 
 
 def _add_unequal(x: Tensor, other: Tensor) -> Tensor:
