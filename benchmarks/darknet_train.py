@@ -28,7 +28,7 @@ PHOTOS = 500
 def config_for(name: str, engine: str, folder: str) -> dict:
     from hydra import compose, initialize_config_dir
 
-    from fer.config import check_darknet_train
+    from fer.darknet.config import check_darknet_train
 
     overrides = [
         "data=sample", f"darknet={name}", f"darknet.engine={engine}", f"darknet.folder={folder}", "trainer=cpu",
