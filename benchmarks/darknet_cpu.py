@@ -61,11 +61,13 @@ def clock(name: str, call) -> float:
 def torch_way(name: str, threads: str, folder: str) -> float:
     import torch
 
-    from fer.darknet.inference import open_fused
+    from fer.darknet.inference import open_on
     from fer.darknet.weights import open_net
+    from fer.memory import keep_freed_memory
 
     torch.set_num_threads(int(threads))
-    network = open_fused(open_net(Path(folder, "net.weights")))
+    keep_freed_memory()  # as predict.py does
+    network, _ = open_on(open_net(Path(folder, "net.weights")), "cpu")
     with torch.inference_mode():
         # as predict.py gives them, whose pictures have their channels last
         return clock(

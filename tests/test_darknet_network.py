@@ -17,6 +17,7 @@ from fer.darknet.cfg import Section, layers, parse, render
 from fer.darknet.fit import fit
 from fer.darknet.modules import BatchNorm
 from fer.darknet.network import DarknetNetwork, fuse, summary
+from fer.darknet.packed import pack
 from fer.darknet.program import find_program
 from fer.darknet.recipes import RECIPES, recipe
 from fer.darknet.scores import classify, detect
@@ -78,6 +79,13 @@ def debians(variance):
     return variance.sqrt() + 1e-6
 
 
+def both_ways(net):
+    """The net as it is and as it runs on a CPU."""
+    fused = fuse(net)
+    pack(fused)
+    return net, fused
+
+
 def raw_heads(net, photos):
     net.training = True  # of the net only: its batch statistics stay as they are
     try:
@@ -114,8 +122,9 @@ def _compare_detector(folder, net, tolerance):
     other.setInput(photos.numpy())
     outputs = other.forward([f"conv_{i - 1}" for i in net.heads] + [f"yolo_{i}" for i in net.heads])
     raw, rows = outputs[: len(net.heads)], outputs[len(net.heads) :]
-    for ours, theirs in zip(raw_heads(net, photos), raw, strict=True):
-        assert np.abs(ours.numpy() - theirs).max() < tolerance
+    for each in both_ways(net):
+        for ours, theirs in zip(raw_heads(each, photos), raw, strict=True):
+            assert np.abs(ours.numpy() - theirs).max() < tolerance
     # the decoding alone, of the same numbers; OpenCV multiplies by the objectness and leaves out what is under 0.2
     for head, theirs, row in zip(net.heads, raw, rows, strict=True):
         boxes = net.layers[head].decode(torch.from_numpy(theirs), *net.size[:2])[0].numpy()
@@ -131,7 +140,8 @@ def test_classifiers_are_opencvs(tmp_path, name):
     divide_by(net, opencvs)
     photos = torch.rand(1, 3, 64, 64)
     other.setInput(photos.numpy())
-    assert net(photos)[0].numpy() == pytest.approx(other.forward().ravel(), abs=1e-6)
+    for each in both_ways(net):
+        assert each(photos)[0].numpy() == pytest.approx(other.forward().ravel(), abs=1e-6)
 
 
 def written_for_debian(folder, net, number):
@@ -275,7 +285,7 @@ def test_convolution_and_its_activations_worked_by_hand():
         for key, tensor in net.layers[0].stored().items():
             tensor.fill_(values[key])
         photo = torch.tensor([1.5, 1.5 + 4 / 3]).view(1, 1, 1, 2)
-        for each in (net, fuse(net)):
+        for each in (*both_ways(net), fuse(net)):
             assert each(photo).flatten().tolist() == pytest.approx([low, high], abs=1e-6)
         assert photo.flatten().tolist() == pytest.approx([1.5, 1.5 + 4 / 3])
     # without activation= a convolution is logistic

@@ -20,6 +20,7 @@ from fer.darknet.weights import Net, open_net
 from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
 from fer.labels import CLASSES_WITH_CONTEMPT, require_same
+from fer.memory import keep_freed_memory
 from fer.report import save_report, summarize
 
 
@@ -39,6 +40,8 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
     if options["engine"] == "binary":
         program = find_program(options["binary"])
         require_support(program, net.sections, net.task, action="valid")
+    else:
+        keep_freed_memory()
     exported = read_darknet(_folder(net, data, options, facts))
     if exported.task != net.task:
         raise InputError(f"{weights} is a {net.task}, but {exported.folder} is made for a {exported.task}")

@@ -11,6 +11,7 @@ from torchvision.ops import nms
 from fer.darknet.cfg import integer
 from fer.darknet.modules import BatchNorm
 from fer.darknet.network import DarknetNetwork, fuse
+from fer.darknet.packed import pack
 from fer.darknet.picture import Place, place
 from fer.darknet.run_folder import read_facts
 from fer.darknet.state import open_network
@@ -60,7 +61,7 @@ def letterboxes(net: Net) -> bool:
 
 
 def open_fused(net: Net) -> DarknetNetwork:
-    """Return a trained net for inference, on the CPU, its batch normalisation worked in.
+    """Return a trained net for inference, on the CPU, its batch normalisation worked in; `open_on` for running it.
 
     Raises:
         InputError: as `fer.darknet.state.open_network`, or a net that does not take photos in RGB.
@@ -77,6 +78,18 @@ def open_fused(net: Net) -> DarknetNetwork:
     return fuse(network)
 
 
+def open_on(net: Net, device: str) -> tuple[DarknetNetwork, torch.device]:
+    """Return `open_fused` ready to run on a device (auto, cpu, cuda, cuda:1, ...), and the device.
+
+    Raises:
+        InputError: as `open_fused`, or no such device.
+    """
+    network, found = to_device(open_fused(net), device)
+    if found.type == "cpu":
+        pack(network)
+    return network, found
+
+
 def labels_of(net: Net) -> tuple[str, ...]:
     """Return the classes as every report spells them: emotion.names says Anger for Angry."""
     return tuple(canonical(name) or name for name in net.names)
@@ -86,7 +99,7 @@ class Detector:
     """A detector on a torch device; ``labels``, ``face``, ``name`` and ``drawn`` as those of a `fer.network.Network`.
 
     Raises:
-        InputError: as `open_fused`, a cfg with another way to leave out overlapping boxes, or no such device.
+        InputError: as `open_on`, or a cfg with another way to leave out overlapping boxes.
     """
 
     def __init__(self, net: Net, device: str = "auto") -> None:
@@ -95,7 +108,7 @@ class Detector:
                 raise InputError(
                     f"{section.where}: nms_kind={kind} is not supported with darknet.engine=torch: set greedynms"
                 )
-        self._network, self._device = to_device(open_fused(net), device)
+        self._network, self._device = open_on(net, device)
         self._width, self._height, _ = self._network.size
         self._letterbox = letterboxes(net)
         self.labels, self.name = labels_of(net), net.cfg.stem

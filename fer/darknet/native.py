@@ -13,12 +13,11 @@ from tqdm import tqdm
 
 from fer.darknet.detection import Detections, Truth, mean_average_precision, read_truth
 from fer.darknet.dialects import TITLES
-from fer.darknet.inference import LEAST, Detector, dialect_of, letterboxes, open_fused, suppress
+from fer.darknet.inference import LEAST, Detector, dialect_of, letterboxes, open_on, suppress
 from fer.darknet.picture import centre, read_picture
 from fer.darknet.scores import THRESHOLD, read_list
 from fer.darknet.weights import Net
 from fer.errors import InputError
-from fer.network import to_device
 
 #: Photos that go through a net together.
 BATCH = 16
@@ -30,7 +29,7 @@ def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarr
     Raises:
         InputError: a photo is missing or unreadable, a net that is not supported or not square, or no such device.
     """
-    network, where = to_device(open_fused(net), device)
+    network, where = open_on(net, device)
     size, rows = square(net), []
     for batch in _batches(photos, lambda path: centre(read_picture(path), size)):
         with torch.inference_mode():

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fer.darknet.dataset import MARK
-from fer.darknet.inference import Boxes, Detector, Prepared, labels_of, open_fused, suppress
+from fer.darknet.inference import Boxes, Detector, Prepared, labels_of, open_on, suppress
 from fer.darknet.native import square
 from fer.darknet.run_folder import read_facts
 from fer.darknet.weights import Net, open_net
@@ -16,7 +16,7 @@ from fer.data.photos import crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.faces import Found, open_finder, whole_picture
-from fer.network import channels_first, to_device
+from fer.network import channels_first
 from fer.predictor import Face, Picture, Predictor, colored, to_array
 
 #: Confidence below which a box is no face, where the user gives none: the programs' own.
@@ -67,7 +67,7 @@ class DarknetClassifier:
 
     def __init__(self, net: Net, device: str = "auto") -> None:
         self.face = face_of(net)
-        self._network, self._device = to_device(open_fused(net), device)
+        self._network, self._device = open_on(net, device)
         self.labels, self.name = labels_of(net), net.cfg.stem
         self.drawn = bool(read_facts(net.weights).get("drawn", False))
 
