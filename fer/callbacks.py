@@ -13,10 +13,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from pytorch_lightning.utilities import rank_zero_only
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 
+from fer.atomic import replacing
 from fer.config import build
 from fer.errors import InputError, Stopped
 from fer.report import confusion_figure
@@ -42,11 +44,16 @@ class Best(ModelCheckpoint):
         if not before.is_file():
             raise InputError(f"resume={self._resume}: best.ckpt, the best epoch so far, is not beside it; copy both")
         if before.resolve() != now.resolve():
-            now.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(before, now)
+            _copy(before, now)
         score = state_dict["best_model_score"]
         moved = {"best_model_path": str(now), "best_k_models": {str(now): score}, "kth_best_model_path": str(now)}
         super().load_state_dict(state_dict | moved | {"dirpath": str(self.dirpath)})
+
+
+@rank_zero_only
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 class EMA(WeightAveraging):

@@ -7,6 +7,7 @@ Its metadata are those of `describe`, ``format``, ``hyper_parameters`` (JSON, wh
 and, where one was fitted, ``temperature``, by which the last layer's weights are divided already.
 """
 
+import io
 import json
 import pickle
 import warnings
@@ -15,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from fer.atomic import replacing
 from fer.classifier import EmotionClassifier
 from fer.data.source import FaceFormat
 from fer.errors import InputError
@@ -32,6 +35,21 @@ HASH_BYTES = 5
 
 #: What a checkpoint knows its training by, as `FaceDataModule.identities` gives it.
 IDENTITIES = ("train_rows", "train_faces", "val_rows")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes Lightning's checkpoints so that a full disk or a killed process leaves the one before.
+
+    Lightning's own are written in the folder for temporary files and moved, which from one file system to another is a
+    copy onto the old one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        # not into the file, whose errors torch would report as its own
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from fer.callbacks import EMA, Bar, Best, Pictures, Speed, StopCleanly
-from fer.checkpoint import inherit, load_checkpoint
+from fer.checkpoint import WholeCheckpoints, inherit, load_checkpoint
 from fer.classifier import EmotionClassifier, parameters
 from fer.config import build
 from fer.data.module import FaceDataModule
@@ -109,6 +109,7 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
             CSVLogger(out, name="", version="metrics"),
         ],
         callbacks=_callbacks(config, out),
+        plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,
         log_every_n_steps=1,
     )

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.atomic import is_full
 from fer.config import closest
 from fer.errors import InputError, Interrupted
 
@@ -45,6 +46,17 @@ def main(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
                 sys.exit(0)
             print(stopped, file=sys.stderr)
             sys.exit(128 + stopped.signal)
+        except OSError as error:
+            if full_error or not is_full(error):
+                raise
+            name = f" {error.filename}" if error.filename else " a file"
+            _fail(
+                InputError(
+                    f"{error.strerror}: could not write{name}; free space and give the command again, or for "
+                    "a training run resume=CHECKPOINT with it"
+                ),
+                config_name,
+            )
 
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"

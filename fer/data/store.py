@@ -15,7 +15,8 @@ and root attributes ``schema_version, class_names, sources, size, color, margin,
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from fer.atomic import replacing
 from fer.data.source import SPLITS, FaceFormat, Faces
 from fer.errors import InputError
 
@@ -167,9 +169,7 @@ def write_store(
     columns += ["label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
     columns += [] if votes is None else ["votes"]
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    with h5py.File(temporary, "w") as file:
+    with replacing(out) as temporary, _create(temporary) as file:
         datasets = {
             code: _create_datasets(file.create_group(split), columns, int(counts[code].sum()), face, path_bytes)
             for code, split in enumerate(SPLITS)
@@ -200,10 +200,27 @@ def write_store(
         attributes["counts"] = json.dumps(counts_by_name(counts, sources))
         attributes["duplicates"] = json.dumps(_count_duplicates(file))
         attributes["made_by"] = json.dumps(made_by)
-    with open(temporary, "rb") as written:
-        os.fsync(written.fileno())
-    os.replace(temporary, out)
     return read_info(out)
+
+
+@contextmanager
+def _create(path: Path) -> Iterator[h5py.File]:
+    """Open a new HDF5 file; where the block raises, what HDF5 has not written yet is thrown away.
+
+    On a full disk HDF5 could not close the file, would try again as the process ends, and crash.
+    """
+    file = h5py.File(path, "w")
+    try:
+        yield file
+        file.flush()
+    except BaseException:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), file.id.get_vfd_handle())
+        # it takes what is written, but has no length that HDF5 could set
+        with suppress(RuntimeError):
+            file.close()
+        raise
+    file.close()
 
 
 def counts_by_name(counts: np.ndarray, sources: Sequence[str]) -> dict[str, dict[str, list[int]]]:
