@@ -24,3 +24,15 @@ class Stopped(Interrupted):
 
     def __init__(self, number: int, checkpoint: Path) -> None:
         super().__init__(number, f"; go on with the same command and resume={checkpoint}")
+
+
+class RankLost(Exception):
+    """Another process of a training run ended or does not answer; the exit code is 1."""
+
+    def __init__(self, rank: int, checkpoint: Path, reason: str) -> None:
+        # gloo puts the source file of its own in front, and advice behind
+        reason = " ".join(reason.split("] ", 1)[-1].split(". This is typically")[0].split())[:200]
+        super().__init__(
+            f"rank {rank}: another process of this run ended or does not answer ({reason}); go on with the same "
+            f"command and resume={checkpoint}, or without resume where that is not there yet"
+        )

@@ -1,7 +1,6 @@
 """One training run: from a checked config and a folder to checkpoints, TensorBoard logs and numbers."""
 
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from fer.distill import Teachers
 from fer.errors import InputError
 from fer.labels import require_same
 from fer.memory import keep_freed_memory
+from fer.ranks import naming_lost_ranks, require_one_group, started_ranks
 from fer.report import curves_figure
 
 
@@ -35,6 +35,7 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     Raises:
         InputError: the prepared file is missing or does not fit the config, or a checkpoint does not fit the file.
         Stopped: SIGINT or SIGTERM came; ``checkpoints/interrupted.ckpt`` resumes.
+        RankLost: another process of the run ended or does not answer; ``checkpoints/last.ckpt`` resumes.
     """
     trainer, model, data, resume = assemble(config, out)
     if trainer.is_global_zero:
@@ -45,7 +46,7 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
             + f"; run folder {out}"
         )
     stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
-    with stop.watching():
+    with stop.watching(), naming_lost_ranks(trainer):
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     best = trainer.checkpoint_callback
     score = float(best.best_model_score)
@@ -113,6 +114,7 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
         use_distributed_sampler=False,
         log_every_n_steps=1,
     )
+    require_one_group(trainer)
     if data.info.rows("train") < trainer.world_size:
         raise InputError(f"{data.info.path}: {data.info.rows('train')} train rows for {trainer.world_size} devices")
     if config["batch_size"] % trainer.world_size:
@@ -199,6 +201,8 @@ def _quiet() -> None:
     """Leave out what Lightning tells of itself: found devices, other products, remedies that do not apply here."""
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
+    # says which rank was lost before it ends the first one
+    logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     for message in (
         "The '.*dataloader' does not have many workers",  # the split is in memory
         "The dirpath has changed",  # a resumed run writes into its own folder
@@ -236,9 +240,11 @@ def _require_file(data: dict[str, Any]) -> None:
             f"{data['file']}: no such file; make it with `{command_for(data)}`, "
             "or try `python train.py experiment=demo`, which needs no data"
         )
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"{data['file']} is not there yet: drawing it")
-        print(describe(prepare(data, Path(data["file"]))))
+    if started_ranks() > 1:
+        # each of them would draw it
+        raise InputError(f"{data['file']}: no such file; make it first with `{command_for(data)}`")
+    print(f"{data['file']} is not there yet: drawing it")
+    print(describe(prepare(data, Path(data["file"]))))
 
 
 def _require_same_faces(data: dict[str, Any], info: StoreInfo) -> None:

@@ -12,12 +12,14 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.atomic import is_full
 from fer.config import closest
-from fer.errors import InputError, Interrupted
+from fer.errors import InputError, Interrupted, RankLost
+from fer.ranks import end_with_parent, is_first_rank, local_rank, started_ranks
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -25,15 +27,14 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 def main(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and run ``job(cfg, run_folder)``.
 
-    What the user got wrong is said in one line on stderr, exit code 2; an interrupt ends with 130, SIGTERM with 143.
-    With ``HYDRA_FULL_ERROR=1`` every error comes with its traceback instead.
+    What the user got wrong is said in one line on stderr, exit code 2; an interrupt ends with 130, SIGTERM with 143,
+    a lost rank with 1. With ``HYDRA_FULL_ERROR=1`` every error comes with its traceback instead.
     """
-
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
     def task(cfg: DictConfig) -> Any:
         try:
-            with _one_job() as run_folder:
+            with _one_job(full_error) as run_folder:
                 return job(cfg, run_folder)
         except (InputError, OmegaConfBaseException) as error:
             if full_error:
@@ -41,7 +42,7 @@ def main(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
             # left to Hydra it would come with a second line that repeats the overrides
             _fail(error, config_name)
         except Interrupted as stopped:
-            if os.environ.get("LOCAL_RANK", "0") != "0":
+            if not is_first_rank():
                 # Lightning would kill the first rank for another that ends with an error
                 sys.exit(0)
             print(stopped, file=sys.stderr)
@@ -57,7 +58,20 @@ def main(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
                 ),
                 config_name,
             )
+        except RankLost as lost:
+            if full_error:
+                raise
+            # every rank that is left, because the lost one may be the first
+            print(f"error: {lost}", file=sys.stderr)
+            sys.exit(1)
 
+    if "LOCAL_RANK" in os.environ:
+        end_with_parent()
+    if local_rank():
+        # the first rank's run folder has the config; without these each rank would make one, named by its own clock
+        sys.argv += ["hydra.output_subdir=null"]
+        if not any(argument.startswith("hydra.run.dir=") for argument in sys.argv):
+            sys.argv += ["hydra.run.dir=."]
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -76,7 +90,7 @@ def _fail(error: Exception, config_name: str) -> None:
 
 
 @contextmanager
-def _one_job() -> Iterator[Path]:
+def _one_job(full_error: bool) -> Iterator[Path]:
     """Give the run folder of one Hydra job, and make what Lightning starts for it belong to this job alone.
 
     Lightning starts the other ranks by running ``sys.argv`` again. In a multirun that asks for the whole sweep, so for
@@ -87,8 +101,12 @@ def _one_job() -> Iterator[Path]:
     config = HydraConfig.get()
     folder = Path(config.runtime.output_dir)
     _refuse_parallel_launcher(config)
+    _refuse_sweep_of_ranks(config)
     flags, _ = get_args_parser().parse_known_args()
     argv, environ = sys.argv, dict(os.environ)
+    if not full_error:
+        # set for Hydra alone; a rank that inherits it would answer with tracebacks
+        os.environ.pop("HYDRA_FULL_ERROR", None)
     sys.argv = [argv[0], *config.overrides.task]
     for flag in ("config_name", "config_path", "config_dir"):
         if getattr(flags, flag):
@@ -116,6 +134,15 @@ def _refuse_parallel_launcher(config: DictConfig) -> None:
         raise InputError(
             f"trainer.devices={devices} with hydra/launcher={config.runtime.choices.get('hydra/launcher')}: "
             "its jobs cannot start further ranks; use hydra/launcher=basic"
+        )
+
+
+def _refuse_sweep_of_ranks(config: DictConfig) -> None:
+    """Refuse a multirun that torchrun or srun started once for each rank; a cluster's own launcher starts jobs."""
+    if config.mode == RunMode.MULTIRUN and started_ranks() > 1 and "BasicLauncher" in config.launcher._target_:
+        raise InputError(
+            f"a sweep with -m, started {started_ranks()} times: give torchrun or srun one job each, "
+            "or on SLURM hydra/launcher=submitit_slurm"
         )
 
 
