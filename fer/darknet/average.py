@@ -6,10 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fer.darknet.cfg import Section, integer
 from fer.darknet.modules import Convolutional
 from fer.darknet.network import DarknetNetwork
-from fer.darknet.rates import number
+from fer.darknet.section import Section, integer, number
 from fer.errors import InputError
 
 #: Iterations before the end at which the average becomes the weights, which are then trained on.

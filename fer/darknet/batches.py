@@ -26,9 +26,10 @@ from fer.darknet.augment import (
     mosaic,
     mosaic_detector,
 )
-from fer.darknet.cfg import Section, integer, numbers, task_of
+from fer.darknet.cfg import task_of
 from fer.darknet.detection import read_truth
 from fer.darknet.reading import PhotoError, open_photo
+from fer.darknet.section import Section, integer, number, positive
 from fer.errors import InputError
 
 DIALECTS = ("pjreddie", "alexeyab")
@@ -116,12 +117,12 @@ class TrainingBatches(Dataset):
         for key in _REFUSED:
             if net.options.get(key, "0") != "0":
                 raise InputError(f"{net.where}: {key}={net.options[key]} is not supported with darknet.engine=torch")
-        self.size = _positive(net, "width"), _positive(net, "height")
+        self.size = positive(net, "width"), positive(net, "height")
         if integer(net, "channels", 3) != 3:
             raise InputError(f"{net.where}: photos have colours: set channels=3")
-        self.step = _positive(net, "resize_step", 32)
-        self.iterations = _positive(net, "max_batches")
-        batch, self.subdivisions = _positive(net, "batch"), _positive(net, "subdivisions", 1)
+        self.step = positive(net, "resize_step", 32)
+        self.iterations = positive(net, "max_batches")
+        batch, self.subdivisions = positive(net, "batch"), positive(net, "subdivisions", 1)
         if batch % (self.subdivisions * ranks):
             parts = f"subdivisions={self.subdivisions}" + (f" times {ranks} devices" if ranks > 1 else "")
             raise InputError(f"{net.where}: batch={batch} cannot be divided by {parts}")
@@ -143,8 +144,8 @@ class TrainingBatches(Dataset):
             return
         head = [section for section in sections if section.kind in ("yolo", "region")][-1]
         self.options = detector_options(net, head, dialect)
-        self.random = _number(head, "random", 0)
-        self.most = _positive(head, "max", 90 if dialect == "pjreddie" else 200)
+        self.random = number(head, "random", 0)
+        self.most = positive(head, "max", 90 if dialect == "pjreddie" else 200)
         if self.cutmix:
             raise InputError(f"{net.where}: cutmix=1 is for classifiers: set cutmix=0")
         if self.mosaic and self.options.letter_box:
@@ -252,10 +253,10 @@ def start_worker(_: int) -> None:
 
 def classifier_options(net: Section, dialect: str) -> ClassifierAugmentation:
     """Return what a classifier's [net] says of augmentation."""
-    width = _positive(net, "width")
+    width = positive(net, "width")
     return ClassifierAugmentation(
-        crop=(_positive(net, "min_crop", width), _positive(net, "max_crop", 2 * width)),
-        angle=_number(net, "angle", 0),
+        crop=(positive(net, "min_crop", width), positive(net, "max_crop", 2 * width)),
+        angle=number(net, "angle", 0),
         aspect=_factor(net, "aspect"),
         flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
         colour=_colour(net),
@@ -265,7 +266,7 @@ def classifier_options(net: Section, dialect: str) -> ClassifierAugmentation:
 
 def detector_options(net: Section, head: Section, dialect: str) -> DetectorAugmentation:
     """Return what a detector's [net] and its last [yolo] say of augmentation."""
-    jitter = _number(head, "jitter", 0.2)
+    jitter = number(head, "jitter", 0.2)
     if not 0 <= jitter < 1:
         raise InputError(f"{head.where}: jitter={jitter:g} is not within 0 and 1")
     return DetectorAugmentation(
@@ -279,25 +280,11 @@ def detector_options(net: Section, head: Section, dialect: str) -> DetectorAugme
 
 
 def _colour(net: Section) -> Colour:
-    return Colour(_number(net, "hue", 0), _factor(net, "saturation"), _factor(net, "exposure"))
-
-
-def _number(section: Section, key: str, default: float) -> float:
-    values = numbers(section, key) or [default]
-    if len(values) != 1 or not abs(values[0]) < float("inf"):
-        raise InputError(f"{section.where}: {key}={section.options[key]} is not one number")
-    return float(values[0])
+    return Colour(number(net, "hue", 0), _factor(net, "saturation"), _factor(net, "exposure"))
 
 
 def _factor(section: Section, key: str) -> float:
-    value = _number(section, key, 1)
+    value = number(section, key, 1)
     if value <= 0:
         raise InputError(f"{section.where}: {key}={value:g} is not positive")
-    return value
-
-
-def _positive(section: Section, key: str, default: int | None = None) -> int:
-    value = integer(section, key, default)
-    if value < 1:
-        raise InputError(f"{section.where}: {key}={value} is not positive")
     return value

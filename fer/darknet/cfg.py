@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from fer.darknet.section import Section, integer, integers, numbers
+from fer.darknet.section import Section, integer, integers, numbers, positive
 from fer.errors import InputError
 
 Shape = tuple[int, int, int]
@@ -115,7 +115,7 @@ def layers(sections: Sequence[Section]) -> list[Layer]:
     if not sections or sections[0].kind != "net":
         raise InputError("a cfg begins with [net]")
     net = sections[0]
-    shape = (_positive(net, "width"), _positive(net, "height"), _positive(net, "channels"))
+    shape = (positive(net, "width"), positive(net, "height"), positive(net, "channels"))
     made: list[Layer] = []
     for section in sections[1:]:
         if section.kind not in _SHAPES:
@@ -131,13 +131,6 @@ def layers(sections: Sequence[Section]) -> list[Layer]:
     if not made:
         raise InputError(f"{net.file or 'cfg'}: [net] is followed by no layer")
     return made
-
-
-def _positive(section: Section, key: str, default: int | None = None) -> int:
-    value = integer(section, key, default)
-    if value < 1:
-        raise InputError(f"{section.where}: {key}={value} is not positive")
-    return value
 
 
 def _flag(section: Section, key: str) -> bool:
@@ -167,8 +160,8 @@ def _sources(section: Section, key: str, made: list[Layer]) -> list[Layer]:
 
 def _convolutional(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
     width, height, channels = shape
-    filters, size, stride = (_positive(section, key, 1) for key in ("filters", "size", "stride"))
-    groups = _positive(section, "groups", 1)
+    filters, size, stride = (positive(section, key, 1) for key in ("filters", "size", "stride"))
+    groups = positive(section, "groups", 1)
     padding = size // 2 if _flag(section, "pad") else integer(section, "padding", 0)
     if channels % groups or filters % groups:
         raise InputError(f"{section.where}: groups={groups} do not divide {channels} channels and filters={filters}")
@@ -177,21 +170,21 @@ def _convolutional(section: Section, shape: Shape, made: list[Layer]) -> tuple[S
 
 
 def _maxpool(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
-    stride = _positive(section, "stride", 1)
-    size = _positive(section, "size", stride)
+    stride = positive(section, "stride", 1)
+    size = positive(section, "size", stride)
     padding = integer(section, "padding", size - 1)
     return tuple((n + padding - size) // stride + 1 for n in shape[:2]) + shape[2:], 0
 
 
 def _connected(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
-    output = _positive(section, "output", 1)
+    output = positive(section, "output", 1)
     return (1, 1, output), output * (4 if _flag(section, "batch_normalize") else 1) + output * prod(shape)
 
 
 def _route(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
     sources = _sources(section, "layers", made)
     width, height, _ = sources[0].shape
-    channels, groups = sum(source.shape[2] for source in sources), _positive(section, "groups", 1)
+    channels, groups = sum(source.shape[2] for source in sources), positive(section, "groups", 1)
     if any(source.shape[:2] != (width, height) for source in sources):
         shapes = ", ".join(f"{source.index}: {_text(source.shape)}" for source in sources)
         raise InputError(f"{section.where}: joins layers of different width and height ({shapes})")
@@ -215,7 +208,7 @@ def _shortcut(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape,
 
 def _reorg(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
     width, height, channels = shape
-    stride = _positive(section, "stride", 1)
+    stride = positive(section, "stride", 1)
     if _flag(section, "reverse"):
         return (width * stride, height * stride, channels // stride**2), 0
     return (width // stride, height // stride, channels * stride**2), 0
@@ -244,14 +237,14 @@ _SHAPES: dict[str, Callable[[Section, Shape, list[Layer]], tuple[Shape, int]]] =
     "cost": _same,
     "route": _route,
     "shortcut": _shortcut,
-    "upsample": lambda section, shape, made: (_scaled(shape, _positive(section, "stride", 2)), 0),
+    "upsample": lambda section, shape, made: (_scaled(shape, positive(section, "stride", 2)), 0),
     "yolo": _head,
     "region": _head,
     "reorg": _reorg,
     "reorg3d": _reorg,
     "dropout": _same,
     "crop": lambda section, shape, made: (
-        (_positive(section, "crop_width", 1), _positive(section, "crop_height", 1), shape[2]),
+        (positive(section, "crop_width", 1), positive(section, "crop_height", 1), shape[2]),
         0,
     ),
     "connected": _connected,

@@ -17,7 +17,8 @@ from fer.darknet.batches import TrainingBatches, training_loader
 from fer.darknet.cfg import Section, integer, task_of
 from fer.darknet.loss import YoloLoss, classifier_loss, cost_scale_of
 from fer.darknet.network import DarknetNetwork
-from fer.darknet.rates import number, rate_of
+from fer.darknet.rates import rate_of
+from fer.darknet.section import number
 from fer.errors import InputError
 
 # Options of [net] that change a training and are not built; the batches and the losses refuse theirs.

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from fer.darknet import dialects
 from fer.darknet.boxes import OVERLAPS, giou, iou
-from fer.darknet.cfg import Section, integer, layers, numbers
+from fer.darknet.cfg import layers
+from fer.darknet.section import Section, integer, number, numbers
 from fer.darknet.targets import Assignment, Head, Said, assign, best_overlaps, box_delta, clean, pair, predictions
 from fer.errors import InputError
 
@@ -175,7 +176,7 @@ def cost_scale_of(sections: Sequence[Section]) -> float | None:
     for section in costs:
         if (kind := section.options.get("type", "sse")) != "sse":
             raise InputError(f"{section.where}: type={kind} is not supported with darknet.engine=torch: set type=sse")
-    return _number(costs[0], "scale", 1) if costs else None
+    return number(costs[0], "scale", 1) if costs else None
 
 
 class _Trained(torch.autograd.Function):
@@ -236,12 +237,12 @@ def _head(section: Section, pixels: tuple[float, float], iou_normalizer: float) 
     return Head(
         classes=integer(section, "classes", 20),
         pixels=pixels,
-        scale=_number(section, "scale_x_y", 1),
+        scale=number(section, "scale_x_y", 1),
         new_coords=bool(integer(section, "new_coords", 0)),
         iou_loss=iou_loss,
-        cls_normalizer=_number(section, "cls_normalizer", 1) if counted else 1,
-        max_delta=_number(section, "max_delta", torch.finfo(torch.float32).max),
-        **{key: _number(section, key, default) for key, default in defaults.items()},
+        cls_normalizer=number(section, "cls_normalizer", 1) if counted else 1,
+        max_delta=number(section, "max_delta", torch.finfo(torch.float32).max),
+        **{key: number(section, key, default) for key, default in defaults.items()},
     )
 
 
@@ -262,13 +263,6 @@ def _require_built(section: Section, program: str) -> None:
         reason = f"is not supported like {dialects.TITLES[program]}, which does not know it"
     for option, neutral in refused.items():
         value = section.options.get(option, neutral)
-        if value != neutral and (neutral in (None, "mse", "iou") or _number(section, option, 0) != float(neutral)):
+        if value != neutral and (neutral in (None, "mse", "iou") or number(section, option, 0) != float(neutral)):
             remedy = f"set {option}={neutral}" if neutral else "delete it"
             raise InputError(f"{section.where}: {option}={value} {reason}: {remedy}")
-
-
-def _number(section: Section, key: str, default: float) -> float:
-    values = numbers(section, key) or [default]
-    if len(values) != 1 or not abs(values[0]) < float("inf"):
-        raise InputError(f"{section.where}: {key}={section.options[key]} is not one number")
-    return float(values[0])

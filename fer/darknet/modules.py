@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer.darknet.boxes import decode
-from fer.darknet.cfg import Section, Shape, integer, numbers
+from fer.darknet.cfg import Shape
+from fer.darknet.section import Section, integer, number, numbers
 from fer.errors import InputError
 
 #: Name in the cfg to the function of (tensor, whether it may overwrite it).
@@ -152,7 +153,7 @@ class Softmax(nn.Module):
 
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
         super().__init__()
-        self.temperature = _number(section, "temperature", 1)
+        self.temperature = number(section, "temperature", 1)
         if self.temperature <= 0:
             raise InputError(f"{section.where}: temperature={self.temperature:g} is not positive")
 
@@ -194,7 +195,7 @@ class Shortcut(nn.Module):
 class Upsample(nn.Module):
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
         super().__init__()
-        self.stride, self.scale = integer(section, "stride", 2), _number(section, "scale", 1)
+        self.stride, self.scale = integer(section, "stride", 2), number(section, "scale", 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=float(self.stride), mode="nearest")
@@ -203,7 +204,7 @@ class Upsample(nn.Module):
 
 class Dropout(nn.Dropout):
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
-        probability = _number(section, "probability", 0.5)
+        probability = number(section, "probability", 0.5)
         if not 0 <= probability < 1:
             raise InputError(f"{section.where}: probability={probability:g} is not within 0 and 1")
         super().__init__(probability)
@@ -230,7 +231,7 @@ class Yolo(nn.Module):
         if not all(0 < side < float("inf") for box in boxes for side in box):
             raise InputError(f"{section.where}: anchors={section.options['anchors']} are not all lengths")
         self.register_buffer("anchors", torch.tensor(boxes), persistent=False)
-        self.scale = _number(section, "scale_x_y", 1)
+        self.scale = number(section, "scale_x_y", 1)
         self.new_coords = bool(integer(section, "new_coords", 0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -264,13 +265,6 @@ MODULES: dict[str, Callable[[Section, Sequence[Shape]], nn.Module]] = {
     "convolutional": Convolutional, "connected": Connected, "maxpool": MaxPool, "avgpool": AvgPool, "softmax": Softmax,
     "cost": Cost, "route": Route, "shortcut": Shortcut, "upsample": Upsample, "dropout": Dropout, "yolo": Yolo,
 }  # fmt: skip
-
-
-def _number(section: Section, key: str, default: float) -> float:
-    values = numbers(section, key) or [default]
-    if len(values) != 1 or not abs(values[0]) < float("inf"):
-        raise InputError(f"{section.where}: {key}={section.options[key]} is not one number")
-    return float(values[0])
 
 
 def _activation(section: Section, default: str) -> str:

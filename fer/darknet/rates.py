@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from math import exp
 
-from fer.darknet.cfg import Section, integer, numbers
+from fer.darknet.section import Section, integer, number, numbers
 from fer.errors import InputError
 
 
@@ -59,15 +59,3 @@ def _policy(net: Section, start: float, power: float) -> Callable[[int], float]:
         f"{net.where}: policy={policy} is not supported with darknet.engine=torch: set constant, step, steps, exp, "
         "poly or sigmoid"
     )
-
-
-def number(net: Section, key: str, default: float) -> float:
-    """Return one number of a section's options.
-
-    Raises:
-        InputError: there are several, or it is none.
-    """
-    values = numbers(net, key) or [default]
-    if len(values) != 1:
-        raise InputError(f"{net.where}: {key}={net.options[key]} is not one number")
-    return float(values[0])

@@ -36,6 +36,30 @@ def integer(section: Section, key: str, default: int | None = None) -> int:
     return _whole(section, key, value)
 
 
+def positive(section: Section, key: str, default: int | None = None) -> int:
+    """Return a whole number of at least 1 from a section's options.
+
+    Raises:
+        InputError: as `integer`, or it is 0 or less.
+    """
+    value = integer(section, key, default)
+    if value < 1:
+        raise InputError(f"{section.where}: {key}={value} is not positive")
+    return value
+
+
+def number(section: Section, key: str, default: float) -> float:
+    """Return one number from a section's options.
+
+    Raises:
+        InputError: there are several, or it is none.
+    """
+    values = numbers(section, key) or [default]
+    if len(values) != 1:
+        raise InputError(f"{section.where}: {key}={section.options[key]} is not one number")
+    return float(values[0])
+
+
 def numbers(section: Section, key: str) -> list[float]:
     """Return a comma-separated list of numbers from a section's options, empty where the key is not there.
 
