@@ -46,7 +46,9 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
             + f"; run folder {out}"
         )
     stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
-    with stop.watching(), naming_lost_ranks(trainer):
+    # the folder of the first rank, which is not that of this machine's
+    last = Path(trainer.checkpoint_callback.dirpath or ".") / "last.ckpt"
+    with stop.watching(), naming_lost_ranks(trainer, last):
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     best = trainer.checkpoint_callback
     score = float(best.best_model_score)

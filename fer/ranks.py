@@ -69,14 +69,12 @@ def require_one_group(trainer: Any) -> None:
 
 
 @contextmanager
-def naming_lost_ranks(trainer: Any) -> Iterator[None]:
-    """Raise `RankLost` for what gloo and NCCL raise where another rank ended or does not answer."""
+def naming_lost_ranks(trainer: Any, last: Path) -> Iterator[None]:
+    """Raise `RankLost` for what gloo and NCCL raise where another rank ended or does not answer; ``last`` resumes."""
     try:
         yield
     except RuntimeError as error:
         text = str(error)
         if trainer.world_size == 1 or not any(sign in text for sign in ("gloo", "NCCL", "TCPStore", "c10d")):
             raise
-        # the folder of the first rank, which is not that of this machine's
-        last = Path(trainer.checkpoint_callback.dirpath or ".") / "last.ckpt"
         raise RankLost(trainer.global_rank, last, text) from error

@@ -26,6 +26,7 @@ from fer.darknet.transfer import iteration_of, resumed
 from fer.darknet.weights import Net, find_cfg
 from fer.errors import InputError
 from fer.memory import keep_freed_memory
+from fer.ranks import naming_lost_ranks, require_one_group
 
 #: Iterations between two saves, as in the programs.
 SAVE_EVERY = 100
@@ -76,9 +77,10 @@ def train(config: dict[str, Any], out: Path) -> float:
         use_distributed_sampler=False,
         default_root_dir=str(out),
     )
+    require_one_group(trainer)
     module.require_divisible(trainer.world_size)
     if not trainer.is_global_zero:
-        with stop.watching():
+        with stop.watching(), naming_lost_ranks(trainer, recorder.last):
             trainer.fit(module)
         return 0.0
     require_room(out, sections, 8)
@@ -91,7 +93,7 @@ def train(config: dict[str, Any], out: Path) -> float:
     shown = config["trainer"].get("enable_progress_bar", True)
     recorder.begin(Monitor(out, sections, max_batches, module.iteration, METRIC[task], shown), module.iteration)
     try:
-        with stop.watching():
+        with stop.watching(), naming_lost_ranks(trainer, recorder.last):
             trainer.fit(module)
     finally:
         recorder.monitor.close()
