@@ -1,6 +1,7 @@
 """What a run tells while it goes on: AlexeyAB's lines as numbers, and alarms on NaN and on weights cut short."""
 
 import struct
+import time
 
 import pandas as pd
 import pytest
@@ -81,7 +82,7 @@ def test_a_loss_that_stays_nan_ends_the_run(monitor):
         monitor(step(22, "nan"))
 
 
-def test_weights_cut_short_by_a_full_disk_end_the_run(tmp_path, monitor):
+def test_weights_cut_short_by_a_full_disk_end_the_run(tmp_path, monitor, monkeypatch):
     weights(tmp_path / "backup/a_last.weights", 800)
     monitor("Saving weights to backup/a_last.weights")
     monitor(step(100))
@@ -89,8 +90,12 @@ def test_weights_cut_short_by_a_full_disk_end_the_run(tmp_path, monitor):
     assert monitor.last_saved == tmp_path / "backup/a_last.weights"
     weights(tmp_path / "backup/a_last.weights", 1600, FLOATS - 3)
     monitor("Saving weights to backup/a_last.weights")
-    # an iteration from before the save may be read after its line
+    # iterations from before the save may be read after its line, so it has some seconds
+    monitor(step(199))
     monitor(step(200))
+    monkeypatch.setattr("time.monotonic", lambda now=time.monotonic: now() + 11)
+    # which a further save does not prolong
+    monitor("Saving weights to backup/a_last.weights")
     with pytest.raises(InputError, match=r"a_last.weights was not written whole .* MiB free there\): make room"):
         monitor(step(201))
 

@@ -159,7 +159,7 @@ def test_an_interrupted_run_goes_on_where_the_program_saved(home, tiny_run, run)
     while not saved and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.2)
         saved = list((home / "runs").glob("stopped/*/backup/classifier_small.backup"))
-    assert saved
+    assert saved, process.communicate(timeout=60)[1]
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -4,6 +4,7 @@ import csv
 import math
 import shutil
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,10 @@ from fer.errors import InputError
 
 #: A loss that is not a number for so many iterations does not come back.
 _NAN_LIMIT = 20
+
+#: Seconds after which a file that the program said it saves must be whole. It comes sooner, but the line is on another
+#: stream than the iterations, of which several from before the save may be read after it.
+_WRITTEN = 10.0
 
 
 class Monitor:
@@ -48,7 +53,9 @@ class Monitor:
         self._batch = int(sections[0].options["batch"])
         self._lock = threading.Lock()
         self._every = max(1, max_batches // 10_000)
-        self.iteration, self._nans, self._saving, self._wait = start, 0, None, 0
+        self.iteration, self._nans = start, 0
+        #: To each file that is being saved the step from which on it is looked at, and when it must be whole.
+        self._saving: dict[Path, tuple[int, float]] = {}
         self._aps: list[ClassAP] = []
         self._bar = tqdm(total=max_batches, initial=start, desc="darknet", unit="it", mininterval=1, disable=not bar)
 
@@ -57,8 +64,8 @@ class Monitor:
         if isinstance(record, Step):
             self.step(record)
         elif isinstance(record, Saving):
-            # the streams are two: an iteration from before the save may still come after this line
-            self._saving, self._wait = self._out / record.path, 2
+            # the first iteration after this line may be from before the save
+            self._saving.setdefault(self._out / record.path, (self.steps + 1, time.monotonic() + _WRITTEN))
         elif isinstance(record, ClassAP):
             self._aps.append(record)
         elif isinstance(record, MeanAP):
@@ -108,19 +115,21 @@ class Monitor:
         self._bar.update(step.iteration - self._bar.n)
 
     def _check_saved(self) -> None:
-        # the program goes on when it has written: by the second iteration after the line the file must be whole
-        self._wait -= 1
-        if self._saving is None or self._wait > 0:
-            return
-        path, self._saving = self._saving, None
-        try:
-            whole_layers(path, self._sections)
-        except (InputError, OSError) as error:
-            free = shutil.disk_usage(self._out).free >> 20
-            raise InputError(
-                f"{path} was not written whole ({free:,} MiB free there): make room and go on with resume={self._out}"
-            ) from error
-        self.last_saved = path
+        for path, (step, due) in list(self._saving.items()):
+            if self.steps < step:
+                continue
+            try:
+                whole_layers(path, self._sections)
+            except (InputError, OSError) as error:
+                if time.monotonic() < due:
+                    continue
+                free = shutil.disk_usage(self._out).free >> 20
+                raise InputError(
+                    f"{path} was not written whole ({free:,} MiB free there): make room and go on with "
+                    f"resume={self._out}"
+                ) from error
+            self.last_saved = path
+            del self._saving[path]
 
     def _log(self, iteration: int, values: dict[str, Any]) -> None:
         with self._lock:
