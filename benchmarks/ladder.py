@@ -62,7 +62,8 @@ RUNGS = {
     "ensemble": Rung("five of these averaged", of=tuple(("strong_resnet18", seed) for seed in range(3))
                      + (("strong_vgg19", 0), ("strong_vgg19", 1))),
     "distilled": Rung("the ensemble distilled into one ResNet18", STRONG, teachers="ensemble"),
-    "small": Rung("small network for CPUs: VGG9", ("experiment=small_fer2013",)),
+    "small": Rung("small network for CPUs: VGG9", ("experiment=small_fer2013",), (0, 1, 2)),
+    "small_ensemble": Rung("three of these averaged", of=tuple(("small", seed) for seed in range(3))),
     "small_distilled": Rung("the ensemble distilled into VGG9", ("experiment=small_fer2013",), teachers="ensemble"),
     "cpu_vgg_small": Rung("the smallest: four convolutions, the seed's augmentation", ("experiment=cpu_fer2013",)),
     "cosine": Rung("seed + cosine, Nesterov, batch 128", COSINE),
