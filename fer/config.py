@@ -59,6 +59,8 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     size, crop = config["data"]["size"], config["augment"]["crop"]
     if not 1 <= crop <= size:
         raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
+    _check_run(config)
+    _check_schedule(config["schedule"])
     _check_augment(config["augment"])
     _check_recipe(config["recipe"], config["trainer"])
     _check_fused(config["optimizer"], config["trainer"])
@@ -78,6 +80,43 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
             f"batch_size={config['batch_size']} is the global batch and does not divide by trainer.devices={devices}"
         )
     return config
+
+
+def _check_run(config: dict[str, Any]) -> None:
+    trainer = config["trainer"]
+    if not 0 <= config["seed"] < 1 << 32:
+        raise InputError(f"seed={config['seed']} is not between 0 and {(1 << 32) - 1}")
+    if config["num_workers"] < 0:
+        raise InputError(f"num_workers={config['num_workers']} is not a number of processes, 0 is none")
+    if config["early_stop"] is not None and config["early_stop"] < 1:
+        raise InputError(f"early_stop={config['early_stop']} is not a number of epochs; early_stop=null is off")
+    epochs = trainer.get("max_epochs")
+    endless = epochs == -1 and config["schedule"]["name"] != "cosine"
+    if not endless and (not isinstance(epochs, int) or epochs < 1):
+        raise InputError(f"trainer.max_epochs={epochs} is not a number of epochs; schedules other than cosine take -1")
+    # without val/acc there is no best epoch
+    if not trainer.get("limit_val_batches", 1.0):
+        raise InputError("trainer.limit_val_batches=0 leaves no val/acc to choose the best epoch by: give 1 or more")
+    every = trainer.get("check_val_every_n_epoch", 1)
+    if not isinstance(every, int) or every < 1 or not endless and every > epochs:
+        raise InputError(
+            f"trainer.check_val_every_n_epoch={every} leaves no val/acc to choose the best epoch by: give 1 to "
+            f"trainer.max_epochs={epochs}"
+        )
+
+
+def _check_schedule(schedule: dict[str, Any]) -> None:
+    for key in ("start", "warmup", "patience"):
+        if schedule.get(key, 0) < 0:
+            raise InputError(f"schedule.{key}={schedule[key]} is not a number of epochs")
+    if schedule.get("every", 1) < 1:
+        raise InputError(f"schedule.every={schedule['every']} is not a positive number of epochs")
+    if schedule.get("rate", 1) <= 0:
+        raise InputError(f"schedule.rate={schedule['rate']} is not a positive factor")
+    if not 0 <= schedule.get("floor", 0) <= 1:
+        raise InputError(f"schedule.floor={schedule['floor']} is not a fraction of the first rate")
+    if not 0 < schedule.get("factor", 0.5) < 1:
+        raise InputError(f"schedule.factor={schedule['factor']} is not a factor between 0 and 1")
 
 
 def _check_augment(augment: dict[str, Any]) -> None:

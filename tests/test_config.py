@@ -1,6 +1,7 @@
 """Configuration: every option of every group composes, checks and builds; a mistake gives one line."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -272,3 +273,31 @@ def test_help_reads_well(run, tmp_path, script):
     group = "darknet" if script == "predict.py" else "data"
     assert f"{group}: {', '.join(of(group))}\n" in done.stdout
     assert "Powered by Hydra" not in done.stdout and list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=-1"], "seed=-1 is not between 0 and 4294967295"),
+        (["num_workers=-1"], "num_workers=-1 is not a number of processes"),
+        (["early_stop=0"], "early_stop=0 is not a number of epochs"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0 is not a number of epochs"),
+        (["trainer.max_epochs=-1", "schedule=cosine"], "trainer.max_epochs=-1 is not a number of epochs"),
+        (["trainer.limit_val_batches=0"], "leaves no val/acc to choose the best epoch by: give 1 or more"),
+        (["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=4"], "give 1 to trainer.max_epochs=3"),
+        (["schedule=step", "schedule.every=0"], "schedule.every=0 is not a positive number of epochs"),
+        (["schedule=step", "schedule.rate=0"], "schedule.rate=0.0 is not a positive factor"),
+        (["schedule=cosine", "schedule.warmup=-1"], "schedule.warmup=-1 is not a number of epochs"),
+        (["schedule=cosine", "schedule.floor=2"], "schedule.floor=2.0 is not a fraction of the first rate"),
+        (["schedule=plateau", "schedule.factor=1"], "schedule.factor=1.0 is not a factor between 0 and 1"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused(overrides, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_train(train_cfg(*overrides))
+
+
+def test_an_endless_run_and_rare_validation_are_allowed():
+    assert check_train(train_cfg("trainer.max_epochs=-1", "schedule=constant"))["trainer"]["max_epochs"] == -1
+    rare = ["trainer.max_epochs=4", "trainer.check_val_every_n_epoch=4"]
+    assert check_train(train_cfg(*rare))["trainer"]["check_val_every_n_epoch"] == 4
