@@ -91,7 +91,7 @@ class EMA(WeightAveraging):
 
 
 class StopCleanly(pl.Callback):
-    """On the first SIGINT or SIGTERM finish the step, save ``interrupted.ckpt`` and raise `Stopped`.
+    """On the first SIGINT or SIGTERM finish the optimiser's step, save ``interrupted.ckpt`` and raise `Stopped`.
 
     A second signal ends the run at once.
     """
@@ -128,8 +128,10 @@ class StopCleanly(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        # only here is the step before complete in Lightning's books, so that a resumed run repeats and skips none
-        if trainer.world_size == 1 or batch_idx % _LOOK_EVERY == 0:
+        # only here is the step before complete in Lightning's books, so that a resumed run repeats and skips none;
+        # and only after a step of the optimiser, because a checkpoint has no gradients of batches before one
+        step, rest = divmod(batch_idx, trainer.accumulate_grad_batches)
+        if rest == 0 and (trainer.world_size == 1 or step % _LOOK_EVERY == 0):
             self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: pl.Trainer) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fer.callbacks import EMA, Bar, Best, Pictures, Speed, StopCleanly
 from fer.checkpoint import WholeCheckpoints, inherit, load_checkpoint
@@ -51,9 +52,17 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     with stop.watching(), naming_lost_ranks(trainer, last):
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     best = trainer.checkpoint_callback
+    if best.best_model_score is None:
+        raise InputError(f"no epoch was validated, so there is no best one; the run's checkpoints are in {last.parent}")
     score = float(best.best_model_score)
     if trainer.is_global_zero:
-        history = pd.read_csv(out / "metrics" / "metrics.csv")
+        numbers = out / "metrics" / "metrics.csv"
+        if not numbers.is_file():
+            raise InputError(
+                f"resume={resume}: nothing is left to train, its run has reached "
+                f"trainer.max_epochs={config['trainer']['max_epochs']} or another end; give more"
+            )
+        history = pd.read_csv(numbers)
         title = config["name"] + (" (drawn sample data)" if data.info.drawn else "")
         curves_figure(history, title).savefig(out / "curves.png", dpi=100)
         print(f"best val/acc {score:.4f}: {best.best_model_path}")
@@ -117,8 +126,9 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
         log_every_n_steps=1,
     )
     require_one_group(trainer)
-    if data.info.rows("train") < trainer.world_size:
-        raise InputError(f"{data.info.path}: {data.info.rows('train')} train rows for {trainer.world_size} devices")
+    for split in ("train", "val"):
+        if (rows := data.info.rows(split)) < trainer.world_size:
+            raise InputError(f"{data.info.path}: {rows} {split} rows for {trainer.world_size} devices")
     if config["batch_size"] % trainer.world_size:
         raise InputError(
             f"batch_size={config['batch_size']} is the global batch and does not divide by {trainer.world_size} devices"
@@ -231,6 +241,12 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
         callbacks.append(Bar(refresh_rate=10))
     if config["early_stop"] is not None:
         callbacks.append(EarlyStopping("val/acc", mode="max", patience=config["early_stop"]))
+    if (limit := config["trainer"].get("max_time")) is not None:
+        try:
+            # Lightning's own ends within an epoch, and a resumed run would leave out the rest of it and its validation
+            callbacks.append(Timer(limit, interval="epoch", verbose=False))
+        except MisconfigurationException as error:
+            raise InputError(f"trainer.max_time={limit}: not a time DD:HH:MM:SS, such as 00:12:00:00") from error
     return callbacks
 
 

@@ -36,7 +36,7 @@ def main(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
         try:
             with _one_job(full_error) as run_folder:
                 return job(cfg, run_folder)
-        except (InputError, OmegaConfBaseException) as error:
+        except (InputError, HydraException, OmegaConfBaseException) as error:
             if full_error:
                 raise
             # left to Hydra it would come with a second line that repeats the overrides

@@ -13,6 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import ROOT, train_config, write_tiny
+from pytorch_lightning.callbacks import Timer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fer.callbacks import StopCleanly
@@ -276,7 +277,7 @@ class Signal(pl.Callback):
 
 @pytest.mark.parametrize(
     ("hook", "batch", "epoch"),
-    [("on_train_batch_end", i, 1) for i in (0, 2, 4)]
+    [("on_train_batch_end", i, 1) for i in (0, 2, 3, 4)]
     + [("on_validation_start", None, 1), ("on_train_epoch_end", None, 1)]
     # before there is any best epoch
     + [("on_train_batch_end", i, 0) for i in (0, 4)],
@@ -292,6 +293,75 @@ def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, hook
     train(train_config(tiny, **{"trainer.max_epochs": 6, "resume": resume}), tmp_path / "rest")
     for name in ("last", "best"):
         assert_equal(straight / f"checkpoints/{name}.ckpt", tmp_path / f"rest/checkpoints/{name}.ckpt")
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_a_signal_between_batches_of_one_step_loses_no_gradient(tiny, tmp_path, batch):
+    # 5 batches an epoch: two steps of two batches and one of the last
+    options = {"trainer.accumulate_grad_batches": 2, "trainer.max_epochs": 2}
+    train(train_config(tiny, **options), tmp_path / "whole")
+    trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path / "cut")
+    trainer.callbacks.append(Signal("on_train_batch_end", batch))
+    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
+    with pytest.raises(Stopped), stop.watching():
+        trainer.fit(model, datamodule=data)
+    train(train_config(tiny, **options, resume=tmp_path / "cut/checkpoints/interrupted.ckpt"), tmp_path / "rest")
+    assert_equal(tmp_path / "whole/checkpoints/last.ckpt", tmp_path / "rest/checkpoints/last.ckpt")
+
+
+def test_a_run_cut_within_an_epoch_goes_on_with_its_batches_only(tiny, tmp_path):
+    trainer, model, data, _ = assemble(train_config(tiny), tmp_path / "cut")
+    trainer.callbacks.append(Signal("on_train_batch_end", 2))
+    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
+    with pytest.raises(Stopped), stop.watching():
+        trainer.fit(model, datamodule=data)
+    resume = tmp_path / "cut/checkpoints/interrupted.ckpt"
+    for change, remedy in ({"batch_size": 75}, "batch_size=32"), ({"seed": 1}, "seed=0"):
+        with pytest.raises(InputError, match=f"cut in the middle of an epoch, .* resume it with {remedy}"):
+            train(train_config(tiny, resume=resume, **change), tmp_path / "rest")
+
+
+def test_time_that_is_over_within_an_epoch_ends_the_run_after_it(trained, tmp_path):
+    tiny, straight, _ = trained
+    options = {"trainer.max_epochs": 6, "trainer.max_time": "00:01:00:00"}
+    trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path / "cut")
+
+    class Late(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (1, 2):
+                timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+                timer._offset = 3600
+
+    trainer.callbacks.append(Late())
+    trainer.fit(model, datamodule=data)
+    assert trainer.global_step == 2 * 5
+    resume = tmp_path / "cut/checkpoints/last.ckpt"
+    with pytest.raises(InputError, match="nothing is left to train"):
+        train(train_config(tiny, **options, resume=resume), tmp_path / "late")
+    train(train_config(tiny, **{"trainer.max_epochs": 6, "resume": resume}), tmp_path / "rest")
+    for name in ("last", "best"):
+        assert_equal(straight / f"checkpoints/{name}.ckpt", tmp_path / f"rest/checkpoints/{name}.ckpt")
+    history = pd.read_csv(tmp_path / "rest/metrics/metrics.csv")
+    assert history.loc[history["val/acc"].notna(), "epoch"].tolist() == [2, 3, 4, 5]
+
+
+def test_resuming_a_finished_run_is_one_line(trained, tmp_path):
+    tiny, out, _ = trained
+    with pytest.raises(
+        InputError, match="last.ckpt: nothing is left to train, its run has reached trainer.max_epochs=6"
+    ):
+        train(train_config(tiny, **{"trainer.max_epochs": 6, "resume": out / "checkpoints/last.ckpt"}), tmp_path / "x")
+
+
+def test_each_device_needs_a_row_to_validate(tmp_path):
+    file = write_tiny(tmp_path / "one.h5", {"train": 32, "val": 1})
+    with pytest.raises(InputError, match="1 val rows for 2 devices"):
+        assemble(train_config(file, **{"trainer.devices": 2}), tmp_path)
+
+
+def test_what_torch_refuses_is_one_line(tiny, tmp_path, run):
+    done = run("train.py", *arguments(tiny, tmp_path, "optimizer.lr=-1"), code=2)
+    assert len(done.stderr.splitlines()) == 1 and "Invalid learning rate: -1" in done.stderr
 
 
 def test_averaged_weights_follow_their_recurrence(tiny, tmp_path):

@@ -185,12 +185,6 @@ class _Stop(StopCleanly):
         super().__init__(recorder.last.parent)
         self._path, self._recorder = recorder.last, recorder
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: DarknetTraining, batch: object, batch_idx: int
-    ) -> None:
-        if batch_idx % pl_module.subdivisions == 0:
-            super().on_train_batch_start(trainer, pl_module, batch, batch_idx // pl_module.subdivisions)
-
     def save(self, trainer: pl.Trainer) -> None:
         self._recorder.save(trainer, trainer.lightning_module)
 

@@ -189,7 +189,13 @@ class FaceDataModule(pl.LightningDataModule):
         """Return the step within the epoch, which a run interrupted between two epochs' ends needs, and the order."""
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         done = progress.current.completed
-        return {"step": 0 if progress.is_last_batch else done, "disk": self._keep == "disk"}
+        # before the last step of an epoch its batch is the last one too, but not done
+        ended = progress.is_last_batch and progress.current.ready == done
+        return {"step": 0 if ended else done, "disk": self._keep == "disk"} | self._cut()
+
+    def _cut(self) -> dict[str, int]:
+        """Return what decides beside the rows which faces the steps of an epoch have seen."""
+        return {"batch_size": self._batch_size, "seed": self._seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         disk = state_dict.get("disk", False)
@@ -198,6 +204,13 @@ class FaceDataModule(pl.LightningDataModule):
                 "resume: the run was cut in the middle of an epoch, whose order is another with data.keep=disk; "
                 f"resume it with data.keep={'disk' if disk else 'memory'}"
             )
+        for key, value in self._cut().items():
+            # checkpoints of before do not tell
+            if state_dict["step"] and (was := state_dict.get(key, value)) != value:
+                raise InputError(
+                    f"resume: the run was cut in the middle of an epoch, whose steps are others with {key}={value}; "
+                    f"resume it with {key}={was}"
+                )
         self._resume_step = state_dict["step"]
 
     def _place(self) -> tuple[int, int]:
