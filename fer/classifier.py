@@ -20,6 +20,9 @@ from fer.report import metrics_from_confusion
 from fer.sam import SAM
 from fer.schedule import make_scheduler
 
+#: Steps whose outputs are kept for the metrics of training, which are updated all at once.
+_STEPS = 1000
+
 
 class EmotionClassifier(pl.LightningModule):
     """Everything that a checkpoint needs to be used again, given as plain dicts, lists and numbers.
@@ -78,9 +81,11 @@ class EmotionClassifier(pl.LightningModule):
         faces, targets = self.recipe.mix(to_unit(self.augment(batch.image)), targets)
         logits = self.net(faces)
         loss = self.recipe.loss(logits, targets, self.teachers(faces) if self.teachers else None)
-        # the metrics are updated once an epoch, because an update costs as much as a small network's last layers
+        # the metrics are updated rarely, because an update costs as much as a small network's last layers
         if not (self.sam and self.sam.ascended):
             self._steps.append((loss.detach(), logits.detach(), batch.label))
+            if len(self._steps) == _STEPS:
+                self._count_steps()
         # ranks average their gradients as equals; the share makes that the mean over the global batch
         return loss if batch.share == 1.0 else loss * batch.share
 
@@ -107,12 +112,16 @@ class EmotionClassifier(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self._rate = self.optimizers().param_groups[0]["lr"]
 
-    def on_train_epoch_end(self) -> None:
+    def _count_steps(self) -> None:
         losses, logits, labels = zip(*self._steps, strict=True)
         sizes = torch.tensor([len(label) for label in labels], device=self.device)
         self.train_loss.update(torch.stack(losses), sizes)
         self.train_counts.update(torch.cat(logits).argmax(1), torch.cat(labels))
         self._steps.clear()
+
+    def on_train_epoch_end(self) -> None:
+        if self._steps:
+            self._count_steps()
         self._log_epoch("train")
         # the schedule has set the next epoch's rate by now
         self.log("lr", self._rate)

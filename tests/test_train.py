@@ -364,6 +364,26 @@ def test_what_torch_refuses_is_one_line(tiny, tmp_path, run):
     assert len(done.stderr.splitlines()) == 1 and "Invalid learning rate: -1" in done.stderr
 
 
+def test_an_epoch_of_any_length_keeps_few_steps(trained, tmp_path, monkeypatch):
+    tiny, out, _ = trained
+    # 5 steps an epoch
+    monkeypatch.setattr("fer.classifier._STEPS", 2)
+    trainer, model, data, _ = assemble(train_config(tiny, **{"trainer.max_epochs": 6}), tmp_path / "run")
+    kept = []
+
+    class Count(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            kept.append(len(pl_module._steps))
+
+    trainer.callbacks.append(Count())
+    trainer.fit(model, datamodule=data)
+    assert kept == [1, 0, 1, 0, 1] * 6
+    columns = ["train/loss", "train/acc", "train/balanced_acc", "train/macro_f1"]
+    whole, parts = (pd.read_csv(folder / "metrics/metrics.csv")[columns] for folder in (out, tmp_path / "run"))
+    assert whole["train/loss"].count() == 6
+    np.testing.assert_allclose(whole, parts, rtol=1e-6)
+
+
 def test_averaged_weights_follow_their_recurrence(tiny, tmp_path):
     options = {"recipe.ema": 0.75, "trainer.max_epochs": 2}
     trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path)
