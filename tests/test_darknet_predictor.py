@@ -161,7 +161,7 @@ def test_a_classifier_names_faces_as_any_network(tmp_path):
 
 def test_what_cannot_be_is_refused_in_one_line(tmp_path):
     weights = detector(tmp_path / "a")
-    narrow = DETECTOR.replace("num=2\n", "num=2\nnms_kind=diounms\n")
+    narrow = DETECTOR.replace("num=2\n", "num=2\nnms_kind=cornersnms\n")
     other = write(tmp_path / "b", narrow, "ab", np.zeros(14 * (1 + 3 * 32 * 32)))
     grey = CLASSIFIER.replace("channels=3", "channels=1")
     flat = CLASSIFIER.replace("height=32", "height=64")
@@ -174,7 +174,7 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path):
         (lambda: Predictor.load(weights, device="cuda:99"), "device=cuda:99: .*device=cpu always works"),
         (lambda: Predictor.load(weights, names=tmp_path / "none"), "darknet.names=.*none: no such file"),
         (lambda: Predictor.load(weights.with_name("no.weights")), "no.weights: no such file"),
-        (lambda: Predictor.load(other), r"net.cfg:12: \[yolo\]: nms_kind=diounms is not supported"),
+        (lambda: Predictor.load(other), r"net.cfg:12: \[yolo\]: nms_kind=cornersnms is not supported"),
         (lambda: Predictor.load(write(tmp_path / "c", grey, "abc", np.zeros(6))), "channels=1: .* gives photos in RGB"),
         (lambda: Predictor.load(write(tmp_path / "d", flat, "abc", np.zeros(12))), "width=32 and height=64 .* differ"),
         (lambda: Explainer.load(weights), "net.weights: Darknet nets have no heat maps here"),

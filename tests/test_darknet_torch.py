@@ -20,7 +20,7 @@ from fer.darknet.detection import Detections, Truth
 from fer.darknet.evaluate import evaluate
 from fer.darknet.export import export
 from fer.darknet.fit import fit
-from fer.darknet.inference import dialect_of, letterboxes
+from fer.darknet.inference import Detector, dialect_of, letterboxes, suppress
 from fer.darknet.network import DarknetNetwork
 from fer.darknet.picture import Place, centre, place, read_picture, resize
 from fer.darknet.program import find_program
@@ -182,6 +182,31 @@ def test_map_worked_by_hand(tmp_path, version, ap, overlaps):
     assert (scores["map50"], scores["precision"], scores["recall"]) == pytest.approx((ap / 2, 0.5, 0.5))
     assert (scores["tp"], scores["fp"], scores["fn"], scores["photos"]) == (3, 3, 3, 3)
     assert scores["iou"] == pytest.approx(overlaps / 6, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "stay"),
+    [
+        ("", ALEXEYABS, [0, 3]),
+        ("nms_kind=default", ALEXEYABS, [0, 3]),
+        ("nms_kind=greedynms", ALEXEYABS, [0, 2, 3]),
+        ("nms_kind=greedynms\nbeta_nms=2", ALEXEYABS, [0, 2, 3]),
+        ("nms_kind=diounms", ALEXEYABS, [0, 2, 3]),
+        ("nms_kind=diounms\nbeta_nms=2", ALEXEYABS, [0, 3]),
+        # Debian's program knows IoU only
+        ("nms_kind=greedynms", DEBIANS, [0, 3]),
+    ],
+)
+def test_overlapping_boxes_go_as_nms_kind_says(tmp_path, kind, version, stay):
+    # 1 by 1, then 0.1 and 0.3 to the right, and one below. IoU 0.9 / 1.1 = 0.818 and 0.7 / 1.3 = 0.538; the squared
+    # distance over the diagonal's is 0.01 / 2.21 and 0.09 / 2.69, to the power of 0.6 0.039 and 0.130, of 2 0.001:
+    # 0.779 and 0.408, or 0.537, where more than 0.45 goes
+    box = torch.tensor([[0, 0, 1, 1], [0.1, 0, 1, 1], [0.3, 0, 1, 1], [0, 3, 1, 1]])
+    network = DarknetNetwork(parse(DETECTOR.replace("num=2\n", f"num=2\n{kind}\n")))
+    power = Detector(write(tmp_path, network, "ab", version), "cpu").power
+    assert suppress(box, torch.tensor([0.9, 0.8, 0.7, 0.6]), power).tolist() == stay
+    # the surest is the first
+    assert suppress(box, torch.tensor([0.1, 0.2, 0.3, 0.4]), power).tolist() == [3, 2] + [0] * (len(stay) == 3)
 
 
 def test_cocos_map_worked_by_hand():

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torchvision.ops import nms
 
-from fer.darknet.cfg import integer
+from fer.darknet.cfg import Section, integer
+from fer.darknet.detection import intersection_over_union
 from fer.darknet.modules import BatchNorm
 from fer.darknet.network import DarknetNetwork, fuse
 from fer.darknet.packed import pack
 from fer.darknet.picture import Place, place
 from fer.darknet.run_folder import read_facts
+from fer.darknet.section import number
 from fer.darknet.state import open_network
 from fer.darknet.weights import Net, read_header
 from fer.data.source import FaceFormat
@@ -90,6 +92,27 @@ def open_on(net: Net, device: str) -> tuple[DarknetNetwork, torch.device]:
     return network, found
 
 
+def distance_power(sections: Sequence[Section]) -> float | None:
+    """Return the power by which the last [yolo]'s nms_kind= lets distance count in `suppress`, None for not at all.
+
+    AlexeyAB's program has 0.6 for greedynms and beta_nms= for diounms.
+
+    Raises:
+        InputError: another nms_kind=.
+    """
+    power = None
+    for section in sections:
+        kind = section.options.get("nms_kind", "default")
+        if kind not in ("default", "greedynms", "diounms"):
+            raise InputError(
+                f"{section.where}: nms_kind={kind} is not supported with darknet.engine=torch: set default, greedynms "
+                "or diounms"
+            )
+        if section.kind == "yolo":
+            power = {"default": None, "greedynms": 0.6, "diounms": number(section, "beta_nms", 0.6)}[kind]
+    return power
+
+
 def labels_of(net: Net) -> tuple[str, ...]:
     """Return the classes as every report spells them: emotion.names says Anger for Angry."""
     return tuple(canonical(name) or name for name in net.names)
@@ -98,16 +121,15 @@ def labels_of(net: Net) -> tuple[str, ...]:
 class Detector:
     """A detector on a torch device; ``labels``, ``face``, ``name`` and ``drawn`` as those of a `fer.network.Network`.
 
+    ``power`` is that of `distance_power`, None for weights of Debian's program, which knows no nms_kind=.
+
     Raises:
         InputError: as `open_on`, or a cfg with another way to leave out overlapping boxes.
     """
 
     def __init__(self, net: Net, device: str = "auto") -> None:
-        for section in net.sections:
-            if (kind := section.options.get("nms_kind", "default")) not in ("default", "greedynms"):
-                raise InputError(
-                    f"{section.where}: nms_kind={kind} is not supported with darknet.engine=torch: set greedynms"
-                )
+        power = distance_power(net.sections)
+        self.power = None if dialect_of(net.weights) == "pjreddie" else power
         self._network, self._device = open_on(net, device)
         self._width, self._height, _ = self._network.size
         self._letterbox = letterboxes(net)
@@ -132,6 +154,23 @@ class Detector:
             yield Boxes(box, rows[:, 4], rows[:, 4:5] * rows[:, 5:])
 
 
-def suppress(box: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-    """Return which of boxes (N, 4) stay, surest first: a box that overlaps a surer one by more than OVERLAP goes."""
-    return nms(torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], 1), confidence, OVERLAP)
+def suppress(box: torch.Tensor, confidence: torch.Tensor, power: float | None = None) -> torch.Tensor:
+    """Return which of boxes (N, 4) stay, surest first: a box that overlaps a surer one by more than OVERLAP goes.
+
+    With a ``power`` (`distance_power`) the overlap is IoU less (the squared distance of the centres / the squared
+    diagonal around both) ** power, as in AlexeyAB's program, of boxes in fractions of the photo.
+    """
+    if power is None:
+        return nms(torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], 1), confidence, OVERLAP)
+    kept, boxes = [], box.double().numpy()
+    waiting = confidence.argsort(descending=True, stable=True).numpy()
+    while len(waiting):
+        first, waiting = waiting[0], waiting[1:]
+        kept.append(first)
+        one, others = boxes[first], boxes[waiting]
+        apart = np.square(one[:2] + one[2:] / 2 - others[:, :2] - others[:, 2:] / 2).sum(1)
+        high = np.maximum(one[:2] + one[2:], others[:, :2] + others[:, 2:])
+        around = np.square(high - np.minimum(one[:2], others[:, :2])).sum(1)
+        far = np.divide(apart, around, out=np.zeros_like(apart), where=around > 0) ** power
+        waiting = waiting[intersection_over_union(one, others) - far <= OVERLAP]
+    return torch.tensor(kept, dtype=torch.long)

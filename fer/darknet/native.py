@@ -40,9 +40,9 @@ def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarr
 def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = "auto") -> dict[str, Any]:
     """Return mAP@0.50 by AlexeyAB's rule and what goes with it, as `fer.darknet.scores.detector_map` does.
 
-    Boxes have a confidence over 0.005 and are suppressed class by class. Those of weights of Debian's program are cut
-    to the photo, as its `detector valid` cuts them. ``coco`` is torchmetrics' mAP (map, map50, map75), of classes that
-    are there; None without pycocotools.
+    Boxes have a confidence over 0.005 and are suppressed class by class, as the cfg's nms_kind= says. Those of weights
+    of Debian's program are cut to the photo, as its `detector valid` cuts them. ``coco`` is torchmetrics' mAP (map,
+    map50, map75), of classes that are there; None without pycocotools.
 
     Raises:
         InputError: as `classify`, or labels that can't be read.
@@ -53,10 +53,11 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
     for batch in _batches(photos, lambda path: detector.prepare(read_picture(path))):
         for boxes in detector.find(batch, LEAST):
             photo = len(parts)
+            fractions = boxes.box / boxes.box.new_tensor(sizes[photo]).repeat(2)
             labels = [
                 (label, at)
                 for label in range(len(names))
-                for at in _of_class(boxes.box, boxes.confidence[:, label]).tolist()
+                for at in _of_class(fractions, boxes.confidence[:, label], detector.power).tolist()
             ]
             label, at = np.array(labels, int).reshape(-1, 2).T
             confidence = boxes.confidence[at, label].double().numpy()
@@ -111,9 +112,9 @@ def _by_photo(boxes: Detections | Truth, photos: np.ndarray) -> list[np.ndarray]
     return [order[start:end] for start, end in zip(starts, starts[1:], strict=False)]
 
 
-def _of_class(box: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+def _of_class(box: torch.Tensor, confidence: torch.Tensor, power: float | None) -> torch.Tensor:
     at = (confidence > LEAST).nonzero().flatten()
-    return at[suppress(box[at], confidence[at])]
+    return at[suppress(box[at], confidence[at], power)]
 
 
 def _cut(found: Detections, sizes: Sequence[tuple[int, int]]) -> Detections:
