@@ -329,6 +329,20 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(home, run):
 
 
 @pytest.mark.slow
+def test_weights_that_are_not_finite_do_not_take_the_place_of_those_before(home, run):
+    # a rate of 1e8 from iteration 195 on
+    steps = ["darknet.policy=steps", "darknet.steps=[195,250]", "darknet.scales=[1e9,1]", "darknet.topk=false"]
+    done = run("train.py", *TINY, "darknet.max_batches=300", "name=lost", *steps, cwd=home, code=2)
+    last = done.stderr.splitlines()[-1]
+    assert "iteration 200: weights are no longer finite and are not saved: lower darknet.learning_rate" in last
+    saved = newest(home, "lost") / "backup" / "classifier_small_last.ckpt"
+    assert f"go on from {saved}" in last
+    state = torch.load(saved, weights_only=True)
+    assert state["iteration"] == 100 and all(values.isfinite().all() for values in state["network"].values())
+    assert read_header(saved.with_suffix(".weights")).seen == 800
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_photo_that_is_gone_ends_the_run_with_its_name(home, tmp_path, run, workers):
     arguments = [*TINY[:2], *TINY[4:], f"num_workers={workers}", "darknet.max_batches=50", "name=gone"]

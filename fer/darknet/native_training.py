@@ -151,9 +151,19 @@ class Recorder(pl.Callback):
             self._clock = time.perf_counter()
 
     def save(self, trainer: pl.Trainer, module: DarknetTraining) -> None:
-        """Write the weights and the checkpoint of now."""
+        """Write the weights and the checkpoint of now.
+
+        Raises:
+            InputError: weights are not finite, which nothing cures; what was saved before them stays.
+        """
         if not trainer.is_global_zero:
             return
+        if not all(values.isfinite().all() for values in module.network.state_dict().values()):
+            before = f"; go on from {self.last}, which is from before" if self.last.is_file() else ""
+            raise InputError(
+                f"iteration {module.iteration:,}: weights are no longer finite and are not saved: lower "
+                f"darknet.learning_rate or raise darknet.burn_in{before}"
+            )
         # the .ckpt last: scores that name it are those of the .weights beside it
         names = ["last", *(["final"] if module.iteration == self._most else [])]
         for name in names:
