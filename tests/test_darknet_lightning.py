@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,14 +15,16 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import ROOT
+from test_darknet_scores import DETECTOR
 
 from fer.darknet.average import Average
 from fer.darknet.cfg import Section, parse
 from fer.darknet.lightning import DarknetTraining
+from fer.darknet.native_training import Recorder
 from fer.darknet.network import DarknetNetwork
 from fer.darknet.rates import rate_of
 from fer.darknet.state import load_weights, save_weights
-from fer.darknet.weights import read_header
+from fer.darknet.weights import Net, read_header
 from fer.errors import InputError
 
 #: A whole photo as it is: no crop, colours or angle; the photo is its own mirror image.
@@ -249,6 +252,41 @@ def test_options_that_are_not_built_are_refused(photos):
         classifier(photos, "ema_alpha=0.9\n")
     with pytest.raises(InputError, match="adam=1 is not supported with darknet.engine=torch"):
         classifier(photos, "adam=1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[net]\nwidth=16\nheight=8\nchannels=3\nbatch=2\nmax_batches=9\n" + LAYERS, "width=16 and height=8 .* differ"),
+        (DETECTOR.replace("num=2\n", "num=2\nnms_kind=cornersnms\n"), "nms_kind=cornersnms is not supported"),
+    ],
+)
+def test_a_net_that_cannot_be_scored_is_refused_before_its_training(text, message):
+    sections, task = parse(text), "detector" if "[yolo]" in text else "classifier"
+    net = Net(Path("net.weights"), Path("net.cfg"), NAMES, sections, task)
+    data = SimpleNamespace(photos={"train": 3}, lists={"val": Path("val.txt")})
+    with pytest.raises(InputError, match=message):
+        Recorder(net, data, {"map": True, "topk": True})
+    # nothing is asked of one that is only trained
+    net.sections[0].options.update(batch="2", max_batches="9")
+    Recorder(net, data, {"map": False, "topk": False})
+
+
+def test_checkpoints_are_scored_on_the_device_of_the_training(tmp_path, monkeypatch):
+    (tmp_path / "val.txt").write_text("rot.png\nblau.png\n")
+    sections = parse("[net]\nwidth=16\nheight=16\nchannels=3\nbatch=2\nmax_batches=9\n" + LAYERS)
+    net = Net(tmp_path / "net.weights", tmp_path / "net.cfg", NAMES, sections, "classifier")
+    recorder = Recorder(
+        net, SimpleNamespace(photos={"train": 3}, lists={"val": tmp_path / "val.txt"}), {"map": True, "topk": True}
+    )
+    asked = []
+    monkeypatch.setattr(
+        "fer.darknet.native.classify", lambda net, photos, device: asked.append(device) or np.eye(3)[[0, 1]]
+    )
+    recorder.on_train_start(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 1))), None)
+    # of the two photos the first is named rightly
+    assert recorder._measure(net) == {"val/top1": 0.5, "val/top3": 1}
+    assert asked == ["cuda:1"]
 
 
 #: A net that is trained at some 100 iterations a second.

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fer.darknet.detection import Detections, Truth, mean_average_precision, read_truth
 from fer.darknet.dialects import TITLES
-from fer.darknet.inference import LEAST, Detector, dialect_of, letterboxes, open_on, suppress
+from fer.darknet.inference import LEAST, Detector, dialect_of, distance_power, letterboxes, open_on, suppress
 from fer.darknet.picture import centre, read_picture
 from fer.darknet.scores import THRESHOLD, read_list
 from fer.darknet.weights import Net
@@ -91,6 +91,18 @@ def coco(found: Detections, truth: Truth) -> dict[str, float] | None:
     return {
         name: max(0.0, float(values[key])) for name, key in (("map", "map"), ("map50", "map_50"), ("map75", "map_75"))
     }
+
+
+def require_scored(net: Net) -> None:
+    """Refuse, before a training, a net that `classify` or `detector_map` would refuse after it.
+
+    Raises:
+        InputError: a classifier that is not square, or a detector's nms_kind= that is not built.
+    """
+    if net.task == "classifier":
+        square(net)
+    else:
+        distance_power(net.sections)
 
 
 def square(net: Net) -> int:

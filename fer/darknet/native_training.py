@@ -104,13 +104,20 @@ class Recorder(pl.Callback):
     """Tells a `Monitor` of each iteration, and saves and scores weights as a run of the program does.
 
     BASE_last.weights and BASE_last.ckpt each 100 iterations and at the end, then also BASE_final.weights; the best
-    scored as BASE_best.weights; with ema_alpha= the average as BASE_ema.weights. All is done by the first rank.
+    scored as BASE_best.weights; with ema_alpha= the average as BASE_ema.weights. All is done by the first rank, on its
+    device.
+
+    Raises:
+        InputError: checkpoints are to be scored, which `fer.darknet.native` cannot do with such a net.
     """
 
     def __init__(self, net: Net, data: DarknetData, options: dict[str, Any]) -> None:
         self.monitor: Monitor | None = None
         self._net, self._data = net, data
         self._wanted = options["map"] if net.task == "detector" else options["topk"]
+        if self._wanted:
+            native.require_scored(net)
+        self._device = "auto"
         self._batch = int(net.sections[0].options["batch"])
         self._most = int(net.sections[0].options["max_batches"])
         self._average: float | None = None
@@ -129,6 +136,9 @@ class Recorder(pl.Callback):
     def last(self) -> Path:
         """The checkpoint that a run goes on from."""
         return self._net.weights.with_name(f"{self._net.weights.stem}_last.ckpt")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: DarknetTraining) -> None:
+        self._device = str(trainer.strategy.root_device)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: DarknetTraining, outputs: Any, batch: Any, batch_idx: int
@@ -179,10 +189,10 @@ class Recorder(pl.Callback):
     def _measure(self, checkpoint: Net) -> dict[str, float]:
         photos = self._data.lists[judged_by(self._data)]
         if checkpoint.task == "detector":
-            scores = native.detector_map(checkpoint, checkpoint.names, photos)
+            scores = native.detector_map(checkpoint, checkpoint.names, photos, self._device)
             return {"val/map50": scores["map50"]} | {f"val/ap/{row['name']}": row["ap"] for row in scores["per_class"]}
         listed = read_list(photos)
-        ranks = native.classify(checkpoint, [Path(photo) for photo in listed]).argsort(1)[:, ::-1]
+        ranks = native.classify(checkpoint, [Path(photo) for photo in listed], self._device).argsort(1)[:, ::-1]
         right = ranks == labels_of(listed, checkpoint.names)[:, None]
         k = min(5, len(checkpoint.names))
         return {"val/top1": float(right[:, 0].mean()), f"val/top{k}": float(right[:, :k].any(1).mean())}
