@@ -135,6 +135,9 @@ def test_random_changes_the_size_every_ten_iterations(photos):
     # AlexeyAB's at 416: round(416 * 1.4 / 32 + 1) = 19 at most, round(416 / 1.4 / 32 + 1) = 10 at least
     assert {size[0] for size in sizes} == set(range(320, 609, 32)) and all(w == h for w, h in sizes)
     assert sizes[0] == sizes[4910] == (608, 608) and len(set(sizes[4910:])) == 1
+    # C's round takes halves up: 1.5 * 416 / 32 + 1 = 20.5
+    batches.random = 1.5
+    assert batches.size_at(0) == (21 * 32, 21 * 32)
     # factors under 1 that the next multiple but one would make larger keep the net's own size
     assert detector(photos, head="random=1\n")[0][0].shape[2:] == (64, 64)
     debian = detector(photos, head="random=1\n", dialect="pjreddie")

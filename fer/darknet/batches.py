@@ -6,6 +6,7 @@ that it would have had, whatever the number of worker processes. Nothing is kept
 
 import os
 from collections.abc import Sequence
+from math import floor
 from pathlib import Path
 
 import cv2
@@ -180,7 +181,8 @@ class TrainingBatches(Dataset):
         factor = draw_factor(most, rng)
         if iteration == 0 or iteration > self.iterations - 100:
             factor = most
-        size = tuple(max(1, round(factor * side / self.step + 1)) * self.step for side in self.size)
+        # halves up, as C rounds them
+        size = tuple(max(1, floor(factor * side / self.step + 1.5)) * self.step for side in self.size)
         grown = factor < 1 and any(side > own for side, own in zip(size, self.size, strict=True))
         return self.size if grown else size
 
