@@ -1,6 +1,7 @@
 """The recipes against published sizes and the seed's table; fitting them to data; anchors."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fer.darknet.anchors import kmeans_anchors
 from fer.darknet.cfg import layers, parse, task_of
 from fer.darknet.fit import check, epochs_of, fit, iterations_of
 from fer.darknet.recipes import RECIPES, recipe
+from fer.darknet.training import fitted_to
 from fer.darknet.weights import weights_bytes
 from fer.errors import InputError
 
@@ -216,6 +218,22 @@ def test_anchors_are_the_clusters_of_the_boxes(tmp_path):
     assert np.allclose(anchors, [(25.6, 51.2), (128, 64), (179.2, 204.8)], atol=0.5)
     assert 0.97 < overlap <= 1
     assert kmeans_anchors(labels, 256, 3) == (anchors, overlap)
+    # of an input that is half as high
+    flat, _ = kmeans_anchors(labels, (256, 128), 3)
+    assert np.allclose(flat, [(25.6, 25.6), (128, 32), (179.2, 102.4)], atol=0.5)
+
+
+def test_anchors_are_for_nets_with_heads_and_of_their_input(tmp_path):
+    labels = write_labels(tmp_path, [(0.5, 0.25), (0.1, 0.2)])
+    (tmp_path / "train.txt").write_text("".join(f"{label.with_suffix('.png')}\n" for label in labels))
+    data = SimpleNamespace(names=("a", "b"), photos={"train": 64}, lists={"train": tmp_path / "train.txt"})
+    options = {"anchors": "kmeans", "max_batches": 2000}
+    with pytest.raises(InputError, match="anchors=kmeans: the net has no .yolo."):
+        fitted_to(recipe("classifier_small"), options, data)
+    text = "[net]\nwidth=64\nheight=32\nchannels=3\nbatch=2\n[convolutional]\nfilters=14\nactivation=linear\n"
+    fitted = fitted_to(parse(f"{text}[yolo]\nclasses=2\nnum=2\nanchors=1,1,2,2\n"), options, data)
+    # 0.1 x 0.2 and 0.5 x 0.25 of 64 x 32 pixels
+    assert fitted[-1].options["anchors"] == "6.4,6.4,32,8"
 
 
 def test_overlap_worked_by_hand(tmp_path):

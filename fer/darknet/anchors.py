@@ -31,16 +31,19 @@ def read_box_sizes(label_files: Iterable[Path]) -> np.ndarray:
     return np.array(boxes, np.float32).reshape(-1, 4)[:, 2:]
 
 
-def kmeans_anchors(label_files: Iterable[Path], size: int, n: int) -> tuple[list[tuple[float, float]], float]:
-    """Return ``n`` anchors, pixels of a net with ``size`` x ``size`` input by rising area, and their mean best IoU.
+def kmeans_anchors(
+    label_files: Iterable[Path], size: int | tuple[int, int], n: int
+) -> tuple[list[tuple[float, float]], float]:
+    """Return ``n`` anchors by rising area, in pixels of a net's input, and their mean best IoU.
 
-    The IoU is that of each box with the anchor that overlaps it most, both around one centre. k-means as in AlexeyAB's
-    ``calc_anchors``: Euclidean on width and height; seeded, so the same labels give the same anchors.
+    ``size`` is the input's side or its width and height. The IoU is that of each box with the anchor that overlaps it
+    most, both around one centre. k-means as in AlexeyAB's ``calc_anchors``: Euclidean on width and height; seeded, so
+    the same labels give the same anchors.
 
     Raises:
         InputError: fewer different box sizes than anchors, or a wrong label file.
     """
-    boxes = read_box_sizes(label_files) * size
+    boxes = read_box_sizes(label_files) * np.array(size, np.float32)
     different = len(np.unique(boxes, axis=0))
     if different < n:
         raise InputError(

@@ -19,6 +19,7 @@ from fer.darknet.recipes import recipe
 from fer.darknet.run_folder import judged_by, lay_out
 from fer.darknet.scorer import Scorer, best_weights, read_best, take_along
 from fer.darknet.scores import classifier_valid, detector_map
+from fer.darknet.section import positive
 from fer.darknet.transfer import iteration_of, pretrained, resumed
 from fer.darknet.weights import Net, newest_whole, read_header, weights_bytes, whole_layers
 from fer.data.prepare import describe
@@ -123,10 +124,13 @@ def fitted_to(sections: list[Section], options: dict[str, Any], data: DarknetDat
     """Return the net made to fit the data and the options."""
     classes, photos = len(data.names), data.photos["train"]
     if options["anchors"] == "kmeans":
+        heads = [section for section in sections if section.kind == "yolo"]
+        if not heads:
+            raise InputError("darknet.anchors=kmeans: the net has no [yolo], which has anchors: set it to null")
         sized = fit(sections, options | {"anchors": None}, classes, photos)
         labels = [Path(line).with_suffix(".txt") for line in data.lists["train"].read_text().splitlines()]
-        number = int(next(section for section in sections if section.kind == "yolo").options["num"])
-        anchors, overlap = kmeans_anchors(labels, int(sized[0].options["width"]), number)
+        size = positive(sized[0], "width"), positive(sized[0], "height")
+        anchors, overlap = kmeans_anchors(labels, size, positive(heads[0], "num", 1))
         print(f"anchors by k-means on {len(labels):,} photos: mean best IoU {overlap:.3f}")
         options = options | {"anchors": [value for pair in anchors for value in pair]}
     fitted = fit(sections, options, classes, photos)
