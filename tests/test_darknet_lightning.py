@@ -73,6 +73,21 @@ def test_a_policy_that_is_not_built_is_refused():
         rate_of(net(policy="steps", steps="1,2", scales="0.1"))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(learning_rate=-0.1), "learning_rate=-0.1 is negative"),
+        # 0 to a negative power at the last iteration of a long training
+        (dict(policy="poly", power=-1, max_batches=10), "power=-1 is negative"),
+        (dict(policy="exp", gamma=2), "the learning rate of iteration 2,000 is over 3e.38"),
+        (dict(policy="step", step=1, scale=1e200), "the learning rate of iteration 2,000 is over 3e.38"),
+    ],
+)
+def test_a_rate_that_cannot_be_is_refused_in_one_line(options, message):
+    with pytest.raises(InputError, match=message):
+        rate_of(net(**options))(2000)
+
+
 def train(module):
     """Train in this process and return the loss of each iteration."""
     losses = []
@@ -155,6 +170,35 @@ def test_decay_is_on_the_weights_of_convolutions_only(photos):
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.01, 0)
     assert [tuple(weight.shape) for weight in decayed["params"]] == [(8, 3, 3, 3), (16, 8, 3, 3), (3, 16, 1, 1)]
     assert all(weight.ndim == 1 for weight in others["params"]) and len(others["params"]) == 5
+
+
+@pytest.mark.parametrize("option", ["momentum=1.5", "momentum=-1", "decay=-0.1"])
+def test_momentum_and_decay_that_cannot_be_are_refused(photos, option):
+    text = f"[net]\nbatch=4\nwidth=16\nheight=16\nchannels=3\nmax_batches=8\n{option}\n{LAYERS}"
+    with pytest.raises(InputError, match=f"{option} is n"):
+        DarknetTraining(parse(text), photos, NAMES, 0)
+
+
+def test_a_resumed_run_takes_the_momentum_and_decay_that_are_given_now(tmp_path, photos):
+    first, text = classifier(photos)
+
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            pl_module.save_state(tmp_path / "net_last.ckpt")
+            trainer.should_stop = True
+
+    pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, callbacks=[Save()], enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    ).fit(first)  # fmt: skip
+    other = text.replace("momentum=0.9", "momentum=0.5").replace("decay=0.01", "decay=0.25")
+    second = DarknetTraining(parse(other), photos, NAMES, 0)
+    second.load_state(tmp_path / "net_last.ckpt")
+    optimizer = second.configure_optimizers()
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.5, 0.5]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0]
+    # what was gathered before the break is there
+    assert all(optimizer.state[weight]["momentum_buffer"].abs().sum() > 0 for weight in second.network.parameters())
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, photos):
@@ -456,6 +500,7 @@ def test_two_processes_save_one_run(home, run):
         ("darknet.gpus=0", "set trainer.devices"),
         ("darknet.subdivisions=3", "darknet.batch=8 does not divide by darknet.subdivisions=3"),
         ("darknet.pretrained=missing.weights", "darknet.pretrained=missing.weights: no such file"),
+        ("seed=-1", "seed=-1 is not within 0 and 4,294,967,295"),
         ("resume=missing", "resume=missing: no such file or folder"),
         ("resume=missing.ckpt", "missing.ckpt: no such file"),
     ],

@@ -60,6 +60,8 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
         config |= {key: cfg[key] for key in _TORCH_DARKNET}
         if not isinstance(cfg.num_workers, int) or cfg.num_workers < 0 or not isinstance(cfg.seed, int):
             raise InputError(f"seed={cfg.seed} num_workers={cfg.num_workers}: not whole numbers")
+        if not 0 <= cfg.seed < 2**32:
+            raise InputError(f"seed={cfg.seed} is not within 0 and {2**32 - 1:,}")
     return config
 
 

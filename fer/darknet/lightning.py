@@ -50,6 +50,10 @@ class DarknetTraining(pl.LightningModule):
         self.rate: Callable[[int], float] = rate_of(net)
         self.batch, self.subdivisions = integer(net, "batch", 1), integer(net, "subdivisions", 1)
         self.momentum, self.decay = (number(net, key, of) for key, of in (("momentum", 0.9), ("decay", 0.0001)))
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"{net.where}: momentum={self.momentum:g} is not within 0 and 1")
+        if self.decay < 0:
+            raise InputError(f"{net.where}: decay={self.decay:g} is negative")
         self.smoothing = number(net, "label_smooth_eps", 0)
         self.detects = task_of(sections) == "detector"
         self.yolo_loss = YoloLoss(sections) if self.detects else None
@@ -81,6 +85,9 @@ class DarknetTraining(pl.LightningModule):
         optimizer = torch.optim.SGD(groups, lr=self.rate(1), momentum=self.momentum)
         if "optimizer" in self._held:
             optimizer.load_state_dict(self._held["optimizer"])
+            # the saved groups bring the momentum and decay of the run before, too; the config's count
+            for group, given in zip(optimizer.param_groups, groups, strict=True):
+                group.update(momentum=self.momentum, weight_decay=given["weight_decay"])
         return optimizer
 
     def on_train_start(self) -> None:

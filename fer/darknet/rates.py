@@ -1,10 +1,13 @@
 """Learning rates by iteration, as the programs have them."""
 
 from collections.abc import Callable
-from math import exp
+from math import exp, inf
 
 from fer.darknet.section import Section, integer, number, numbers
 from fer.errors import InputError
+
+# float32 holds no more.
+_MOST = 3e38
 
 
 def rate_of(net: Section) -> Callable[[int], float]:
@@ -14,12 +17,26 @@ def rate_of(net: Section) -> Callable[[int], float]:
     poly and sig (also sigmoid).
 
     Raises:
-        InputError: another policy, or an option of it that is missing or no number, with its line.
+        InputError: another policy, or an option of it that is missing, no number or negative, with its line; from the
+            function a rate that is no float32.
     """
     start, power = number(net, "learning_rate", 0.001), number(net, "power", 4)
+    for key, value in (("learning_rate", start), ("power", power)):
+        if value < 0:
+            raise InputError(f"{net.where}: {key}={value:g} is negative")
     burn_in = integer(net, "burn_in", 0)
     later = _policy(net, start, power)
-    return lambda iteration: start * (iteration / burn_in) ** power if iteration < burn_in else later(iteration)
+
+    def rate(iteration: int) -> float:
+        try:
+            found = start * (iteration / burn_in) ** power if iteration < burn_in else later(iteration)
+        except OverflowError:
+            found = inf
+        if not abs(found) < _MOST:
+            raise InputError(f"{net.where}: the learning rate of iteration {iteration:,} is over {_MOST:g}")
+        return found
+
+    return rate
 
 
 def _policy(net: Section, start: float, power: float) -> Callable[[int], float]:
