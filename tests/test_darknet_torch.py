@@ -20,7 +20,7 @@ from fer.darknet.detection import Detections, Truth
 from fer.darknet.evaluate import evaluate
 from fer.darknet.export import export
 from fer.darknet.fit import fit
-from fer.darknet.inference import Detector, dialect_of, letterboxes, suppress
+from fer.darknet.inference import Detector, dialect_of, letterboxes, suppress_classes
 from fer.darknet.network import DarknetNetwork
 from fer.darknet.picture import Place, centre, place, read_picture, resize
 from fer.darknet.program import find_program
@@ -204,9 +204,10 @@ def test_overlapping_boxes_go_as_nms_kind_says(tmp_path, kind, version, stay):
     box = torch.tensor([[0, 0, 1, 1], [0.1, 0, 1, 1], [0.3, 0, 1, 1], [0, 3, 1, 1]])
     network = DarknetNetwork(parse(DETECTOR.replace("num=2\n", f"num=2\n{kind}\n")))
     power = Detector(write(tmp_path, network, "ab", version), "cpu").power
-    assert suppress(box, torch.tensor([0.9, 0.8, 0.7, 0.6]), power).tolist() == stay
-    # the surest is the first
-    assert suppress(box, torch.tensor([0.1, 0.2, 0.3, 0.4]), power).tolist() == [3, 2] + [0] * (len(stay) == 3)
+    sure = torch.tensor([[0.9, 0.8, 0.7, 0.6], [0.1, 0.2, 0.3, 0.4], [0.004, 0.005, 0.5, 0.6]])
+    # the surest is the first, and what is not over 0.005 is none
+    wanted = [stay, [3, 2] + [0] * (len(stay) == 3), [3, 2]]
+    assert [found.tolist() for found in suppress_classes(box, sure.T, power)] == wanted
 
 
 def test_cocos_map_worked_by_hand():

@@ -9,7 +9,6 @@ import torch
 from torchvision.ops import nms
 
 from fer.darknet.cfg import Section, integer
-from fer.darknet.detection import intersection_over_union
 from fer.darknet.modules import BatchNorm
 from fer.darknet.network import DarknetNetwork, fuse
 from fer.darknet.packed import pack
@@ -93,7 +92,7 @@ def open_on(net: Net, device: str) -> tuple[DarknetNetwork, torch.device]:
 
 
 def distance_power(sections: Sequence[Section]) -> float | None:
-    """Return the power by which the last [yolo]'s nms_kind= lets distance count in `suppress`, None for not at all.
+    """Return the power by which the last [yolo]'s nms_kind= lets distance count (`suppress_classes`), or None.
 
     AlexeyAB's program has 0.6 for greedynms and beta_nms= for diounms.
 
@@ -154,23 +153,40 @@ class Detector:
             yield Boxes(box, rows[:, 4], rows[:, 4:5] * rows[:, 5:])
 
 
-def suppress(box: torch.Tensor, confidence: torch.Tensor, power: float | None = None) -> torch.Tensor:
-    """Return which of boxes (N, 4) stay, surest first: a box that overlaps a surer one by more than OVERLAP goes.
+def suppress(box: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+    """Return which of boxes (N, 4) stay, surest first: a box that overlaps a surer one by more than OVERLAP goes."""
+    return nms(torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], 1), confidence, OVERLAP)
+
+
+def suppress_classes(box: torch.Tensor, confidence: torch.Tensor, power: float | None) -> list[torch.Tensor]:
+    """Return for each class which of boxes (N, 4) stay by `suppress`; ``confidence`` (N, classes), over LEAST counts.
 
     With a ``power`` (`distance_power`) the overlap is IoU less (the squared distance of the centres / the squared
     diagonal around both) ** power, as in AlexeyAB's program, of boxes in fractions of the photo.
     """
     if power is None:
-        return nms(torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], 1), confidence, OVERLAP)
-    kept, boxes = [], box.double().numpy()
-    waiting = confidence.argsort(descending=True, stable=True).numpy()
-    while len(waiting):
-        first, waiting = waiting[0], waiting[1:]
-        kept.append(first)
-        one, others = boxes[first], boxes[waiting]
-        apart = np.square(one[:2] + one[2:] / 2 - others[:, :2] - others[:, 2:] / 2).sum(1)
-        high = np.maximum(one[:2] + one[2:], others[:, :2] + others[:, 2:])
-        around = np.square(high - np.minimum(one[:2], others[:, :2])).sum(1)
-        far = np.divide(apart, around, out=np.zeros_like(apart), where=around > 0) ** power
-        waiting = waiting[intersection_over_union(one, others) - far <= OVERLAP]
-    return torch.tensor(kept, dtype=torch.long)
+        found = [(column > LEAST).nonzero().flatten() for column in confidence.T]
+        return [at[suppress(box[at], column[at])] for at, column in zip(found, confidence.T, strict=True)]
+    low = box[:, :2].T.numpy()
+    high, area = low + box[:, 2:].T.numpy(), box[:, 2:].prod(1).numpy()
+    hidden: dict[int, np.ndarray] = {}  # a box to the places of those that it overlaps too much, in any class
+
+    def hides(i: int) -> np.ndarray:
+        shared = (np.minimum(high[:, [i]], high) - np.maximum(low[:, [i]], low)).clip(0).prod(0)
+        near = np.flatnonzero(shared > OVERLAP * (area[i] + area - shared))  # distance only takes from IoU
+        around = np.maximum(high[:, [i]], high[:, near]) - np.minimum(low[:, [i]], low[:, near])
+        apart = (low[:, [i]] + high[:, [i]] - low[:, near] - high[:, near]) / 2
+        far = ((apart**2).sum(0) / (around**2).sum(0)) ** power
+        return near[shared[near] / (area[i] + area[near] - shared[near]) - far > OVERLAP]
+
+    stay = []
+    for column in confidence.T:
+        left, kept = (column > LEAST).numpy(), []
+        for i in column.argsort(descending=True, stable=True).tolist():
+            if left[i]:
+                kept.append(i)
+                if i not in hidden:
+                    hidden[i] = hides(i)
+                left[hidden[i]] = False
+        stay.append(torch.tensor(kept, dtype=torch.long))
+    return stay

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fer.darknet.detection import Detections, Truth, mean_average_precision, read_truth
 from fer.darknet.dialects import TITLES
-from fer.darknet.inference import LEAST, Detector, dialect_of, distance_power, letterboxes, open_on, suppress
+from fer.darknet.inference import LEAST, Detector, dialect_of, distance_power, letterboxes, open_on, suppress_classes
 from fer.darknet.picture import centre, read_picture
 from fer.darknet.scores import THRESHOLD, read_list
 from fer.darknet.weights import Net
@@ -54,11 +54,8 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
         for boxes in detector.find(batch, LEAST):
             photo = len(parts)
             fractions = boxes.box / boxes.box.new_tensor(sizes[photo]).repeat(2)
-            labels = [
-                (label, at)
-                for label in range(len(names))
-                for at in _of_class(fractions, boxes.confidence[:, label], detector.power).tolist()
-            ]
+            stay = suppress_classes(fractions, boxes.confidence, detector.power)
+            labels = [(label, at) for label, found in enumerate(stay) for at in found.tolist()]
             label, at = np.array(labels, int).reshape(-1, 2).T
             confidence = boxes.confidence[at, label].double().numpy()
             parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[at].double().numpy()))
@@ -122,11 +119,6 @@ def _by_photo(boxes: Detections | Truth, photos: np.ndarray) -> list[np.ndarray]
     order = boxes.photo.argsort(kind="stable")
     starts = np.searchsorted(boxes.photo[order], photos)
     return [order[start:end] for start, end in zip(starts, starts[1:], strict=False)]
-
-
-def _of_class(box: torch.Tensor, confidence: torch.Tensor, power: float | None) -> torch.Tensor:
-    at = (confidence > LEAST).nonzero().flatten()
-    return at[suppress(box[at], confidence[at], power)]
 
 
 def _cut(found: Detections, sizes: Sequence[tuple[int, int]]) -> Detections:
