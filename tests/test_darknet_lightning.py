@@ -296,6 +296,8 @@ def test_options_that_are_not_built_are_refused(photos):
         classifier(photos, "ema_alpha=0.9\n")
     with pytest.raises(InputError, match="adam=1 is not supported with darknet.engine=torch"):
         classifier(photos, "adam=1\n")
+    with pytest.raises(InputError, match="time_steps=2 is not supported with darknet.engine=torch"):
+        classifier(photos, "time_steps=2\n")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,12 @@ from fer.darknet.rates import rate_of
 from fer.darknet.section import number
 from fer.errors import InputError
 
-# Options of [net] that change a training and are not built; the batches and the losses refuse theirs.
-_NOT_BUILT = "adam weights_reject_freq attention clip notruth sgdr_cycle".split()
+# Options of [net] that change a training and are not built, with the value that asks for nothing; the batches and the
+# losses refuse theirs.
+_NOT_BUILT = {
+    "adam": "0", "weights_reject_freq": "0", "attention": "0", "clip": "0", "notruth": "0", "sgdr_cycle": "0",
+    "time_steps": "1",
+}  # fmt: skip
 
 
 class DarknetTraining(pl.LightningModule):
@@ -43,8 +47,8 @@ class DarknetTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         net = sections[0]
-        for key in _NOT_BUILT:
-            if net.options.get(key, "0") != "0":
+        for key, nothing in _NOT_BUILT.items():
+            if net.options.get(key, nothing) != nothing:
                 raise InputError(f"{net.where}: {key}={net.options[key]} is not supported with darknet.engine=torch")
         self.network = DarknetNetwork(sections)
         self.rate: Callable[[int], float] = rate_of(net)
