@@ -11,6 +11,8 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -72,6 +74,7 @@ def main(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
         sys.argv += ["hydra.output_subdir=null"]
         if not any(argument.startswith("hydra.run.dir=") for argument in sys.argv):
             sys.argv += ["hydra.run.dir=."]
+    sys.argv = [sys.argv[0], *map(literal, sys.argv[1:])]
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -82,6 +85,30 @@ def main(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
         _fail(error, config_name)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+#: Keys whose values are names, never numbers.
+_NAMES = ("source", "ckpt", "out")
+
+
+def literal(argument: str) -> str:
+    """Return a command line's ``key=value``, its value quoted for Hydra where it is a name that Hydra would not take.
+
+    To Hydra's grammar `2024_01` is a number, `a,b.jpg` a sweep, and `Müller.jpg`, `IMG (1).jpg` and `rtsp://host/a?b=c`
+    are errors. What begins with a quote, and a list or dict that is not closed, are left to it.
+    """
+    key, _, value = argument.partition("=")
+    if argument.startswith("-") or not value or value[0] in "'\"":
+        return argument
+    there = os.path.lexists(value)
+    try:
+        read = OverridesParser.create().parse_override(argument).value()
+    except HydraException:
+        name = value[0] not in "[{" or there
+    else:
+        number = key in _NAMES and isinstance(read, int | float)
+        name = str(read) != value and (there or number)
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}" if name else argument
 
 
 def _fail(error: Exception, config_name: str) -> None:

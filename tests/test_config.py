@@ -9,12 +9,14 @@ import pytorch_lightning as pl
 import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fer.classifier import build_network
 from fer.config import build, check_data, check_predict, check_target, check_train
 from fer.darknet.config import check_darknet_train
 from fer.errors import InputError
+from fer.launch import literal
 from fer.schedule import make_scheduler
 
 CONF = ROOT / "conf"
@@ -301,3 +303,43 @@ def test_an_endless_run_and_rare_validation_are_allowed():
     assert check_train(train_cfg("trainer.max_epochs=-1", "schedule=constant"))["trainer"]["max_epochs"] == -1
     rare = ["trainer.max_epochs=4", "trainer.check_val_every_n_epoch=4"]
     assert check_train(train_cfg(*rare))["trainer"]["check_val_every_n_epoch"] == 4
+
+
+def as_hydra_reads(argument):
+    return OverridesParser.create().parse_override(literal(argument)).value()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Müller.jpg", "喜び.mp4", "IMG (1).jpg", "it's.jpg", "a=b.jpg", "a,b.jpg", "[x] 1.jpg", "new\nline é.jpg",
+        "2024_01", "10.50", "true", "1e3", "é\\", "plain.jpg", "two words.jpg",
+    ],
+)  # fmt: skip
+def test_a_name_that_is_there_is_taken_as_it_is_written(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    assert as_hydra_reads(f"source={name}") == name
+    # a rank that Lightning starts gets what is quoted already
+    assert as_hydra_reads(literal(f"source={name}")) == name
+
+
+@pytest.mark.parametrize("value", ["rtsp://u:p@host:554/cam?channel=1&subtype=0", "Fotos/ü*.jpg", "2024_01"])
+def test_addresses_globs_and_new_folders_are_taken_as_they_are_written(value):
+    assert as_hydra_reads(f"source={value}") == value and as_hydra_reads(f"out={value}") == value
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("source=0", 0), ("out=null", None), ("ckpt=[a,b]", ["a", "b"]), ("source='a b'", "a b"),
+        ("trainer.devices=2", 2), ("out=runs/${data.name}", "runs/${data.name}"), ("batch_size=1_000", 1000),
+    ],
+)  # fmt: skip
+def test_what_hydra_reads_stays_its_own(argument, value):
+    assert literal(argument) == argument and as_hydra_reads(argument) == value
+
+
+@pytest.mark.parametrize("argument", ["-m", "--config-dir=ü", "model=vgg11,resnet18", "ckpt=[a,b", "~data"])
+def test_sweeps_flags_and_broken_lists_stay_as_they_are(argument):
+    assert literal(argument) == argument
