@@ -1,5 +1,6 @@
 """What a source means: a photo, a folder, a glob, a video, a camera or an address; and the frames of a video."""
 
+import errno
 import glob
 import os
 import re
@@ -23,6 +24,9 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 # What OpenCV's FFmpeg opens over a network; a file's path is never opened by these names.
 _ADDRESS = re.compile(r"(rtsps?|rtmps?|https?|udp|tcp)://", re.IGNORECASE)
 _OUTSIDE = "a link that leads out of the folder: give the folder that it leads to as source"
+
+#: Most pixels a side of a written video.
+_MOST_SIDE = 8190
 
 #: Frames that wait between the thread that decodes and the one that predicts: enough to hide the jitter of both.
 _QUEUE = 8
@@ -131,8 +135,9 @@ class Video:
     """The frames of a video file, a camera or an address, decoded by a thread of its own and never held all at once.
 
     ``size`` is width and height in pixels, ``fps`` frames per second (None where unknown), ``frames`` the number of
-    frames that the file announces (None where unknown), ``read`` how many have been read so far. Of ``every_n`` frames
-    the first is given; the others are not converted. A live source that is read too slowly loses frames at the sender.
+    frames that the file announces (None where unknown), ``read`` how many have been read so far, ``seconds`` the time
+    of the last of them. Of ``every_n`` frames the first is given; the others are not converted. A live source that is
+    read too slowly loses frames at the sender.
 
     Raises:
         InputError: it can't be opened or has no picture.
@@ -158,9 +163,10 @@ class Video:
             raise InputError("too many pixels")
         fps, frames = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.size = (width, height)
-        self.fps = fps if 0 < fps <= 1000 else None
-        self.frames = None if self._live or not 0 < frames < 1e9 else int(frames)
-        self.read = 0
+        # 1000 is the clock of a Matroska or WebM file that does not say its rate, as browsers record them
+        self.fps = fps if 0 < fps < 1000 else None
+        self.frames = None if self._live or not self.fps or not 0 < frames < 1e9 else int(frames)
+        self.read, self.seconds = 0, 0.0
         self._queue: Queue[Frame | Exception | None] = Queue(1 if self._live else _QUEUE)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._decode, daemon=True)
@@ -212,29 +218,44 @@ class Video:
         while self._capture.grab():
             index = self.read
             self.read += 1
+            if self._live:
+                self.seconds = time.monotonic() - start
+            else:
+                self.seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                # some containers have no time stamps
+                if index and self.seconds <= 0 and self.fps:
+                    self.seconds = index / self.fps
             if index % self._every_n:
                 continue
             taken, picture = self._capture.retrieve()
             if not taken:
                 continue
-            if self._live:
-                seconds = time.monotonic() - start
-            else:
-                seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                # some containers have no time stamps
-                if index and seconds <= 0 and self.fps:
-                    seconds = index / self.fps
-            yield Frame(index, seconds, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+            yield Frame(index, self.seconds, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+
+    def breaks_off(self) -> bool:
+        """Say whether, read to its end, it had fewer frames than the file announces, and ended before their time.
+
+        The number is often a few frames off; of a file whose frames are not evenly spaced it is a guess of FFmpeg's.
+        """
+        if not self.frames or self.read >= 0.95 * self.frames:
+            return False
+        return (self.seconds + 1 / self.fps) * self.fps < 0.95 * self.frames
 
 
 class VideoWriter:
     """An .mp4 file (MPEG-4 part 2) of frames uint8 (h, w, 3) RGB, which has its name only when it is complete.
 
-    Nothing is left where no frame was written. Frames of another size than the first are resized to it.
+    Nothing is left where no frame was written. Frames of another size than the first are resized to it, those with
+    more than 8,190 pixels a side, which MPEG-4 does not have, to that.
+
+    Raises:
+        OSError: the file is not whole when it is closed: the disk is full. What had its name before is left.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        self.path, self._fps = path.absolute(), fps
+        # OpenCV writes no lower rate
+        self.path, self._fps = path.absolute(), max(fps, 0.01)
+        self._written = 0
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._temporary = self.path.with_name(f".{path.stem}.tmp.mp4")
@@ -245,18 +266,29 @@ class VideoWriter:
     def __exit__(self, *_: object) -> None:
         if self._writer:
             self._writer.release()
+            # OpenCV does not say what could not be written
+            whole = cv2.VideoCapture(str(self._temporary))
+            frames = whole.get(cv2.CAP_PROP_FRAME_COUNT)
+            whole.release()
+            if frames < self._written:
+                self._temporary.unlink(missing_ok=True)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.replace(self._temporary, self.path)
 
     def write(self, picture: np.ndarray) -> None:
         if self._writer is None:
-            self._size = picture.shape[1::-1]
-            self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size)
-            if not self._writer.isOpened():
+            scale = min(1, _MOST_SIDE / max(picture.shape[:2]))
+            self._size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            writer = cv2.VideoWriter(str(self._temporary), code, self._fps, self._size)
+            if not writer.isOpened():
                 raise InputError(f"{self.path}: OpenCV can't write this video; draw=false leaves it out")
+            self._writer = writer
         if picture.shape[1::-1] != self._size:
             # what a live source may do
             picture = cv2.resize(picture, self._size)
         self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        self._written += 1
 
 
 def _check_file(path: str) -> None:

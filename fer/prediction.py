@@ -190,8 +190,7 @@ class _Run:
                 self._frames(medium, video, writer, bar)
         if not video.read:
             self._rows.write(file=medium.path, error="no frame can be read")
-        elif video.frames and video.read < 0.95 * video.frames:
-            # the number that a file announces is often a few frames off
+        elif video.breaks_off():
             self._rows.write(file=medium.path, error=f"ends after {video.read:,} of {video.frames:,} frames")
         elif self._rows.faces == before:
             self._rows.write(file=medium.path)
