@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,7 +45,7 @@ def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any]
 
     Raises:
         InputError: nothing to read, a camera or address that does not answer, a checkpoint that is not ours.
-        Interrupted: after an interrupt; every file is complete up to the frame that was reached.
+        Interrupted: after an interrupt or SIGTERM; every file is complete up to the frame that was reached.
     """
     if keys["show"]:
         require_window()
@@ -64,14 +65,20 @@ def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any]
     out = Path(keys["out"])
     keep_freed_memory()
     start = time.perf_counter()
-    with Rows(out, predictor.labels) as rows, ThreadPoolExecutor() as pool, _one_opencv_thread():
+    stopped_by = [signal.SIGINT]
+    with (
+        Rows(out, predictor.labels) as rows,
+        ThreadPoolExecutor() as pool,
+        _one_opencv_thread(),
+        _term_as_int(stopped_by),
+    ):
         run = _Run(keys, predictor, explainer, rows, pool, out)
         try:
             run.all(media)
         except WindowClosed:
             pass
         except KeyboardInterrupt:
-            raise Interrupted(signal.SIGINT, f"; {out} holds what was done until then") from None
+            raise Interrupted(stopped_by[-1], f"; {out} holds what was done until then") from None
     rate, unit = run.pictures / (time.perf_counter() - start), "photos" if run.only_photos else "frames"
     files = f"{len(media):,} files" if len(media) > 1 else "1 file"
     print(f"{files}, {rows.faces:,} faces, {rows.failed:,} failed, {rate:,.1f} {unit}/s: {out / 'predictions.csv'}")
@@ -87,6 +94,25 @@ def _one_opencv_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
+
+
+@contextmanager
+def _term_as_int(stopped_by: list[int]) -> Iterator[None]:
+    """Let SIGTERM, with which services and schedulers end a camera's run, interrupt as Ctrl-C does, and note it."""
+
+    def stop(number: int, _: object) -> None:
+        stopped_by.append(number)
+        raise KeyboardInterrupt
+
+    # only there a handler can be set
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Run:

@@ -306,7 +306,8 @@ def test_help_imports_neither_torch_nor_opencv_and_takes_less_than_two_seconds(t
 
 
 @pytest.mark.slow
-def test_an_interrupt_leaves_complete_files(ckpt, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_complete_files(ckpt, tmp_path, sent):
     write_video(tmp_path / "clip.mp4", 3000)
     command = [sys.executable, str(ROOT / "predict.py"), "source=clip.mp4", f"ckpt={ckpt}", "device=cpu"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -315,10 +316,10 @@ def test_an_interrupt_leaves_complete_files(ckpt, tmp_path):
         if (out / ".clip.tmp.mp4").exists() and (out / ".clip.tmp.mp4").stat().st_size > 20_000:
             break
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130, stderr
-    assert "stopped by SIGINT; predictions holds what was done until then" in stderr and "Traceback" not in stderr
+    assert process.returncode == 128 + sent, stderr
+    assert f"stopped by {sent.name}; predictions holds what was done until then" in stderr and "Traceback" not in stderr
     rows = read(out)
     assert 16 <= len(rows) < 3000 and [row["frame"] for row in rows] == list(range(len(rows)))
     with Video(Medium(str(out / "clip.mp4"), "video")) as video:
