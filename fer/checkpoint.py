@@ -9,7 +9,6 @@ and, where one was fitted, ``temperature``, by which the last layer's weights ar
 
 import io
 import json
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -71,12 +70,17 @@ def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
             warnings.simplefilter("ignore")
             # weights_only refuses every pickled object that is not plain data
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # torch's readers raise many types on foreign bytes
         raise InputError(f"{path}: not a readable checkpoint of this project") from error
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict", "identities"} <= content.keys():
         raise InputError(f"{path}: not a checkpoint of this project")
-    model = EmotionClassifier(**content["hyper_parameters"], download=False)
-    model.load_state_dict(content["state_dict"])
+    try:
+        model = EmotionClassifier(**content["hyper_parameters"], download=False)
+        model.load_state_dict(content["state_dict"])
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path}: a checkpoint that does not fit this program, of another version of it?") from error
     model.identities = content["identities"]
     return model.eval()
 

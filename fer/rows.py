@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fer.atomic import is_full
 from fer.errors import InputError
 
 _COLUMNS = ("file", "frame", "time", "track", "x", "y", "width", "height", "score", "label", "confidence")
@@ -17,15 +18,23 @@ class Rows:
 
     ``labels`` are the classes of the columns p_NAME. Files with the names of an earlier run are replaced in one step
     at the end, also when the run is interrupted; after an InputError they are left as they were.
+
+    Raises:
+        InputError: the folder ``out`` cannot be made or written in.
     """
 
     def __init__(self, out: Path, labels: Sequence[str] = ()) -> None:
-        out.mkdir(parents=True, exist_ok=True)
         self._columns = (*_COLUMNS, *(f"p_{label}" for label in labels), "error")
         self._paths = [out / "predictions.csv", out / "predictions.jsonl"]
-        self._files = [
-            open(f"{path}.tmp", "w", newline="", encoding="utf-8", errors="surrogateescape") for path in self._paths
-        ]
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._files = [
+                open(f"{path}.tmp", "w", newline="", encoding="utf-8", errors="surrogateescape") for path in self._paths
+            ]
+        except OSError as error:
+            if is_full(error):
+                raise
+            raise InputError(f"out={out}: cannot be written in ({error.strerror}); choose another folder") from error
         self._csv = csv.DictWriter(self._files[0], self._columns, restval="")
         self._csv.writeheader()
         self.faces = self.named = self.failed = 0

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT, train_config, write_tiny
 
 from fer.config import check_predict
@@ -237,6 +238,32 @@ def test_a_checkpoint_that_is_not_ours_is_never_unpickled(keys, tmp_path):
     with pytest.raises(InputError, match=r"theirs.ckpt: not a readable checkpoint of this project$"):
         predict(keys | {"source": str(tmp_path / "face.png"), "ckpt": str(tmp_path / "theirs.ckpt")}, HAAR)
     assert not (tmp_path / "sprung").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n", b"\x80\x02.", b"}q", b"",
+        {"state_dict": {}, "hyper_parameters": {"a": 1}, "identities": {}}, {"state_dict": {}}, [1],
+    ],
+)  # fmt: skip
+def test_whatever_is_called_a_checkpoint_is_refused_in_one_line(keys, tmp_path, content):
+    if isinstance(content, bytes):
+        (tmp_path / "theirs.ckpt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "theirs.ckpt")
+    write(tmp_path / "face.png", drawn())
+    with pytest.raises(InputError, match=r"theirs\.ckpt: (not a |a checkpoint that does not fit)[^\n]*$"):
+        predict(keys | {"source": str(tmp_path / "face.png"), "ckpt": str(tmp_path / "theirs.ckpt")}, HAAR)
+
+
+@pytest.mark.parametrize("out", ["face.png", "face.png/out", "/dev/null/out"])
+def test_an_out_that_cannot_be_made_is_one_line(keys, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in/face.png", drawn())
+    (tmp_path / "face.png").touch()
+    with pytest.raises(InputError, match=rf"^out={out}: cannot be written in \([^\n]+\); choose another folder$"):
+        predict(keys | {"source": "in/face.png", "out": out}, HAAR)
 
 
 def test_a_camera_that_is_not_there_leaves_earlier_results_alone(keys, tmp_path):
