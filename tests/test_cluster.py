@@ -131,7 +131,7 @@ def test_a_lost_scheduler_ends_the_run_which_goes_on_without_it(affectnet, clust
     process = start(out, affectnet, "prepare.backend=dask", f"prepare.address={address}")
     scheduler.send_signal(signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 2, errors
     lines = [line for line in re.split(r"[\r\n]+", errors) if line and not line.startswith("prepare ")]
     assert lines == [
         f"error: prepare.address={address}: the scheduler was lost; the same command, or one with "

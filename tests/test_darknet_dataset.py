@@ -442,6 +442,7 @@ def tree(folder):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["detector", "classifier"])
 def test_a_killed_run_goes_on(tmp_path, task, monkeypatch):
     root = linked_release(tmp_path / "affectnet", [1500] * 3, [200])
@@ -493,6 +494,7 @@ def test_counts_of_the_seed(tmp_path):
     assert listed(tmp_path / "classifier", "train") == table["file"].tolist()[:283_901]
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path, run):
     arguments = ["prepare.py", "data=sample", "data.photos=60", "data.raw=set", "data.file=x/f.h5"]
     done = run(*arguments, "format=darknet_classifier", "crop=face", cwd=tmp_path)

@@ -262,6 +262,7 @@ def test_a_checkpoint_that_is_not_ours_is_refused_and_never_run(keys, tmp_path, 
     assert "executed" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_comparison_on_the_command_line(run_folder, keys, tmp_path, run):
     ckpt = f"ckpt={keys['ckpt']}"
     run("evaluate.py", ckpt, "split=test", f"out={tmp_path / 'a'}", cwd=tmp_path)

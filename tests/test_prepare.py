@@ -197,6 +197,7 @@ def test_unusable_rows_are_listed_and_nothing_usable_is_an_error(tmp_path):
     assert prepare(data("affectnet", raw=root), tmp_path / "none.h5")["counts"]["train"]["affectnet"][6] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_decoding_twice(tmp_path, run, monkeypatch):
     fer2013 = fer2013_csv(tmp_path / "fer2013.csv", [1500] * 7, [20] * 7, [20] * 7, side=24)
     whole = tmp_path / "whole.h5"

@@ -178,6 +178,7 @@ GROUP = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -190,6 +191,7 @@ def test_ranks_that_would_each_train_alone_are_refused(tiny_file, tmp_path, run,
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_ranks_do_not_draw_the_sample_one_over_the_other(tmp_path, run):
     done = run("train.py", "experiment=demo", f"data.file={tmp_path / 'x.h5'}", code=2, cwd=tmp_path, env=GROUP)
     assert "make it first with `python prepare.py data=sample`" in done.stderr

@@ -27,6 +27,7 @@ def test_submitit_runs_the_jobs_of_a_sweep(common, tmp_path, run):
     assert [rate(tmp_path / job) for job in "01"] == [0.02, 0.01]
 
 
+@pytest.mark.slow
 def test_submitit_on_this_machine_is_refused_with_ranks(common, tmp_path, run):
     ranks = ["hydra/launcher=submitit_local", "trainer.devices=2", f"hydra.sweep.dir={tmp_path}"]
     done = run("train.py", *common, *ranks, code=1)

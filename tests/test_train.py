@@ -210,6 +210,7 @@ def test_epochs_are_shuffled_differently():
     assert not torch.equal(first, next(iter(batches))[0])
 
 
+@pytest.mark.slow
 def test_loading_in_spawned_processes(tiny):
     data = FaceDataModule(tiny, batch_size=32, num_workers=2)
     data.setup("fit")
@@ -230,6 +231,7 @@ def arguments(file, out, *more):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_resumes_to_the_same_weights(tiny, tmp_path, run, number):
     started = subprocess.Popen(
@@ -468,6 +470,7 @@ def losses(folder):
     return [[event.value for event in log.Scalars(name)] for name in ("train/loss", "val/loss", "val/acc")]
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(tiny, tmp_path, run):
     # no batch norm (its statistics are per rank), no augmentation, no dropout; 150 rows leave a last batch of 22
     common = [
@@ -483,6 +486,7 @@ def test_two_ranks_equal_one(tiny, tmp_path, run):
         assert two == pytest.approx(one, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_ranks_inside_a_multirun_train_the_job_they_belong_to(tiny, tmp_path, run):
     common = arguments(tiny, "unused", "model.dropout=0", "trainer.max_epochs=2", "trainer.devices=2", "batch_size=50")
     common = [a for a in common if not a.startswith("hydra.run.dir")]

@@ -83,7 +83,8 @@ def dask(address: str | None, raw: Sequence[Path], remedy: str) -> Backend:
             except distributed.KilledWorker as error:
                 raise InputError(f"{where}: one block ended several workers, is their memory full? {remedy}") from error
             except Exception as error:
-                if client.status == "running":
+                # the client itself may learn later than its calls that nobody answers any more
+                if client.status == "running" and not isinstance(error, distributed.comm.CommClosedError):
                     raise
                 raise InputError(f"{where}: the scheduler was lost; {remedy}") from error
 
