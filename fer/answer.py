@@ -209,7 +209,11 @@ def _sample(video: Video, step: int, end: int) -> Iterator[np.ndarray]:
 
 def _shrink(picture: np.ndarray) -> np.ndarray:
     scale = PICTURE_PIXELS / max(picture.shape[:2])
-    return picture if scale >= 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if scale >= 1:
+        return picture
+    # a strip stays at least a pixel wide
+    size = tuple(max(1, round(scale * side)) for side in picture.shape[1::-1])
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 def _address(kind: str, picture: np.ndarray) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fer.atomic import is_full
 from fer.errors import InputError
 
 #: How the two ways of scoring are written for people.
@@ -235,7 +236,7 @@ def save_report(
 
     Raises:
         ValueError: the probabilities and labels are not those of the headline, or the rows differ in number.
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be made or written in.
     """
     headline = report[report["headline"]]
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
@@ -269,7 +270,7 @@ def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict
     """Call each writer with a temporary path in ``folder``, rename it to its key, and return name -> path, last first.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be made or written in.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -278,6 +279,14 @@ def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict
     written = {name: folder / name for name in reversed(writers)}
     for name, write in writers.items():
         temporary = folder / f".{name}.{os.getpid()}.tmp"
+        try:
+            temporary.touch()
+        except OSError as error:
+            if is_full(error):
+                raise
+            raise InputError(
+                f"{written[name]}: cannot be written ({error.strerror}): choose another place with out="
+            ) from error
         try:
             write(temporary)
             temporary.replace(written[name])

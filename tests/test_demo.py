@@ -149,6 +149,13 @@ def test_what_cannot_be_read_is_said_in_one_line(media, answer):
 
 
 @pytest.mark.slow
+def test_a_strip_is_shown_as_one(answer, tmp_path):
+    (tmp_path / "strip.png").write_bytes(cv2.imencode(".png", np.full((60_000, 3, 3), 90, np.uint8))[1])
+    (whole,) = pictures(give(answer, tmp_path / "strip.png"))
+    assert whole.shape[0] == 1280 and whole.shape[1] < 5
+
+
+@pytest.mark.slow
 def test_drawn_training_data_are_said(media, tmp_path):
     assert load(str(media / "best.ckpt"), "haar", None, "cpu")[2] == ""
     content = torch.load(media / "best.ckpt", weights_only=True)

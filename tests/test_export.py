@@ -244,6 +244,13 @@ def test_mistakes(tmp_path, changes, data, message):
 
 
 @pytest.mark.slow
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    # nobody, root neither, makes files in /proc
+    ckpt = write_checkpoint(tmp_path / "net.ckpt")
+    with pytest.raises(InputError, match=r"^/proc/net\.pt2: cannot be written \([^\n]+\): choose another place"):
+        export_torch(ckpt, "/proc/net.pt2")
+
+
 def test_mistakes_give_one_line(tmp_path, run):
     error = run("export.py", cwd=tmp_path, code=2).stderr
     assert error == "error: ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt\n"
