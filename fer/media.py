@@ -46,6 +46,11 @@ class Medium:
     kind: str
     error: str = ""
 
+    @property
+    def shown(self) -> str:
+        """The path as it may be written down: of an address without the user's name and password."""
+        return re.sub(r"://[^/@]*@", "://", self.path) if self.kind == "live" else self.path
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -155,7 +160,7 @@ class Video:
             self._capture = _open_file(os.path.abspath(medium.path))
         if not self._capture.isOpened():
             raise InputError(
-                f"source={medium.path}: no such camera or address answers" if self._live else "not a readable video"
+                f"source={medium.shown}: no such camera or address answers" if self._live else "not a readable video"
             )
         width, height = (round(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > limits.max_pixels:

@@ -206,7 +206,7 @@ class _Run:
         except InputError as error:
             if medium.kind == "live":
                 raise
-            self._rows.write(file=medium.path, error=str(error))
+            self._rows.write(file=medium.shown, error=str(error))
             return
         before = self._rows.faces
         writer = VideoWriter(self._out / f"{self._name(medium.path)}.mp4", (video.fps or 25) / self._keys["every_n"])
@@ -215,11 +215,11 @@ class _Run:
             with tqdm(total=total, desc=writer.path.stem, unit="frame", leave=False) as bar:
                 self._frames(medium, video, writer, bar)
         if not video.read:
-            self._rows.write(file=medium.path, error="no frame can be read")
+            self._rows.write(file=medium.shown, error="no frame can be read")
         elif video.breaks_off():
-            self._rows.write(file=medium.path, error=f"ends after {video.read:,} of {video.frames:,} frames")
+            self._rows.write(file=medium.shown, error=f"ends after {video.read:,} of {video.frames:,} frames")
         elif self._rows.faces == before:
-            self._rows.write(file=medium.path)
+            self._rows.write(file=medium.shown)
 
     def _frames(self, medium: Medium, video: Video, writer: VideoWriter, bar: tqdm) -> None:
         tracker, seen = Tracker(self._keys["smooth"]), 0
@@ -236,7 +236,7 @@ class _Run:
                     table = np.array([list(face.probabilities.values()) for face in faces]).reshape(-1, len(labels))
                     numbers, table = tracker.update([face.box for face in faces], table)
                     faces = [_smoothed(face, labels, row, least) for face, row in zip(faces, table, strict=True)]
-                    place = {"file": medium.path, "frame": frame.index, "time": round(frame.time, 3)}
+                    place = {"file": medium.shown, "frame": frame.index, "time": round(frame.time, 3)}
                     for number, face in zip(numbers, faces, strict=True):
                         self._rows.write(**place, track=number, **_row(face))
                         if self._explainer and number > seen:

@@ -164,6 +164,12 @@ def test_a_camera_or_address_that_does_not_answer_is_one_line(source):
         Video(Medium(source, "live"))
 
 
+def test_a_password_in_an_address_is_not_written_down():
+    with pytest.raises(InputError, match=r"^source=rtsp://127\.0\.0\.1:9/x: no such camera or address answers$"):
+        Video(Medium("rtsp://user:secret@127.0.0.1:9/x", "live"))
+    assert Medium("a://b@c.mp4", "video").shown == "a://b@c.mp4"
+
+
 def test_a_written_video_has_its_name_only_when_it_is_complete(tmp_path):
     with VideoWriter(tmp_path / "v.mp4", 25) as writer:
         assert list(tmp_path.iterdir()) == []
