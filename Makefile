@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-all lint clean
 
 # Draw sample data, train a small net on it, score it.
 demo: $(VENV)/installed
@@ -12,11 +12,20 @@ demo: $(VENV)/installed
 	$(BIN)/python evaluate.py ckpt=runs/demo/latest/checkpoints/best.ckpt split=test
 	@echo "TensorBoard: $(BIN)/tensorboard --logdir runs/demo/latest"
 
+# Two tests at a time, so one thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+
+# While you work: minutes.
+test: lint
+	$(PYTEST) -m "not slow"
+
 # Everything that CI runs.
-test: $(VENV)/installed
+test-all: lint
+	$(PYTEST)
+
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --durations=10
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed: make PYTHON=python3.12"; exit 1; }

@@ -1,14 +1,22 @@
 """Tiny real things that several tests need."""
 
+import contextlib
+import io
+import logging
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
+from hydra.core.singleton import Singleton
 
 from fer.data.source import SPLITS, FaceFormat, empty_faces
 from fer.data.store import write_store
@@ -53,9 +61,71 @@ def tiny(tmp_path):
     return write_tiny(tmp_path / "tiny.h5", {"train": 150, "val": 40, "test": 40})
 
 
-@pytest.fixture
+@dataclass(slots=True)
+class Done:
+    """What an entry point left: its exit code and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def main(script, *arguments, cwd=ROOT, code=0, env=None):
+    """Run an entry point within this process, as a user does on the command line; seconds of imports are saved.
+
+    What belongs to the process (folder, environment, arguments, Hydra's state, logging) is put back.
+    """
+    stdout, stderr = io.StringIO(), io.StringIO()
+    before = sys.argv, dict(os.environ), os.getcwd(), logging.root.handlers[:], logging.root.level
+    sys.argv = [str(ROOT / script), *map(str, arguments)]
+    os.environ.update(env or {})
+    os.chdir(cwd)
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), Singletons():
+            status = exit_code(ROOT / script)
+    finally:
+        os.chdir(before[2])
+        os.environ.clear()
+        os.environ.update(before[1])
+        sys.argv, logging.root.handlers[:], logging.root.level = before[0], before[3], before[4]
+    assert status == code, f"exit code {status}\n{stdout.getvalue()}\n{stderr.getvalue()}"
+    return Done(status, stdout.getvalue(), stderr.getvalue())
+
+
+def exit_code(script):
+    """Run a script and return the exit code that its process would have had."""
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code or 0
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+class Singletons(contextlib.AbstractContextManager):
+    """Puts back what Hydra knows of the running job."""
+
+    def __enter__(self):
+        self.state = Singleton.get_state()
+
+    def __exit__(self, *_):
+        Singleton.set_state(self.state)
+
+
+@pytest.fixture(scope="session")
 def run():
-    """Run one of the entry points as a user does; returns the finished process with its output as text."""
+    """Run one of the entry points in this process; returns its exit code and its output as text."""
+    return main
+
+
+@pytest.fixture(scope="session")
+def process():
+    """Run one of the entry points as a process of its own; for what only a process shows, as it starts in seconds."""
 
     def call(*arguments, cwd=ROOT, code=0, timeout=300, env=None):
         script, *rest = map(str, arguments)
@@ -67,6 +137,37 @@ def run():
         return done
 
     return call
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Make a folder once for all tests of all workers: ``shared(name, make)`` calls ``make(folder)`` the first time."""
+    base = tmp_path_factory.getbasetemp()
+    # each worker of pytest-xdist has a folder of its own below the common one
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name, make):
+        folder = base / f"shared-{name}"
+        with FileLock(base / f"{name}.lock"):
+            if not (folder / "made").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                (folder / "made").touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def demo(shared):
+    """The folder in which the first two commands of ``make demo`` have run; not to be changed."""
+
+    def make(home):
+        main("prepare.py", "data=sample", cwd=home)
+        main("train.py", "experiment=demo", "hydra.run.dir=runs/demo/latest", cwd=home)
+
+    return shared("demo", make)
 
 
 @pytest.fixture(autouse=True)

@@ -162,4 +162,4 @@ def test_make_demo_trains_a_net_that_a_linear_classifier_does_not_match(tmp_path
 def test_make_targets_are_those_of_the_readme():
     makefile = (ROOT / "Makefile").read_text()
     assert "experiment=demo" in makefile and "-m pytest" in makefile
-    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test")
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test-all")

@@ -277,6 +277,15 @@ class Signal(pl.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def cut(config, out, signal):
+    """Train until ``signal`` has stopped the run, which leaves ``checkpoints/interrupted.ckpt``."""
+    trainer, model, data, _ = assemble(config, out)
+    trainer.callbacks.append(signal)
+    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
+    with pytest.raises(Stopped), stop.watching():
+        trainer.fit(model, datamodule=data)
+
+
 @pytest.mark.parametrize(
     ("hook", "batch", "epoch"),
     [("on_train_batch_end", i, 1) for i in (0, 2, 3, 4)]
@@ -286,11 +295,7 @@ class Signal(pl.Callback):
 )
 def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, hook, batch, epoch):
     tiny, straight, _ = trained
-    trainer, model, data, _ = assemble(train_config(tiny, **{"trainer.max_epochs": 6}), tmp_path / "cut")
-    trainer.callbacks.append(Signal(hook, batch, epoch))
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
-    with pytest.raises(Stopped), stop.watching():
-        trainer.fit(model, datamodule=data)
+    cut(train_config(tiny, **{"trainer.max_epochs": 6}), tmp_path / "cut", Signal(hook, batch, epoch))
     resume = tmp_path / "cut/checkpoints/interrupted.ckpt"
     train(train_config(tiny, **{"trainer.max_epochs": 6, "resume": resume}), tmp_path / "rest")
     for name in ("last", "best"):
@@ -302,21 +307,13 @@ def test_a_signal_between_batches_of_one_step_loses_no_gradient(tiny, tmp_path, 
     # 5 batches an epoch: two steps of two batches and one of the last
     options = {"trainer.accumulate_grad_batches": 2, "trainer.max_epochs": 2}
     train(train_config(tiny, **options), tmp_path / "whole")
-    trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path / "cut")
-    trainer.callbacks.append(Signal("on_train_batch_end", batch))
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
-    with pytest.raises(Stopped), stop.watching():
-        trainer.fit(model, datamodule=data)
+    cut(train_config(tiny, **options), tmp_path / "cut", Signal("on_train_batch_end", batch))
     train(train_config(tiny, **options, resume=tmp_path / "cut/checkpoints/interrupted.ckpt"), tmp_path / "rest")
     assert_equal(tmp_path / "whole/checkpoints/last.ckpt", tmp_path / "rest/checkpoints/last.ckpt")
 
 
 def test_a_run_cut_within_an_epoch_goes_on_with_its_batches_only(tiny, tmp_path):
-    trainer, model, data, _ = assemble(train_config(tiny), tmp_path / "cut")
-    trainer.callbacks.append(Signal("on_train_batch_end", 2))
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
-    with pytest.raises(Stopped), stop.watching():
-        trainer.fit(model, datamodule=data)
+    cut(train_config(tiny), tmp_path / "cut", Signal("on_train_batch_end", 2))
     resume = tmp_path / "cut/checkpoints/interrupted.ckpt"
     for change, remedy in ({"batch_size": 75}, "batch_size=32"), ({"seed": 1}, "seed=0"):
         with pytest.raises(InputError, match=f"cut in the middle of an epoch, .* resume it with {remedy}"):
@@ -420,11 +417,7 @@ def test_averaged_weights_follow_their_recurrence(tiny, tmp_path):
 def test_a_cut_run_with_averaged_weights_ends_as_an_unbroken_one(tiny, tmp_path, batch):
     options = {"recipe": "mixed", "recipe.ema": 0.8, "augment": "strong", "trainer.max_epochs": 3}
     train(train_config(tiny, **options), tmp_path / "whole")
-    trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path / "cut")
-    trainer.callbacks.append(Signal("on_train_batch_end", batch))
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
-    with pytest.raises(Stopped), stop.watching():
-        trainer.fit(model, datamodule=data)
+    cut(train_config(tiny, **options), tmp_path / "cut", Signal("on_train_batch_end", batch))
     resume = {"resume": tmp_path / "cut/checkpoints/interrupted.ckpt"}
     train(train_config(tiny, **options, **resume), tmp_path / "rest")
     for name in ("last", "best"):
