@@ -1,5 +1,6 @@
 """Score a checkpoint, or compare reports: ``python evaluate.py --help``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -33,5 +34,6 @@ def job(cfg: DictConfig, _: Path) -> float | None:
     return evaluate(keys, data)
 
 
-def main() -> None:
-    launch(job, "evaluate")
+def main(words: Sequence[str] = ()) -> None:
+    """Run the command line; ``words`` are those before its keys (see `launch`)."""
+    launch(job, "evaluate", words)

@@ -1,5 +1,6 @@
 """Write a checkpoint as a weight file, or for other programs as ONNX or torch.export: ``python export.py --help``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -27,5 +28,6 @@ def job(cfg: DictConfig, _: Path) -> None:
     export(keys, data)
 
 
-def main() -> None:
-    launch(job, "export")
+def main(words: Sequence[str] = ()) -> None:
+    """Run the command line; ``words`` are those before its keys (see `launch`)."""
+    launch(job, "export", words)

@@ -1,48 +1,53 @@
-"""Between the shell and the experiment: Hydra's start, errors in one line, and ranks that stay with their job."""
+"""Between the shell and a command: Hydra's start, and every way in which it can end."""
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.config.checks import closest
+from fer.cli.errors import ends_quietly, fail, full_disk
+from fer.cli.ranks import one_job
 from fer.errors import InputError, Interrupted, RankLost
-from fer.system.distributed import end_with_parent, is_first_rank, local_rank, started_ranks
+from fer.system.command import command
+from fer.system.distributed import end_with_parent, is_first_rank, local_rank
 from fer.system.files import is_full
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_INSTALLED = Path(__file__).resolve().parents[1] / "conf"
+#: The folder of the configs: in the wheel a part of the package, in a checkout beside it.
+CONF = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "conf"
+
+# in the texts of --help: how the reader of this help started it
+OmegaConf.register_new_resolver("command", command, replace=True)
 
 
-def launch(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
+@ends_quietly
+def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequence[str] = ()) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and run ``job(cfg, run_folder)``.
 
-    What the user got wrong is said in one line on stderr, exit code 2; an interrupt ends with 130, SIGTERM with 143,
-    a lost rank with 1. With ``HYDRA_FULL_ERROR=1`` every error comes with its traceback instead.
+    ``words`` are those of the command line that chose the job, such as ("train",) in ``fer train``. What the user got
+    wrong is said in one line on stderr, exit code 2; an interrupt ends with 130, SIGTERM with 143, a lost rank with 1.
+    With ``HYDRA_FULL_ERROR=1`` every error comes with its traceback instead.
     """
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    program, arguments = sys.argv[0], sys.argv[1 + len(words) :]
 
     def task(cfg: DictConfig) -> Any:
         try:
-            with _one_job(full_error) as run_folder:
+            with one_job([program, *words], str(CONF), full_error) as run_folder:
                 return job(cfg, run_folder)
         except (InputError, HydraException, OmegaConfBaseException) as error:
             if full_error:
                 raise
             # left to Hydra it would come with a second line that repeats the overrides
-            _fail(error, config_name)
+            fail(error, str(CONF), config_name, arguments)
         except Interrupted as stopped:
             if not is_first_rank():
                 # Lightning would kill the first rank for another that ends with an error
@@ -52,14 +57,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
         except OSError as error:
             if full_error or not is_full(error):
                 raise
-            name = f" {error.filename}" if error.filename else " a file"
-            _fail(
-                InputError(
-                    f"{error.strerror}: could not write{name}; free space and give the command again, or for "
-                    "a training run resume=CHECKPOINT with it"
-                ),
-                config_name,
-            )
+            fail(full_disk(error), str(CONF), config_name, arguments)
         except RankLost as lost:
             if full_error:
                 raise
@@ -71,10 +69,11 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
         end_with_parent()
     if local_rank():
         # the first rank's run folder has the config; without these each rank would make one, named by its own clock
-        sys.argv += ["hydra.output_subdir=null"]
-        if not any(argument.startswith("hydra.run.dir=") for argument in sys.argv):
-            sys.argv += ["hydra.run.dir=."]
-    sys.argv = [sys.argv[0], *map(literal, sys.argv[1:])]
+        arguments = [*arguments, "hydra.output_subdir=null"]
+        if not any(argument.startswith("hydra.run.dir=") for argument in arguments):
+            arguments = [*arguments, "hydra.run.dir=."]
+    arguments = [literal(argument) for argument in arguments]
+    sys.argv = [program, *arguments]
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -82,7 +81,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str) -> None:
     except (InputError, HydraException, OmegaConfBaseException) as error:
         if full_error:
             raise
-        _fail(error, config_name)
+        fail(error, str(CONF), config_name, arguments)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -109,93 +108,3 @@ def literal(argument: str) -> str:
         number = key in _NAMES and isinstance(read, int | float)
         name = str(read) != value and (there or number)
     return f"{key}={QuotedString(value, Quote.single).with_quotes()}" if name else argument
-
-
-def _fail(error: Exception, config_name: str) -> None:
-    print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
-    sys.exit(2)
-
-
-@contextmanager
-def _one_job(full_error: bool) -> Iterator[Path]:
-    """Give the run folder of one Hydra job, and make what Lightning starts for it belong to this job alone.
-
-    Lightning starts the other ranks by running ``sys.argv`` again. In a multirun that asks for the whole sweep, so for
-    the time of the job it is replaced by this job's own overrides, and Hydra's run folder by this job's folder.
-    Afterwards the process group and the environment variables are put back, or the next job would think that it is a
-    rank of this one.
-    """
-    config = HydraConfig.get()
-    folder = Path(config.runtime.output_dir)
-    _refuse_parallel_launcher(config)
-    _refuse_sweep_of_ranks(config)
-    flags, _ = get_args_parser().parse_known_args()
-    argv, environ = sys.argv, dict(os.environ)
-    if not full_error:
-        # set for Hydra alone; a rank that inherits it would answer with tracebacks
-        os.environ.pop("HYDRA_FULL_ERROR", None)
-    sys.argv = [argv[0], *config.overrides.task]
-    for flag in ("config_name", "config_path", "config_dir"):
-        if getattr(flags, flag):
-            sys.argv += [f"--{flag.replace('_', '-')}", getattr(flags, flag)]
-    whole = HydraConfig.instance().cfg
-    with read_write(whole.hydra), open_dict(whole.hydra):
-        whole.hydra.run.dir = str(folder)
-    try:
-        yield folder
-    finally:
-        torch = sys.modules.get("torch")
-        if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        sys.argv = argv
-        os.environ.clear()
-        os.environ.update(environ)
-
-
-def _refuse_parallel_launcher(config: DictConfig) -> None:
-    """Refuse launchers that run jobs as children which cannot start ranks of their own."""
-    launcher = str(config.launcher.get("_target_", ""))
-    task = OmegaConf.from_dotlist([o for o in config.overrides.task if o.startswith("trainer.devices=")])
-    devices = OmegaConf.select(task, "trainer.devices")
-    if devices not in (None, 1, "1") and ("joblib" in launcher.lower() or "LocalLauncher" in launcher):
-        raise InputError(
-            f"trainer.devices={devices} with hydra/launcher={config.runtime.choices.get('hydra/launcher')}: "
-            "its jobs cannot start further ranks; use hydra/launcher=basic"
-        )
-
-
-def _refuse_sweep_of_ranks(config: DictConfig) -> None:
-    """Refuse a multirun that torchrun or srun started once for each rank; a cluster's own launcher starts jobs."""
-    if config.mode == RunMode.MULTIRUN and started_ranks() > 1 and "BasicLauncher" in config.launcher._target_:
-        raise InputError(
-            f"a sweep with -m, started {started_ranks()} times: give torchrun or srun one job each, "
-            "or on SLURM hydra/launcher=submitit_slurm"
-        )
-
-
-def explain(error: Exception, config_name: str, argv: list[str]) -> str:
-    """Return one line for an error of ours, Hydra's or OmegaConf's, with the valid keys where one is wrong."""
-    text = str(error)
-    if text.startswith("Could not override '"):
-        key = text.split("'")[1]
-        others = [a for a in argv if not a.startswith("-") and a.split("=")[0].lstrip("+~") != key]
-        return _unknown_key(key, config_name, others)
-    # Hydra lists choices one a line; one line is enough to read and to search for
-    return " ".join(text.replace("\t", " ").split())
-
-
-def _unknown_key(key: str, config_name: str, others: list[str]) -> str:
-    parent = key.rpartition(".")[0]
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(config_name, others)
-    except (HydraException, OmegaConfBaseException):
-        return f"there is no key {key}"
-    while parent and OmegaConf.select(config, parent) is None:
-        parent = parent.rpartition(".")[0]
-    node = OmegaConf.select(config, parent) if parent else config
-    valid = sorted(map(str, node.keys())) if isinstance(node, DictConfig) else []
-    if not valid:
-        return f"there is no key {key}: {parent} is a value, not a group"
-    hint = closest(key.rpartition(".")[2], valid)
-    return f"there is no key {key}{hint}; valid in {parent or config_name}: {', '.join(valid)}"

@@ -1,5 +1,6 @@
 """Show what is in a prepared file: ``python look.py --help``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -25,5 +26,6 @@ def job(cfg: DictConfig, _: Path) -> None:
     print(f"wrote {look(data['file'] if data else keys['file'], keys['out'], keys['seed'])}")
 
 
-def main() -> None:
-    launch(job, "look")
+def main(words: Sequence[str] = ()) -> None:
+    """Run the command line; ``words`` are those before its keys (see `launch`)."""
+    launch(job, "look", words)

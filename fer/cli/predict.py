@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -31,5 +32,6 @@ def job(cfg: DictConfig, _: Path) -> None:
         sys.exit(1)
 
 
-def main() -> None:
-    launch(job, "predict")
+def main(words: Sequence[str] = ()) -> None:
+    """Run the command line; ``words`` are those before its keys (see `launch`)."""
+    launch(job, "predict", words)

@@ -1,5 +1,6 @@
 """Turn raw data into a prepared file: ``python prepare.py --help``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -32,5 +33,6 @@ def job(cfg: DictConfig, _: Path) -> None:
     print(describe(prepare(data, out, keys["format"], keys["workers"], on, address, keys["shards"])))
 
 
-def main() -> None:
-    launch(job, "prepare")
+def main(words: Sequence[str] = ()) -> None:
+    """Run the command line; ``words`` are those before its keys (see `launch`)."""
+    launch(job, "prepare", words)

@@ -1,5 +1,6 @@
 """Train a classifier of facial expressions, or a Darknet net: ``python train.py --help``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -26,5 +27,6 @@ def job(cfg: DictConfig, out: Path) -> float:
     return train(config, out)["val/acc"]
 
 
-def main() -> None:
-    launch(job, "train")
+def main(words: Sequence[str] = ()) -> None:
+    """Run the command line; ``words`` are those before its keys (see `launch`)."""
+    launch(job, "train", words)

@@ -1,0 +1,35 @@
+"""The command ``fer``: its first word chooses what `fer.cli` holds under that name."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+from fer.cli.errors import ends_quietly
+from fer.config.checks import closest
+from fer.system.command import COMMANDS
+
+USAGE = f"""Facial-expression recognition: from raw AffectNet and FER2013 files to named faces in any photo or video.
+
+    fer COMMAND [KEY=VALUE ...]
+
+{"".join(f"  {name:10}{line}{chr(10)}" for name, line in COMMANDS.items())}
+`fer COMMAND --help` lists its choices and keys. Options of Hydra work with all but demo: -m for a sweep,
+--config-dir DIR for groups of your own, --cfg job to see the config and stop.
+"""
+
+
+@ends_quietly
+def main() -> None:
+    """Run the command that the first argument names; exit code 2 where there is none of that name."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("", "-h", "--help", "help"):
+        print(USAGE, end="", file=sys.stdout if name else sys.stderr)
+        sys.exit(0 if name else 2)
+    if name == "--version":
+        print(f"fer {version('fer-lightning')}")
+        return
+    if name not in COMMANDS:
+        print(f"error: there is no command {name}{closest(name, COMMANDS)}; see `fer --help`", file=sys.stderr)
+        sys.exit(2)
+    module = "fer.demo.__main__" if name == "demo" else f"fer.cli.{name}"
+    import_module(module).main((name,))
