@@ -56,7 +56,7 @@ class Rung:
 
 
 RUNGS = {
-    "seed_vgg19": Rung("the seed's recipe: VGG19", VGG19),
+    "seed_vgg19": Rung("the original recipe: VGG19", VGG19),
     "strong_resnet18": Rung("best single network: ResNet18, strong augmentation, mixing, EMA", STRONG, (0, 1, 2)),
     "strong_vgg19": Rung("the best recipe with VGG19", (*STRONG, "model=vgg19"), (0, 1)),
     "ensemble": Rung("five of these averaged", of=tuple(("strong_resnet18", seed) for seed in range(3))
@@ -65,8 +65,8 @@ RUNGS = {
     "small": Rung("small network for CPUs: VGG9", ("experiment=small_fer2013",), (0, 1, 2)),
     "small_ensemble": Rung("three of these averaged", of=tuple(("small", seed) for seed in range(3))),
     "small_distilled": Rung("the ensemble distilled into VGG9", ("experiment=small_fer2013",), teachers="ensemble"),
-    "cpu_vgg_small": Rung("the smallest: four convolutions, the seed's augmentation", ("experiment=cpu_fer2013",)),
-    "cosine": Rung("seed + cosine, Nesterov, batch 128", COSINE),
+    "cpu_vgg_small": Rung("the smallest: four convolutions, the original augmentation", ("experiment=cpu_fer2013",)),
+    "cosine": Rung("original + cosine, Nesterov, batch 128", COSINE),
     "cosine_augment": Rung("... + strong augmentation", (*COSINE, "augment=strong")),
     "cosine_augment_smooth": Rung("... + label smoothing, EMA", (*COSINE, "augment=strong", "recipe=smooth")),
     "cosine_augment_mixed": Rung("... + mixup and cutmix", (*COSINE, "augment=strong", "recipe=mixed")),

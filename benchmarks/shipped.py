@@ -1,4 +1,4 @@
-"""Each shipped network on one CPU core, 32 faces at a time: against VGG19, the seed's network.
+"""Each shipped network on one CPU core, 32 faces at a time: against VGG19, the original network.
 
     python benchmarks/shipped.py
 
