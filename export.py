@@ -1,31 +1,6 @@
 """Write a checkpoint as a weight file, or for other programs as ONNX or torch.export: ``python export.py --help``."""
 
-from pathlib import Path
-
-from omegaconf import DictConfig
-
-from fer.config import check_data, check_keys
-from fer.darknet.config import check_darknet
-from fer.errors import InputError
-from fer.launch import main
-from fer.schemas import Export
-
-
-def job(cfg: DictConfig, _: Path) -> None:
-    keys = check_keys(cfg, Export)
-    if not keys["ckpt"]:
-        raise InputError("ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt")
-    data = check_data(cfg.data) if "data" in cfg else None
-    # torch takes seconds to import, which --help and a misspelt key should not wait for
-    if str(keys["ckpt"]).endswith(".weights"):
-        from fer.darknet.deploy import export as export_darknet
-
-        export_darknet(keys, data, check_darknet(cfg.darknet))
-        return
-    from fer.export import export
-
-    export(keys, data)
-
+from fer.cli.export import main
 
 if __name__ == "__main__":
-    main(job, "export")
+    main()

@@ -20,8 +20,8 @@ import cv2
 import measure
 import numpy as np
 
-from fer.data.prepare import prepare
-from fer.data.store import read_column
+from fer.data.preparation.prepare import prepare
+from fer.data.storage.hdf5 import read_column
 
 BOX_SHARE = 0.77  # of the photo's side, as in AffectNet
 

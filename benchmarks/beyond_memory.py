@@ -25,9 +25,9 @@ import measure
 import numpy as np
 import torch
 
-from fer.data.module import FaceDataModule
+from fer.data.loading.datamodule import FaceDataModule
 from fer.data.source import SPLITS, FaceFormat, Faces, empty_faces
-from fer.data.store import write_store
+from fer.data.storage.hdf5 import write_store
 from fer.labels import CLASSES
 
 FACE = FaceFormat(size=96)

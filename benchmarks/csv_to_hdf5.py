@@ -21,8 +21,8 @@ import h5py
 import measure
 import numpy as np
 
-from fer.data.fer2013 import USAGES
-from fer.data.prepare import prepare
+from fer.data.preparation.prepare import prepare
+from fer.data.readers.fer2013 import USAGES
 
 ROWS = {"Training": 28709, "PublicTest": 3589, "PrivateTest": 3589}
 

@@ -27,12 +27,12 @@ def write(name: str, folder: Path) -> None:
     # here, so that the measured processes import only what they measure
     import torch
 
-    from fer.darknet.cfg import render
-    from fer.darknet.fit import fit
-    from fer.darknet.modules import BatchNorm
-    from fer.darknet.network import DarknetNetwork
-    from fer.darknet.recipes import recipe
-    from fer.darknet.state import save_weights
+    from fer.darknet.design.architectures import recipe
+    from fer.darknet.design.fit import fit
+    from fer.darknet.formats.cfg import render
+    from fer.darknet.torch_engine.modules import BatchNorm
+    from fer.darknet.torch_engine.network import DarknetNetwork
+    from fer.darknet.torch_engine.weights_io import save_weights
 
     torch.manual_seed(0)
     network = DarknetNetwork(fit(recipe(name), {"size": NETWORKS[name][0]}, CLASSES, 1000))
@@ -61,9 +61,9 @@ def clock(name: str, call) -> float:
 def torch_way(name: str, threads: str, folder: str) -> float:
     import torch
 
-    from fer.darknet.inference import open_on
-    from fer.darknet.weights import open_net
-    from fer.memory import keep_freed_memory
+    from fer.darknet.formats.weights import open_net
+    from fer.darknet.torch_engine.inference import open_on
+    from fer.system.memory import keep_freed_memory
 
     torch.set_num_threads(int(threads))
     keep_freed_memory()  # as predict.py does

@@ -48,7 +48,7 @@ def seconds_of(out: Path, skip: int) -> float:
 
 
 def torch_way(name: str, folder: str) -> float:
-    from fer.darknet.native_training import train
+    from fer.darknet.torch_engine.training.run import train
 
     with tempfile.TemporaryDirectory() as out:
         train(config_for(name, "torch", folder), Path(out))
@@ -56,7 +56,7 @@ def torch_way(name: str, folder: str) -> float:
 
 
 def debian_way(name: str, folder: str) -> float:
-    from fer.darknet.training import train
+    from fer.darknet.program_engine.training import train
 
     with tempfile.TemporaryDirectory() as out:
         train(config_for(name, "binary", folder), Path(out))
@@ -67,8 +67,8 @@ PROGRAMS = {"torch": torch_way, "debian": debian_way}
 
 
 def main() -> None:
-    from fer.darknet.export import export
-    from fer.darknet.program import find_program
+    from fer.darknet.formats.export import export
+    from fer.darknet.program_engine.program import find_program
 
     if find_program(None).dialect != "pjreddie":
         sys.exit("darknet on PATH is not Debian's: apt-get install darknet")

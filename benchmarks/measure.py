@@ -68,7 +68,7 @@ def data_config(name: str, raw: Path) -> dict[str, Any]:
     # here, so that the measured processes, which are given its result, do not load Hydra
     from hydra import compose, initialize_config_dir
 
-    from fer.config import check_data
+    from fer.config.checks import check_data
 
     with initialize_config_dir(str(Path(__file__).resolve().parents[1] / "conf"), version_base="1.3"):
         return check_data(compose("prepare", [f"data={name}", f"data.raw={raw}"]).data)

@@ -25,11 +25,11 @@ def write(name: str, folder: Path) -> None:
     # here, so that the measured processes import only what they measure
     import torch
 
-    from fer.classifier import EmotionClassifier
     from fer.data.source import SPLITS, FaceFormat, empty_faces
-    from fer.data.store import write_store
-    from fer.export import export_onnx, quantize
+    from fer.data.storage.hdf5 import write_store
+    from fer.deployment.export import export_onnx, quantize
     from fer.labels import CLASSES
+    from fer.training.module import EmotionClassifier
 
     model = EmotionClassifier(
         model={"name": name, "library": "fer", "in_channels": 3, "dropout": 0.5}, labels=list(CLASSES),
@@ -66,7 +66,7 @@ def torch_way(layout: str):
     def program(name: str, batch: str, folder: str) -> float:
         import torch
 
-        from fer.checkpoint import load_checkpoint
+        from fer.models.checkpoint import load_checkpoint
 
         torch.set_num_threads(1)
         model = load_checkpoint(Path(folder, "torch.ckpt")).to(memory_format=getattr(torch, layout))

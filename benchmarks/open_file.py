@@ -17,9 +17,9 @@ import h5py
 import measure
 import numpy as np
 
-from fer.data.module import FaceDataModule
+from fer.data.loading.datamodule import FaceDataModule
 from fer.data.source import SPLITS, FaceFormat, Faces, empty_faces
-from fer.data.store import write_store
+from fer.data.storage.hdf5 import write_store
 from fer.labels import CLASSES
 
 ROWS = {"train": 316_110, "val": 3_589}

@@ -23,15 +23,15 @@ import measure
 import numpy as np
 import torch
 
-from fer.checkpoint import load_checkpoint
 from fer.data.photos import crop_box, fit, read_photo
-from fer.data.sample import draw_sample
 from fer.data.source import FaceFormat, PhotoLimits
-from fer.export import export_onnx
-from fer.faces import open_finder
-from fer.memory import keep_freed_memory
-from fer.network import open_network
-from fer.predictor import Predictor
+from fer.data.synthetic.dataset import draw_sample
+from fer.deployment.export import export_onnx
+from fer.models.checkpoint import load_checkpoint
+from fer.prediction.backends import open_network
+from fer.prediction.detectors import open_finder
+from fer.prediction.predictor import Predictor
+from fer.system.memory import keep_freed_memory
 
 #: Of the drawn set: five photos that are broken on purpose are left out.
 BROKEN = 5

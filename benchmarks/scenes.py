@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.sample import COLUMNS, PHOTO_FOLDER
-from fer.data.store import read_column, read_info
+from fer.data.storage.hdf5 import read_column, read_info
+from fer.data.synthetic.dataset import COLUMNS, PHOTO_FOLDER
 from fer.labels import affectnet_to_label
 
 SIDE, SMALLEST, LARGEST, MOST = 416, 48, 144, 5

@@ -2,8 +2,8 @@
 
     python benchmarks/shipped.py
 
-Random 48 x 48 grey faces through `fer.network.open_network`, as predict.py has it; VGG19 has random weights. Each runs
-in its own process, in turn; the clock starts when the network is loaded and warm. Target: over 300 faces/s.
+Random 48 x 48 grey faces through `fer.prediction`'s `open_network`, as predict.py has it; VGG19 has random weights.
+Each runs in its own process, in turn; the clock starts when the network is loaded and warm. Target: over 300 faces/s.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ from pathlib import Path
 import measure
 import numpy as np
 
-from fer.weights import names
+from fer.models.pretrained import names
 
 FACES, BATCHES = 32, 20
 
@@ -22,8 +22,8 @@ def run(ckpt: str) -> float:
     """Return the seconds for all batches, on one thread."""
     import torch
 
-    from fer.memory import keep_freed_memory
-    from fer.network import open_network
+    from fer.prediction.backends import open_network
+    from fer.system.memory import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()

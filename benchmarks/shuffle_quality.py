@@ -12,9 +12,9 @@ import argparse
 import torch
 from torch.nn.functional import one_hot
 
-from fer.data import disk
-from fer.data.order import Order
+from fer.data.loading.samplers import Order
 from fer.data.source import FaceFormat
+from fer.data.storage import lazy_images as disk
 
 CLASSES = 7
 

@@ -23,12 +23,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.nn import functional
 
-from fer.classifier import build_network
-from fer.config import build, check_train
+from fer.config.checks import build, check_train
 from fer.data.source import SPLITS, FaceFormat, empty_faces
-from fer.data.store import write_store
-from fer.experiment import assemble
+from fer.data.storage.hdf5 import write_store
 from fer.labels import CLASSES
+from fer.training.module import build_network
+from fer.training.run import assemble
 
 #: Overrides of the config, the faces of an epoch.
 CASES = {

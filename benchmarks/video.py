@@ -38,7 +38,7 @@ def draw_video(path: Path, frames: int, size: tuple[int, int], faces: int, unit:
 
     A face is about 2.25 units wide and 2.5 high.
     """
-    from fer.data.drawn_face import Face, draw_face
+    from fer.data.synthetic.face import Face, draw_face
 
     width, height = size
     rng = np.random.default_rng(0)
@@ -68,8 +68,9 @@ def draw_video(path: Path, frames: int, size: tuple[int, int], faces: int, unit:
 
 def ours(video: str, ckpt: str, out: str, known: str) -> float:
     """Do what predict.py does; only the run itself counts. ``known`` is a file of boxes, or empty for a search."""
-    from fer import prediction, predictor
-    from fer.faces import Found
+    from fer.prediction.detectors import Found
+    from fer.prediction.run import predictor
+    from fer.prediction.run import run as prediction
 
     if known:
         boxes = iter(json.loads(Path(known).read_text()))

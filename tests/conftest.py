@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fer.data.source import SPLITS, FaceFormat, empty_faces
-from fer.data.store import write_store
+from fer.data.storage.hdf5 import write_store
 from fer.labels import CLASSES
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +87,7 @@ def train_config(file, **changes):
     """Compose the training config for a tiny file; changes are overrides such as ``**{"trainer.max_epochs": 2}``."""
     from hydra import compose, initialize_config_dir
 
-    from fer.config import check_train
+    from fer.config.checks import check_train
 
     overrides = {
         "data": "fer2013", "data.file": file, "data.size": 20, "augment.crop": 16, "model": "vgg_small",

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fer.data.affectnet import affectnet_source
-from fer.data.affectnet_csv import COLUMNS
+from fer.data.readers.affectnet import affectnet_source
+from fer.data.readers.affectnet_2017 import COLUMNS
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.errors import InputError
 from fer.labels import CLASSES_WITH_CONTEMPT

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import train_config, write_tiny
 
-from fer.atomic import replacing
 from fer.errors import InputError
-from fer.experiment import train
+from fer.system.files import replacing
+from fer.training.run import train
 
 
 @contextmanager

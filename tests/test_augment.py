@@ -2,7 +2,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from fer.augment import (
+from fer.errors import InputError
+from fer.training.augment import (
     Augment,
     augmented_crop_size,
     center_crop,
@@ -12,7 +13,6 @@ from fer.augment import (
     random_light,
     ten_crop,
 )
-from fer.errors import InputError
 
 
 def distinct_pixels(n: int, channels: int, height: int, width: int, dtype=torch.int32) -> torch.Tensor:

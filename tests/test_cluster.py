@@ -17,8 +17,8 @@ import pytest
 from conftest import ROOT
 from test_prepare import COLUMNS, data, fer2013_csv
 
-from fer.data import backend
-from fer.data.prepare import open_source, prepare
+from fer.data.preparation import backends as backend
+from fer.data.preparation.prepare import open_source, prepare
 from fer.data.source import Block
 from fer.errors import InputError
 

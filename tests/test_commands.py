@@ -11,11 +11,11 @@ import pytest
 from conftest import ROOT
 from test_prepare import affectnet_folder, fer2013_csv
 
-from fer.darknet.cfg import render
-from fer.darknet.network import DarknetNetwork
-from fer.darknet.recipes import recipe
-from fer.darknet.state import save_weights
-from fer.data.sample import draw_sample
+from fer.darknet.design.architectures import recipe
+from fer.darknet.formats.cfg import render
+from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.weights_io import save_weights
+from fer.data.synthetic.dataset import draw_sample
 
 
 def commands(text):

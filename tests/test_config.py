@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fer.classifier import build_network
-from fer.config import build, check_data, check_predict, check_target, check_train
+from fer.cli.launch import literal
+from fer.config.checks import build, check_data, check_predict, check_target, check_train
 from fer.darknet.config import check_darknet_train
 from fer.errors import InputError
-from fer.launch import literal
-from fer.schedule import make_scheduler
+from fer.training.module import build_network
+from fer.training.schedules import make_scheduler
 
 CONF = ROOT / "conf"
 OPTIONS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml"))]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.darknet.augment import (
+from fer.darknet.torch_engine.training.augment import (
     ClassifierAugmentation,
     Colour,
     DetectorAugmentation,
@@ -27,7 +27,7 @@ from fer.darknet.augment import (
     move_boxes,
     place,
 )
-from fer.darknet.reading import PhotoError, open_photo
+from fer.darknet.torch_engine.training.reading import PhotoError, open_photo
 
 STILL = {"jitter": 0, "resize": 1, "flip": False}
 LIVELY = {

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fer.darknet.batches import TrainingBatches, labels_of, open_boxes, read_list, training_loader
-from fer.darknet.cfg import parse
-from fer.darknet.lists import Entry, write_lists
-from fer.darknet.reading import PhotoError
+from fer.darknet.formats.cfg import parse
+from fer.darknet.formats.lists import Entry, write_lists
+from fer.darknet.torch_engine.training.batches import TrainingBatches, labels_of, open_boxes, read_list, training_loader
+from fer.darknet.torch_engine.training.reading import PhotoError
 from fer.errors import InputError
 
 NAMES = ("rot", "gruen", "blau")

@@ -11,9 +11,9 @@ from torchvision.ops import (
     generalized_box_iou_loss,
 )
 
-from fer.darknet.boxes import OVERLAPS, ciou, decode, diou, encode, giou, iou
-from fer.darknet.detection import intersection_over_union
-from fer.darknet.inference import suppress
+from fer.darknet.scoring.mean_ap import intersection_over_union
+from fer.darknet.torch_engine.boxes import OVERLAPS, ciou, decode, diou, encode, giou, iou
+from fer.darknet.torch_engine.inference import suppress
 
 TORCHVISION = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
 

@@ -7,10 +7,10 @@ import subprocess
 import cv2
 import pytest
 
-from fer.darknet.cfg import Section, classes_of, layers, parse, render, task_of
-from fer.darknet.fit import fit
-from fer.darknet.recipes import RECIPES, recipe
-from fer.darknet.weights import weights_bytes
+from fer.darknet.design.architectures import RECIPES, recipe
+from fer.darknet.design.fit import fit
+from fer.darknet.formats.cfg import Section, classes_of, layers, parse, render, task_of
+from fer.darknet.formats.weights import weights_bytes
 from fer.errors import InputError
 
 NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"

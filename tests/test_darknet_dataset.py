@@ -21,8 +21,9 @@ from conftest import ROOT
 from PIL import Image
 from test_prepare import AFFECTNET_TRAINING, affectnet_folder, data, fer2013_csv
 
-from fer.darknet import photos
-from fer.darknet.dataset import (
+from fer.darknet.formats import photos
+from fer.darknet.formats.export import export
+from fer.darknet.formats.photo_folder import (
     check_path,
     darknet_command,
     darknet_folder,
@@ -31,12 +32,11 @@ from fer.darknet.dataset import (
     read_photos,
     spell,
 )
-from fer.darknet.export import export
-from fer.darknet.photos import group_photos, label_line
+from fer.darknet.formats.photos import group_photos, label_line
 from fer.data.photos import PhotoRow
-from fer.data.prepare import count_table, prepare
+from fer.data.preparation.prepare import count_table, prepare
 from fer.data.source import BLOCK_ROWS, Block
-from fer.data.store import read_column
+from fer.data.storage.hdf5 import read_column
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT, DARKNET
 
@@ -471,7 +471,7 @@ def test_a_killed_run_goes_on(tmp_path, task, monkeypatch):
         file.write('[["png", 16')
     looked = []
     monkeypatch.setattr(
-        "fer.darknet.export.look_at", lambda file, limits: looked.append(file) or photos.look_at(file, limits)
+        "fer.darknet.formats.export.look_at", lambda file, limits: looked.append(file) or photos.look_at(file, limits)
     )
     export(config, out, task)
     assert len(looked) == 4700 - done * BLOCK_ROWS

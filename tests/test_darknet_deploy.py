@@ -9,12 +9,12 @@ import torch
 from test_darknet_network import narrow, trained_like
 from test_darknet_torch import ALEXEYABS, write
 
-from fer.darknet.deploy import export
-from fer.darknet.fit import fit
-from fer.darknet.recipes import recipe
+from fer.darknet.design.architectures import recipe
+from fer.darknet.design.fit import fit
+from fer.darknet.torch_engine.export import export
 from fer.errors import InputError
-from fer.network import open_network
-from fer.predictor import Predictor
+from fer.prediction.backends import open_network
+from fer.prediction.predictor import Predictor
 
 KEYS = {"format": "onnx", "out": None, "temperature": None}
 OPTIONS = {"cfg": None, "names": None}
@@ -72,7 +72,7 @@ def test_what_is_not_written(tmp_path, changed, message):
 def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
     net = write(tmp_path, trained_like(narrow(fit(recipe("classifier_small"), {"size": 32}, 3, 1000))), "abc")
     # no two programs round alike
-    monkeypatch.setattr("fer.darknet.deploy.TOLERANCE", 0.0)
+    monkeypatch.setattr("fer.darknet.torch_engine.export.TOLERANCE", 0.0)
     with pytest.raises(InputError, match="net.onnx under onnxruntime: probabilities differ from torch's"):
         export(KEYS | {"ckpt": str(net.weights)}, None, OPTIONS)
     assert not list(tmp_path.glob("*.onnx*"))

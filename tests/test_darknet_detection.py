@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.darknet.detection import (
+from fer.darknet.scoring.mean_ap import (
     Detections,
     Truth,
     average_precision,

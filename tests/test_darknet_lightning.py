@@ -17,14 +17,14 @@ import torch
 from conftest import ROOT
 from test_darknet_scores import DETECTOR
 
-from fer.darknet.average import Average
-from fer.darknet.cfg import Section, parse
-from fer.darknet.lightning import DarknetTraining
-from fer.darknet.native_training import Recorder
-from fer.darknet.network import DarknetNetwork
-from fer.darknet.rates import rate_of
-from fer.darknet.state import load_weights, save_weights
-from fer.darknet.weights import Net, read_header
+from fer.darknet.formats.cfg import Section, parse
+from fer.darknet.formats.weights import Net, read_header
+from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.training.ema import Average
+from fer.darknet.torch_engine.training.module import DarknetTraining
+from fer.darknet.torch_engine.training.run import Recorder
+from fer.darknet.torch_engine.training.schedules import rate_of
+from fer.darknet.torch_engine.weights_io import load_weights, save_weights
 from fer.errors import InputError
 
 #: A whole photo as it is: no crop, colours or angle; the photo is its own mirror image.
@@ -264,7 +264,7 @@ def test_the_average_of_ema_alpha_worked_by_hand():
 
 def test_an_average_goes_on_in_a_resumed_run(tmp_path, photos, monkeypatch):
     # the programs' 1,000 last iterations would take long
-    monkeypatch.setattr("fer.darknet.average.LAST", 2)
+    monkeypatch.setattr("fer.darknet.torch_engine.training.ema.LAST", 2)
 
     def saved(begin=None):
         module, _ = classifier(photos, "ema_alpha=0.5\n", iterations=10)
@@ -327,7 +327,8 @@ def test_checkpoints_are_scored_on_the_device_of_the_training(tmp_path, monkeypa
     )
     asked = []
     monkeypatch.setattr(
-        "fer.darknet.native.classify", lambda net, photos, device: asked.append(device) or np.eye(3)[[0, 1]]
+        "fer.darknet.torch_engine.scores.classify",
+        lambda net, photos, device: asked.append(device) or np.eye(3)[[0, 1]],
     )
     recorder.on_train_start(SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda", 1))), None)
     # of the two photos the first is named rightly

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from fer.darknet.log import (
+from fer.darknet.program_engine.log import (
     ClassAP,
     Complaint,
     LastAccuracy,

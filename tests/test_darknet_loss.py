@@ -8,12 +8,12 @@ import torch
 import torchvision
 from torch.nn import functional as F
 
-from fer.darknet.cfg import parse
-from fer.darknet.fit import fit
-from fer.darknet.loss import YoloLoss, classifier_loss, cost_scale_of
-from fer.darknet.network import DarknetNetwork
-from fer.darknet.recipes import recipe
-from fer.darknet.targets import overlap_delta
+from fer.darknet.design.architectures import recipe
+from fer.darknet.design.fit import fit
+from fer.darknet.formats.cfg import parse
+from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, cost_scale_of
+from fer.darknet.torch_engine.training.targets import overlap_delta
 from fer.errors import InputError
 
 

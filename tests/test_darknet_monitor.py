@@ -6,10 +6,10 @@ import time
 import pandas as pd
 import pytest
 
-from fer.darknet.cfg import parse
-from fer.darknet.monitor import Monitor, curves
-from fer.darknet.scorer import Scorer, best_weights, read_best, take_along
-from fer.darknet.weights import Net
+from fer.darknet.formats.cfg import parse
+from fer.darknet.formats.weights import Net
+from fer.darknet.runs.monitor import Monitor, curves
+from fer.darknet.runs.scorer import Scorer, best_weights, read_best, take_along
 from fer.errors import InputError
 
 CFG = """[net]

@@ -13,16 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from fer.darknet.cfg import Section, layers, parse, render
-from fer.darknet.fit import fit
-from fer.darknet.modules import BatchNorm
-from fer.darknet.network import DarknetNetwork, fuse, summary
-from fer.darknet.packed import pack
-from fer.darknet.program import find_program
-from fer.darknet.recipes import RECIPES, recipe
-from fer.darknet.scores import classify, detect
-from fer.darknet.state import load_weights, save_weights
-from fer.darknet.weights import Net, read_header
+from fer.darknet.design.architectures import RECIPES, recipe
+from fer.darknet.design.fit import fit
+from fer.darknet.formats.cfg import Section, layers, parse, render
+from fer.darknet.formats.weights import Net, read_header
+from fer.darknet.program_engine.program import find_program
+from fer.darknet.program_engine.scores import classify, detect
+from fer.darknet.torch_engine.modules import BatchNorm
+from fer.darknet.torch_engine.network import DarknetNetwork, fuse, summary
+from fer.darknet.torch_engine.onednn import pack
+from fer.darknet.torch_engine.weights_io import load_weights, save_weights
 from fer.errors import InputError
 
 DEBIANS_CFGS = Path("/usr/share/darknet/cfg")

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fer.darknet.cfg import parse, render
-from fer.darknet.fit import fit
-from fer.darknet.inference import open_on
-from fer.darknet.modules import ACTIVATIONS, Convolutional
-from fer.darknet.network import DarknetNetwork, fuse
-from fer.darknet.packed import Packed, mish_, pack
-from fer.darknet.recipes import recipe
-from fer.darknet.state import save_weights
-from fer.darknet.weights import open_net
+from fer.darknet.design.architectures import recipe
+from fer.darknet.design.fit import fit
+from fer.darknet.formats.cfg import parse, render
+from fer.darknet.formats.weights import open_net
+from fer.darknet.torch_engine.inference import open_on
+from fer.darknet.torch_engine.modules import ACTIVATIONS, Convolutional
+from fer.darknet.torch_engine.network import DarknetNetwork, fuse
+from fer.darknet.torch_engine.onednn import Packed, mish_, pack
+from fer.darknet.torch_engine.weights_io import save_weights
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.darknet.cfg import parse
-from fer.darknet.picture import Place, centre, place, read_picture
-from fer.darknet.program import find_program
-from fer.darknet.scores import classify
-from fer.darknet.weights import Net
+from fer.darknet.formats.cfg import parse
+from fer.darknet.formats.weights import Net
+from fer.darknet.program_engine.program import find_program
+from fer.darknet.program_engine.scores import classify
+from fer.darknet.torch_engine.picture import Place, centre, place, read_picture
 
 
 def test_a_photo_is_put_into_a_letterbox_or_stretched():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fer.darknet.process import Finished, explain, run
+from fer.darknet.program_engine.process import Finished, explain, run
 from fer.errors import InputError, Interrupted
 
 ROOT = Path(__file__).parents[1]
@@ -132,7 +132,7 @@ time.sleep(99)
 
 
 def test_exception_in_on_line_ends_child_and_grandchild_that_ignore_sigterm(child, monkeypatch):
-    monkeypatch.setattr("fer.darknet.process._GRACE", 0.3)
+    monkeypatch.setattr("fer.darknet.program_engine.process._GRACE", 0.3)
     seen = []
 
     def on_line(line):
@@ -198,7 +198,7 @@ def test_works_in_another_thread(child):
 def test_program_dies_with_us_even_when_we_are_killed(tmp_path):
     script = f"""
         from pathlib import Path
-        from fer.darknet.process import run
+        from fer.darknet.program_engine.process import run
         run(["{sys.executable}", "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"],
             Path("{tmp_path}"), Path("{tmp_path}/log.txt"), lambda line: print(line, flush=True))
         """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fer.darknet import dialects
-from fer.darknet.cfg import parse
-from fer.darknet.program import Program, command, find_program, note, require_support
+from fer.darknet.formats import dialects
+from fer.darknet.formats.cfg import parse
+from fer.darknet.program_engine.program import Program, command, find_program, note, require_support
 from fer.errors import InputError
 
 #: Strings that the programs print or read, as DARKNET.md quotes them.

@@ -8,12 +8,12 @@ import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
 
-from fer.darknet.anchors import kmeans_anchors
-from fer.darknet.cfg import layers, parse, task_of
-from fer.darknet.fit import check, epochs_of, fit, iterations_of
-from fer.darknet.recipes import RECIPES, recipe
-from fer.darknet.training import fitted_to
-from fer.darknet.weights import weights_bytes
+from fer.darknet.design.anchors import kmeans_anchors
+from fer.darknet.design.architectures import RECIPES, recipe
+from fer.darknet.design.fit import check, epochs_of, fit, iterations_of
+from fer.darknet.formats.cfg import layers, parse, task_of
+from fer.darknet.formats.weights import weights_bytes
+from fer.darknet.program_engine.training import fitted_to
 from fer.errors import InputError
 
 NET = "[net]\nbatch=64\nsubdivisions=8\nwidth=64\nheight=64\nchannels=3\nmax_batches=500\n"

@@ -6,7 +6,7 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from fer.darknet.report import ap_figure, curve_figure, format_detector_report, save_detector_report
+from fer.darknet.scoring.report import ap_figure, curve_figure, format_detector_report, save_detector_report
 
 NAMES = ("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Angry")
 

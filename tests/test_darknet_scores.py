@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer.darknet.cfg import parse
-from fer.darknet.process import run
-from fer.darknet.program import Program, find_program
-from fer.darknet.scores import classifier_valid, classify, detect, detector_map
-from fer.darknet.weights import Net
+from fer.darknet.formats.cfg import parse
+from fer.darknet.formats.weights import Net
+from fer.darknet.program_engine.process import run
+from fer.darknet.program_engine.program import Program, find_program
+from fer.darknet.program_engine.scores import classifier_valid, classify, detect, detector_map
 from fer.errors import InputError
 
 NET = "[net]\nbatch=64\nsubdivisions=8\nwidth=32\nheight=32\nchannels=3\n"

@@ -9,12 +9,12 @@ import pytest
 import torch
 from test_darknet_network import narrow, net_of, trained_like
 
-from fer.darknet.cfg import render
-from fer.darknet.fit import fit
-from fer.darknet.network import DarknetNetwork, fuse
-from fer.darknet.recipes import recipe
-from fer.darknet.state import load_weights, open_network, save_weights
-from fer.darknet.weights import Net, read_header, weights_bytes
+from fer.darknet.design.architectures import recipe
+from fer.darknet.design.fit import fit
+from fer.darknet.formats.cfg import render
+from fer.darknet.formats.weights import Net, read_header, weights_bytes
+from fer.darknet.torch_engine.network import DarknetNetwork, fuse
+from fer.darknet.torch_engine.weights_io import load_weights, open_network, save_weights
 from fer.errors import InputError
 
 

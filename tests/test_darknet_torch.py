@@ -13,21 +13,21 @@ from test_darknet_network import narrow, trained_like
 from test_darknet_scores import DETECTOR, write_faces
 from test_prepare import data
 
-from fer.darknet import native
-from fer.darknet.cfg import parse, render
 from fer.darknet.config import check_darknet
-from fer.darknet.detection import Detections, Truth
+from fer.darknet.design.architectures import recipe
+from fer.darknet.design.fit import fit
 from fer.darknet.evaluate import evaluate
-from fer.darknet.export import export
-from fer.darknet.fit import fit
-from fer.darknet.inference import Detector, dialect_of, letterboxes, suppress_classes
-from fer.darknet.network import DarknetNetwork
-from fer.darknet.picture import Place, centre, place, read_picture, resize
-from fer.darknet.program import find_program
-from fer.darknet.recipes import recipe
-from fer.darknet.scores import classifier_valid, classify, detect, detector_map
-from fer.darknet.state import save_weights
-from fer.darknet.weights import open_net
+from fer.darknet.formats.cfg import parse, render
+from fer.darknet.formats.export import export
+from fer.darknet.formats.weights import open_net
+from fer.darknet.program_engine.program import find_program
+from fer.darknet.program_engine.scores import classifier_valid, classify, detect, detector_map
+from fer.darknet.scoring.mean_ap import Detections, Truth
+from fer.darknet.torch_engine import scores as native
+from fer.darknet.torch_engine.inference import Detector, dialect_of, letterboxes, suppress_classes
+from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.picture import Place, centre, place, read_picture, resize
+from fer.darknet.torch_engine.weights_io import save_weights
 from fer.errors import InputError
 
 DEBIANS, ALEXEYABS = (0, 2, 0), (0, 2, 5)

@@ -14,8 +14,8 @@ import pytest
 from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer.darknet.weights import read_header
-from fer.report import wilson_interval
+from fer.darknet.formats.weights import read_header
+from fer.evaluation.report import wilson_interval
 
 pytestmark = [pytest.mark.darknet, pytest.mark.slow]
 

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from fer.darknet.cfg import parse, render
-from fer.darknet.recipes import recipe
-from fer.darknet.weights import (
+from fer.darknet.design.architectures import recipe
+from fer.darknet.formats.cfg import parse, render
+from fer.darknet.formats.weights import (
     find_cfg,
     is_whole,
     newest_whole,

@@ -22,11 +22,11 @@ import pytest
 import torch
 from conftest import ROOT, train_config, write_tiny
 
-from fer.answer import Answerer, Upload
-from fer.data.action_units import EXPRESSIONS
-from fer.data.drawn_face import Face, draw_face
-from fer.demo import MAX_BYTES, load
-from fer.experiment import train
+from fer.data.synthetic.action_units import EXPRESSIONS
+from fer.data.synthetic.face import Face, draw_face
+from fer.demo.__main__ import MAX_BYTES, load
+from fer.demo.answer import Answerer, Upload
+from fer.training.run import train
 
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason='needs: pip install ".[demo]"')
 
@@ -39,7 +39,7 @@ def hook(event, args):
         address = args[1] if event == "socket.connect" else args[0]
         print(address[0] if isinstance(address, tuple) else address, file=log)
 sys.addaudithook(hook)
-runpy.run_module("fer.demo", run_name="__main__", alter_sys=True)
+runpy.run_module("fer.demo.__main__", run_name="__main__", alter_sys=True)
 """
 
 
@@ -89,7 +89,7 @@ def answer(media, tmp_path):
 
 def expected(media, name):
     """Return the headings and percentages that the page must show of a photo."""
-    from fer.predictor import Predictor
+    from fer.prediction.predictor import Predictor
 
     faces = Predictor.load(media / "best.ckpt", device="cpu")(media / name)
     headings = [f"Face {number}: {face.label} {face.confidence:.0%}" for number, face in enumerate(faces, 1)]
@@ -417,7 +417,7 @@ def test_two_equal_pictures_give_two_answers(server, media):
 
 
 def test_uploads_are_forgotten_in_time_and_the_oldest_for_new_ones():
-    from fer.demo_uploads import Full, Uploads
+    from fer.demo.uploads import Full, Uploads
 
     async def use(uploads):
         with pytest.raises(Full), uploads.room(60), uploads.room(60):
@@ -439,8 +439,8 @@ def test_who_sends_too_slowly_is_cut_off():
 
     import uvicorn
 
-    from fer.demo_guard import Guard
-    from fer.demo_uploads import Uploads
+    from fer.demo.guard import Guard
+    from fer.demo.uploads import Uploads
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]

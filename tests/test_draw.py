@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer.draw import draw_faces, enlargement, hide_faces
+from fer.prediction.drawing import draw_faces, enlargement, hide_faces
 
 GREEN = np.array([0, 200, 0])
 

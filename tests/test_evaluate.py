@@ -10,14 +10,14 @@ import torch
 from conftest import train_config, write_tiny
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from fer.checkpoint import load_checkpoint
-from fer.compare import compare
-from fer.data.module import FaceDataset
+from fer.data.loading.datamodule import FaceDataset
 from fer.data.source import FaceFormat
-from fer.data.store import read_column, read_info, write_store
+from fer.data.storage.hdf5 import read_column, read_info, write_store
 from fer.errors import InputError
-from fer.evaluate import evaluate, predict
-from fer.experiment import train
+from fer.evaluation.compare import compare
+from fer.evaluation.run import evaluate, predict
+from fer.models.checkpoint import load_checkpoint
+from fer.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_rows_that_the_model_was_trained_on_are_refused(keys, tmp_path):
 
 def move(file, out):
     """Write the first 20 training rows of a file as the test split of another."""
-    from fer.data.merge import MovedSource, PreparedSource
+    from fer.data.readers.combine import MovedSource, PreparedSource
 
     info = read_info(file)
     source = MovedSource(PreparedSource(file, info.face), {"train": "test", "test": None})

@@ -6,10 +6,10 @@ import torch
 from test_export import write_checkpoint
 from torch import nn
 
-from fer.checkpoint import load_checkpoint
 from fer.errors import InputError
-from fer.explain import Explainer, convolutions, figure, grad_cam, overlay
-from fer.models import FaceNetwork
+from fer.models.checkpoint import load_checkpoint
+from fer.models.networks import FaceNetwork
+from fer.prediction.gradcam import Explainer, convolutions, figure, grad_cam, overlay
 
 
 @pytest.fixture

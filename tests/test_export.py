@@ -10,16 +10,16 @@ import pytest
 import torch
 from conftest import ROOT, train_config, write_tiny
 
-from fer.checkpoint import load_checkpoint
-from fer.classifier import EmotionClassifier
 from fer.data.source import FaceFormat
-from fer.data.store import read_column
-from fer.demo import load
+from fer.data.storage.hdf5 import read_column
+from fer.demo.__main__ import load
+from fer.deployment.export import export, export_onnx, export_torch, quantize
 from fer.errors import InputError
-from fer.experiment import train
-from fer.export import export, export_onnx, export_torch, quantize
 from fer.labels import CLASSES
-from fer.network import channels_first, open_network
+from fer.models.checkpoint import load_checkpoint
+from fer.prediction.backends import channels_first, open_network
+from fer.training.module import EmotionClassifier
+from fer.training.run import train
 
 
 def write_checkpoint(path, name="vgg_small", library="fer", size=20, color="grey", in_channels=1, crop=16):

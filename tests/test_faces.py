@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 
 from fer.errors import InputError
-from fer.faces import SEARCH_PIXELS, Found, open_finder
+from fer.prediction.detectors import SEARCH_PIXELS, Found, open_finder
 
 
 def holds_the_astronauts_face(box):

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fer.data.folder import folder_source
+from fer.data.readers.image_folder import folder_source
+from fer.data.readers.image_table import table_source
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.data.split import stratified_split
-from fer.data.table import table_source
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from fer.faces import Found, open_finder
-from fer.frames import find_near, search_frames
+from fer.prediction.detectors import Found, open_finder
+from fer.prediction.frame_search import find_near, search_frames
 
 SIZE = (120, 160)
 

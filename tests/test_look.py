@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from conftest import write_tiny
 
-from fer.contents import (
+from fer.data.preparation.prepare import write_skipped
+from fer.data.source import SPLITS, FaceFormat, Skipped, empty_faces
+from fer.data.storage.hdf5 import write_store
+from fer.errors import InputError
+from fer.evaluation.report import save_report, summarize
+from fer.inspection.contents import (
     balance_figure,
     contact_sheet,
     equal_faces,
@@ -18,12 +23,7 @@ from fer.contents import (
     faces_figure,
     mistakes_figure,
 )
-from fer.data.prepare import write_skipped
-from fer.data.source import SPLITS, FaceFormat, Skipped, empty_faces
-from fer.data.store import write_store
-from fer.errors import InputError
-from fer.look import look
-from fer.report import save_report, summarize
+from fer.inspection.page import look
 
 EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 

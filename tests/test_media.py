@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer.errors import InputError
-from fer.media import Medium, Video, VideoWriter, find_media
+from fer.prediction.sources import Medium, Video, VideoWriter, find_media
 
 
 def write_photo(path):

@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from fer.errors import InputError
-from fer.models import RESNET, VGG, build_model
+from fer.models.networks import RESNET, VGG, build_model
 
 OWN = [*VGG, *RESNET]
 

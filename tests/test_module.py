@@ -8,14 +8,14 @@ import torch
 from conftest import train_config, write_tiny
 from scipy.stats import binom
 
-from fer.data import disk
-from fer.data.disk import DiskImages, available_memory, cgroup_limits, choose_keep
-from fer.data.module import FaceDataModule, FaceDataset, TrainBatches
-from fer.data.order import BUFFER_BLOCKS, Order
+from fer.data.loading.datamodule import FaceDataModule, FaceDataset, TrainBatches
+from fer.data.loading.samplers import BUFFER_BLOCKS, Order
 from fer.data.source import FaceFormat
-from fer.data.store import read_column, read_info
+from fer.data.storage import lazy_images as disk
+from fer.data.storage.hdf5 import read_column, read_info
+from fer.data.storage.lazy_images import DiskImages, available_memory, cgroup_limits, choose_keep
 from fer.errors import InputError
-from fer.experiment import assemble, train
+from fer.training.run import assemble, train
 
 
 def weights(folder):
@@ -45,9 +45,9 @@ def kept(tiny, keep, **changes):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 3 rows of 20 x 20 faces and buffers of 4 of them, so that a tiny file has several."""
-    monkeypatch.setattr("fer.data.disk._BLOCK_BYTES", 1300)
-    monkeypatch.setattr("fer.data.disk.BUFFER_BLOCKS", 4)
-    monkeypatch.setattr("fer.data.order.BUFFER_BLOCKS", 4)
+    monkeypatch.setattr("fer.data.storage.lazy_images._BLOCK_BYTES", 1300)
+    monkeypatch.setattr("fer.data.storage.lazy_images.BUFFER_BLOCKS", 4)
+    monkeypatch.setattr("fer.data.loading.samplers.BUFFER_BLOCKS", 4)
 
 
 def test_device_and_memory_train_the_same_weights(tiny, tmp_path):
@@ -192,11 +192,11 @@ def test_auto_keeps_a_small_file_in_memory_and_a_large_one_on_disk(tiny, capsys,
     info = read_info(tiny)
     # 190 faces of train and val, 400 bytes each: 76,000 bytes are half of 152,000
     for available, processes, found in [(152_000, 1, "memory"), (151_999, 1, "disk"), (152_000, 2, "disk")]:
-        monkeypatch.setattr("fer.data.disk.available_memory", lambda available=available: available)
+        monkeypatch.setattr("fer.data.storage.lazy_images.available_memory", lambda available=available: available)
         assert choose_keep(info, torch.device("cpu"), processes) == found
     kept(tiny, "auto")
     assert capsys.readouterr().out == ""
-    monkeypatch.setattr("fer.data.disk.available_memory", lambda: 1)
+    monkeypatch.setattr("fer.data.storage.lazy_images.available_memory", lambda: 1)
     kept(tiny, "auto")
     assert capsys.readouterr().out == "data.keep=auto: the faces are kept on disk\n"
 

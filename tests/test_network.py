@@ -11,14 +11,14 @@ import pytest
 import torch
 from conftest import ROOT, train_config, write_tiny
 
-from fer.checkpoint import load_checkpoint
 from fer.data.source import FaceFormat
-from fer.data.store import read_column
+from fer.data.storage.hdf5 import read_column
+from fer.deployment.export import export_onnx, export_weights
 from fer.errors import InputError
-from fer.experiment import train
-from fer.export import export_onnx, export_weights
 from fer.labels import CLASSES
-from fer.network import open_network
+from fer.models.checkpoint import load_checkpoint
+from fer.prediction.backends import open_network
+from fer.training.run import train
 
 
 @pytest.fixture(scope="module", params=["grey", "rgb"])
@@ -59,7 +59,7 @@ def test_an_export_runs_without_torch(files):
     program = f"""
 import sys
 import numpy as np
-from fer.predictor import Predictor
+from fer.prediction.predictor import Predictor
 faces = Predictor.load({str(files[1])!r}, faces="whole")(np.zeros((30, 30, 3), np.uint8))
 assert len(faces) == 1
 heavy = {{"torch", "torchvision", "pytorch_lightning", "hydra", "pandas", "h5py"}} & set(sys.modules)

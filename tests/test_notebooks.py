@@ -9,9 +9,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from test_prepare import data
 
-from fer.data.prepare import prepare
-from fer.evaluate import evaluate
-from fer.experiment import train
+from fer.data.preparation.prepare import prepare
+from fer.evaluation.run import evaluate
+from fer.training.run import train
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer.data.pixels import _parse_plain, fit_all, parse_pixels
+from fer.data.readers.pixel_strings import _parse_plain, fit_all, parse_pixels
 from fer.data.source import FaceFormat
 
 

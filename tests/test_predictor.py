@@ -10,17 +10,17 @@ import skimage.data
 from conftest import ROOT, train_config
 from PIL import Image
 
-from fer.config import check_data
-from fer.data.drawn_face import Face as DrawnFace
-from fer.data.drawn_face import draw_face
+from fer.config.checks import check_data
 from fer.data.photos import read_photo
-from fer.data.prepare import prepare
+from fer.data.preparation.prepare import prepare
 from fer.data.source import FaceFormat, PhotoLimits
+from fer.data.synthetic.face import Face as DrawnFace
+from fer.data.synthetic.face import draw_face
 from fer.errors import InputError
-from fer.experiment import train
-from fer.faces import Found, open_finder
 from fer.labels import affectnet_to_label
-from fer.predictor import BATCH_FACES, Predictor
+from fer.prediction.detectors import Found, open_finder
+from fer.prediction.predictor import BATCH_FACES, Predictor
+from fer.training.run import train
 
 LABELS = ("dark", "middle", "bright")
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, write_tiny
 
-from fer.data import backend
-from fer.data.prepare import command_for, prepare
+from fer.data.preparation import backends as backend
+from fer.data.preparation.prepare import command_for, prepare
 from fer.data.source import FaceFormat
-from fer.data.store import read_column, read_info
+from fer.data.storage.hdf5 import read_column, read_info
 from fer.errors import InputError
 from fer.labels import CLASSES
 
@@ -32,7 +32,7 @@ def data(name, **changes):
     """A checked data config with the defaults of conf/data."""
     from hydra import compose, initialize_config_dir
 
-    from fer.config import check_data
+    from fer.config.checks import check_data
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("prepare", [f"data={name}", *(f"data.{key}={value}" for key, value in changes.items())])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, write_tiny
 
-from fer.ranks import is_first_rank
+from fer.system.distributed import is_first_rank
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,8 @@ def test_a_killed_rank_ends_the_others_and_the_run_resumes(tiny_file, two_device
 
 
 def test_a_rank_ends_soon_after_the_process_that_started_it_is_killed():
-    rank = "from fer.ranks import end_with_parent; end_with_parent(grace=0.1); print(1, flush=True); import time; "
+    rank = "from fer.system.distributed import end_with_parent; end_with_parent(grace=0.1); print(1, flush=True); "
+    rank += "import time; "
     code = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {rank + 'time.sleep(100)'!r}]); "
     launcher = start("-c", code + "p.wait()")
     try:

@@ -9,16 +9,16 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional
 
-from fer.augment import Augment
-from fer.checkpoint import load_checkpoint
-from fer.classifier import to_unit
 from fer.data.source import FaceFormat
-from fer.distill import Teachers
 from fer.errors import InputError
-from fer.experiment import assemble, train
-from fer.models import build_model
-from fer.recipe import Recipe
-from fer.sam import SAM
+from fer.models.checkpoint import load_checkpoint
+from fer.models.networks import build_model
+from fer.training.augment import Augment
+from fer.training.distillation import Teachers
+from fer.training.losses import Recipe
+from fer.training.module import to_unit
+from fer.training.run import assemble, train
+from fer.training.sam import SAM
 
 # softmax of these: 1/2, 1/4, 1/4
 LOGITS = torch.tensor([[math.log(2.0), 0.0, 0.0]])

@@ -14,10 +14,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from fer.compare import compare, compare_table, format_report, mcnemar
 from fer.errors import InputError
-from fer.labels import CLASSES
-from fer.report import (
+from fer.evaluation.compare import compare, compare_table, format_report, mcnemar
+from fer.evaluation.report import (
     confusion_figure,
     curves_figure,
     expected_calibration_error,
@@ -27,6 +26,7 @@ from fer.report import (
     top_k_accuracy,
     wilson_interval,
 )
+from fer.labels import CLASSES
 
 LONG_NAMES = [f"{first} and slightly {second}" for first in ("Surprised", "Contemptuous") for second in "abcdefghijklm"]
 
@@ -193,7 +193,8 @@ def test_curves_picture_passes_over_empty_cells():
 
 
 def test_no_display_is_needed():
-    code = "import sys, fer.report, fer.compare; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, fer.evaluation.report, fer.evaluation.compare; "
+    code += "sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

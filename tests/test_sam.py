@@ -10,11 +10,11 @@ from conftest import train_config, write_tiny
 from test_train import arguments, losses
 from torch import nn
 
-from fer.callbacks import StopCleanly
 from fer.data.source import FaceFormat
 from fer.errors import Stopped
-from fer.experiment import assemble, train
-from fer.sam import SAM
+from fer.training.callbacks import StopCleanly
+from fer.training.run import assemble, train
+from fer.training.sam import SAM
 
 
 class Quadratic(nn.Module):

@@ -9,9 +9,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from fer.data.action_units import EXPRESSIONS
-from fer.data.drawn_face import Face, draw_face
-from fer.data.sample import draw_sample
+from fer.data.synthetic.action_units import EXPRESSIONS
+from fer.data.synthetic.dataset import draw_sample
+from fer.data.synthetic.face import Face, draw_face
 from fer.errors import InputError
 
 HEADER = [

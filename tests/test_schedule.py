@@ -6,7 +6,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from fer.errors import InputError
-from fer.schedule import SCHEDULES, constant, cosine, make_scheduler, step_decay
+from fer.training.schedules import SCHEDULES, constant, cosine, make_scheduler, step_decay
 
 
 def sgd(lr: float = 0.01) -> torch.optim.SGD:

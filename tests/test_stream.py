@@ -7,13 +7,13 @@ from conftest import train_config
 from test_module import assert_same_weights, kept
 from test_prepare import counts, data, fer2013_csv
 
-from fer.data import stream
-from fer.data.disk import DiskImages
-from fer.data.prepare import prepare
-from fer.data.store import read_column, read_info
-from fer.data.stream import StreamImages, read_images
+from fer.data.preparation.prepare import prepare
+from fer.data.storage import shards as stream
+from fer.data.storage.hdf5 import read_column, read_info
+from fer.data.storage.lazy_images import DiskImages
+from fer.data.storage.shards import StreamImages, read_images
 from fer.errors import InputError
-from fer.experiment import train
+from fer.training.run import train
 
 SPLITS = {"train": 301, "val": 35, "test": 14}
 
@@ -21,9 +21,9 @@ SPLITS = {"train": 301, "val": 35, "test": 14}
 @pytest.fixture
 def both(tmp_path, monkeypatch):
     """The same csv as HDF5 and as shards of about 10 faces, in blocks of 3 faces of 20 x 20."""
-    monkeypatch.setattr("fer.data.disk._BLOCK_BYTES", 1300)
-    monkeypatch.setattr("fer.data.disk.BUFFER_BLOCKS", 4)
-    monkeypatch.setattr("fer.data.order.BUFFER_BLOCKS", 4)
+    monkeypatch.setattr("fer.data.storage.lazy_images._BLOCK_BYTES", 1300)
+    monkeypatch.setattr("fer.data.storage.lazy_images.BUFFER_BLOCKS", 4)
+    monkeypatch.setattr("fer.data.loading.samplers.BUFFER_BLOCKS", 4)
     monkeypatch.setattr(stream, "_SHARD_BYTES", 4000)
     raw = fer2013_csv(tmp_path / "fer2013.csv", [43] * 7, [5] * 7, [2] * 7, side=20)
     config = data("fer2013", raw=raw, size=20)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fer.tracking import Tracker, match, overlaps
+from fer.prediction.tracking import Tracker, match, overlaps
 
 A, B = (0, 0, 10, 10), (100, 0, 10, 10)
 

@@ -16,14 +16,14 @@ from conftest import ROOT, train_config, write_tiny
 from pytorch_lightning.callbacks import Timer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer.callbacks import StopCleanly
-from fer.checkpoint import is_among, load_checkpoint
-from fer.data.module import FaceDataModule, TrainBatches
+from fer.data.loading.datamodule import FaceDataModule, TrainBatches
 from fer.data.source import FaceFormat
-from fer.data.store import read_column
+from fer.data.storage.hdf5 import read_column
+from fer.deployment.export import export_weights
 from fer.errors import InputError, Stopped
-from fer.experiment import assemble, start_from, train
-from fer.export import export_weights
+from fer.models.checkpoint import is_among, load_checkpoint
+from fer.training.callbacks import StopCleanly
+from fer.training.run import assemble, start_from, train
 
 
 def weights(path):
@@ -369,7 +369,7 @@ def test_what_torch_refuses_is_one_line(tiny, tmp_path, run):
 def test_an_epoch_of_any_length_keeps_few_steps(trained, tmp_path, monkeypatch):
     tiny, out, _ = trained
     # 5 steps an epoch
-    monkeypatch.setattr("fer.classifier._STEPS", 2)
+    monkeypatch.setattr("fer.training.module._STEPS", 2)
     trainer, model, data, _ = assemble(train_config(tiny, **{"trainer.max_epochs": 6}), tmp_path / "run")
     kept = []
 

@@ -13,16 +13,16 @@ from conftest import train_config
 from hydra import compose, initialize_config_dir
 from test_fer2013 import write
 
-from fer.config import check_data
-from fer.data.fer2013 import fer2013_source, listed_rows
-from fer.data.module import FaceDataModule
-from fer.data.prepare import prepare
+from fer.config.checks import check_data
+from fer.data.loading.datamodule import FaceDataModule
+from fer.data.preparation.prepare import prepare
+from fer.data.readers.fer2013 import fer2013_source, listed_rows
+from fer.data.readers.ferplus import align_votes, apply_votes, read_votes
 from fer.data.source import FaceFormat, PhotoLimits
-from fer.data.store import read_column
-from fer.data.votes import align_votes, apply_votes, read_votes
+from fer.data.storage.hdf5 import read_column
 from fer.errors import InputError
-from fer.experiment import assemble, train
 from fer.labels import CLASSES
+from fer.training.run import assemble, train
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"

@@ -15,17 +15,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_evaluate import move
 
-import fer.weights
-from fer.calibration import fit_temperature
-from fer.checkpoint import is_among, load_checkpoint
-from fer.data.store import read_column
+import fer.models.pretrained
+from fer.data.storage.hdf5 import read_column
+from fer.deployment.export import export, export_onnx, export_weights
 from fer.errors import InputError
-from fer.evaluate import evaluate
-from fer.experiment import assemble, train
-from fer.explain import Explainer
-from fer.export import export, export_onnx, export_weights
-from fer.network import open_network
-from fer.predictor import Predictor
+from fer.evaluation.calibration import fit_temperature
+from fer.evaluation.run import evaluate
+from fer.models.checkpoint import is_among, load_checkpoint
+from fer.prediction.backends import open_network
+from fer.prediction.gradcam import Explainer
+from fer.prediction.predictor import Predictor
+from fer.training.run import assemble, train
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def shipped(made, tmp_path, monkeypatch):
     """The weight file as if it came with the package under the name small_net."""
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped/small_net.safetensors").symlink_to(made[1])
-    monkeypatch.setattr(fer.weights, "FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr(fer.models.pretrained, "FOLDER", tmp_path / "shipped")
     return "small_net"
 
 
@@ -150,7 +150,7 @@ def test_hashes_are_known_by_their_low_40_bits():
 
 def test_a_name_goes_wherever_a_path_goes(made, shipped, tmp_path, monkeypatch):
     ckpt, weights, file = made
-    assert fer.weights.names() == ("small_net",)
+    assert fer.models.pretrained.names() == ("small_net",)
     found = probabilities(shipped, file)
     np.testing.assert_array_equal(found, probabilities(weights, file))
     face = read_column(file, "test", "image")[0]
@@ -165,7 +165,8 @@ def test_a_name_goes_wherever_a_path_goes(made, shipped, tmp_path, monkeypatch):
 
 
 def test_names_need_no_torch(tmp_path):
-    program = "import sys, fer.weights; fer.weights.names(); assert not {'torch', 'safetensors'} & set(sys.modules)"
+    program = "import sys, fer.models.pretrained; fer.models.pretrained.names(); "
+    program += "assert not {'torch', 'safetensors'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fer.config import check_data, plain, typed
+from fer.config.checks import check_data, plain, typed
+from fer.config.schemas import Darknet
 from fer.errors import InputError
-from fer.schemas import Darknet
 
 #: What the darknet program takes no notice of, so that giving it beside ``darknet=`` is a mistake.
 _NOT_WITH_DARKNET = (

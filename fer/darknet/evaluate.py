@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer.compare import format_report
-from fer.darknet import native
-from fer.darknet.dataset import DarknetData, darknet_command, darknet_folder, read_darknet, read_photos
-from fer.darknet.program import Program, find_program, require_support
-from fer.darknet.report import format_detector_report, save_detector_report
-from fer.darknet.run_folder import read_facts
-from fer.darknet.scores import classifier_valid, classify, detector_map
-from fer.darknet.weights import Net, open_net
+from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet, read_photos
+from fer.darknet.formats.run_folder import read_facts
+from fer.darknet.formats.weights import Net, open_net
+from fer.darknet.program_engine.program import Program, find_program, require_support
+from fer.darknet.program_engine.scores import classifier_valid, classify, detector_map
+from fer.darknet.scoring.report import format_detector_report, save_detector_report
+from fer.darknet.torch_engine import scores as native
 from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
+from fer.evaluation.compare import format_report
+from fer.evaluation.report import save_report, summarize
 from fer.labels import CLASSES_WITH_CONTEMPT, require_same
-from fer.memory import keep_freed_memory
-from fer.report import save_report, summarize
+from fer.system.memory import keep_freed_memory
 
 
 def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[str, Any]) -> float:

@@ -1,0 +1,37 @@
+"""Score a checkpoint, or compare reports: ``python evaluate.py --help``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fer.cli.launch import launch
+from fer.config.checks import check_data, check_keys
+from fer.config.schemas import Evaluate
+from fer.darknet.config import check_darknet
+from fer.errors import InputError
+
+
+def job(cfg: DictConfig, _: Path) -> float | None:
+    keys = check_keys(cfg, Evaluate)
+    if keys["compare"]:
+        from fer.evaluation.compare import compare
+
+        print(compare([Path(path) for path in keys["compare"]]))
+        return None
+    if not keys["ckpt"]:
+        raise InputError(
+            "ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt, or compare=[a/report.json,...]"
+        )
+    data = check_data(cfg.data) if "data" in cfg else None
+    # torch takes seconds to import, which --help and a misspelt key should not wait for
+    if str(keys["ckpt"]).endswith(".weights"):
+        from fer.darknet.evaluate import evaluate as evaluate_darknet
+
+        return evaluate_darknet(keys, data, check_darknet(cfg.darknet))
+    from fer.evaluation.run import evaluate
+
+    return evaluate(keys, data)
+
+
+def main() -> None:
+    launch(job, "evaluate")

@@ -1,0 +1,29 @@
+"""Show what is in a prepared file: ``python look.py --help``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fer.cli.launch import launch
+from fer.config.checks import check_data, check_keys
+from fer.config.schemas import Look
+from fer.errors import InputError
+
+
+def job(cfg: DictConfig, _: Path) -> None:
+    keys = check_keys(cfg, Look)
+    data = check_data(cfg.data) if "data" in cfg else None
+    if bool(data) == bool(keys["file"]):
+        raise InputError("give data=NAME, whose prepared file is shown, or file=FILE.h5, one of them")
+    if data and not Path(data["file"]).is_file():
+        from fer.data.preparation.prepare import command_for
+
+        raise InputError(f"{data['file']}: no such file; make it with `{command_for(data)}`")
+    # pandas and matplotlib take a second to import, which --help and a misspelt key should not wait for
+    from fer.inspection.page import look
+
+    print(f"wrote {look(data['file'] if data else keys['file'], keys['out'], keys['seed'])}")
+
+
+def main() -> None:
+    launch(job, "look")

@@ -1,0 +1,36 @@
+"""Turn raw data into a prepared file: ``python prepare.py --help``."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fer.cli.launch import launch
+from fer.config.checks import check_data, check_keys
+from fer.config.schemas import Prepare
+from fer.darknet.formats.export import export
+from fer.darknet.formats.photo_folder import darknet_folder
+from fer.data.preparation.prepare import DARKNET_FORMATS, describe, prepare
+from fer.errors import InputError
+
+ENDINGS = {"h5": ".h5", "litdata": ".litdata", "csv": ".csv", "folder": ""}
+
+
+def job(cfg: DictConfig, _: Path) -> None:
+    data, keys = check_data(cfg.data), check_keys(cfg, Prepare)
+    on = keys["prepare"]["backend"]
+    if keys["format"] in DARKNET_FORMATS:
+        if on != "local":
+            raise InputError(f"prepare.backend={on}: format={keys['format']} is written by this machine alone")
+        task, crop = keys["format"].removeprefix("darknet_"), keys["crop"]
+        out = Path(keys["out"] or darknet_folder(data, task, crop))
+        print(describe(export(data, out, task, crop, keys["link"], keys["workers"])))
+        return
+    out = Path(keys["out"] or data["file"])
+    if not keys["out"]:
+        out = out.with_suffix(ENDINGS.get(keys["format"], ".h5"))
+    address = keys["prepare"]["address"]
+    print(describe(prepare(data, out, keys["format"], keys["workers"], on, address, keys["shards"])))
+
+
+def main() -> None:
+    launch(job, "prepare")

@@ -1,0 +1,276 @@
+"""Typed schemas of the config groups and of the entry points' own keys; what they mean is said in conf/."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Data:
+    """Keys that every data set has; see conf/data for what they mean."""
+
+    name: str = MISSING
+    file: str = MISSING
+    size: int = MISSING
+    color: str = MISSING
+    margin: float = MISSING
+    min_bytes: int = MISSING
+    max_bytes: int | None = MISSING
+    max_pixels: int = MISSING
+    seed: int = MISSING
+    keep: str = "auto"
+
+
+@dataclass
+class SampleData(Data):
+    raw: str = MISSING
+    photos: int = MISSING
+    val_fraction: float = MISSING
+
+
+@dataclass
+class Fer2013Data(Data):
+    raw: str | None = MISSING
+    votes: str | None = None
+
+
+@dataclass
+class AffectNetData(Data):
+    raw: str | None = MISSING
+    contempt: bool = MISSING
+    val_fraction: float = MISSING
+
+
+@dataclass
+class Fer2021Data(Data):
+    affectnet: str | None = MISSING
+    fer2013: str | None = MISSING
+
+
+@dataclass
+class OwnData(Data):
+    raw: str | None = MISSING
+    classes: list[str] | None = MISSING
+    val_fraction: float = MISSING
+    test_fraction: float = MISSING
+
+
+DATA = {
+    "sample": SampleData,
+    "fer2013": Fer2013Data,
+    "affectnet": AffectNetData,
+    "fer2021": Fer2021Data,
+    "folder": OwnData,
+    "csv": OwnData,
+}
+
+
+@dataclass
+class Model:
+    name: str = MISSING
+    library: str = MISSING
+    in_channels: int = MISSING
+    dropout: float = MISSING
+
+
+@dataclass
+class TorchvisionModel(Model):
+    weights: str | None = MISSING
+
+
+MODEL = {"fer": Model, "torchvision": TorchvisionModel}
+
+
+@dataclass
+class Step:
+    name: str = MISSING
+    start: int = MISSING
+    every: int = MISSING
+    rate: float = MISSING
+
+
+@dataclass
+class Cosine:
+    name: str = MISSING
+    warmup: int = MISSING
+    floor: float = MISSING
+
+
+@dataclass
+class Plateau:
+    name: str = MISSING
+    factor: float = MISSING
+    patience: int = MISSING
+
+
+@dataclass
+class Constant:
+    name: str = MISSING
+
+
+SCHEDULE = {"step": Step, "cosine": Cosine, "plateau": Plateau, "constant": Constant}
+
+
+@dataclass
+class Augment:
+    crop: int = MISSING
+    flip: float = MISSING
+    rotate: float = 0.0
+    scale: float = 0.0
+    translate: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    erase: float = 0.0
+
+
+@dataclass
+class Recipe:
+    """Keys of conf/recipe; the defaults are cross entropy and nothing else."""
+
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix: float = 0.0
+    class_weights: str = "none"
+    logit_adjustment: float = 0.0
+    sam: float | None = None
+    teachers: list[str] | None = None
+    teacher_weight: float = 0.9
+    teacher_temperature: float = 2.0
+    ema: float | None = None
+    sampler: str = "shuffle"
+    votes: str = "none"
+
+
+@dataclass
+class Darknet:
+    """Keys of conf/darknet; what a net's file leaves out is None: as in the recipe, or the .cfg file."""
+
+    name: str = MISSING
+    engine: str = "binary"
+    binary: str | None = None
+    cfg: str | None = None
+    names: str | None = None
+    folder: str | None = None
+    crop: str | None = None
+    size: int | None = None
+    batch: int | None = None
+    subdivisions: int | None = None
+    max_batches: int | None = None
+    epochs: float | None = None
+    learning_rate: float | None = None
+    momentum: float | None = None
+    decay: float | None = None
+    burn_in: int | None = None
+    policy: str | None = None
+    power: float | None = None
+    steps: list[int] | None = None
+    scales: list[float] | None = None
+    angle: float | None = None
+    aspect: float | None = None
+    saturation: float | None = None
+    exposure: float | None = None
+    hue: float | None = None
+    mosaic: int | None = None
+    cutmix: int | None = None
+    jitter: float | None = None
+    random: int | None = None
+    min_crop: int | None = None
+    max_crop: int | None = None
+    anchors: Any = None
+    pretrained: str | None = None
+    pretrained_layers: int | None = None
+    pretrained_cfg: str | None = None
+    map: bool = False
+    topk: bool = False
+    clear: bool = False
+    dont_show: bool = True
+    mjpeg_port: int | None = None
+    gpus: str | None = None
+
+
+@dataclass
+class Train:
+    """The keys of conf/train.yaml that are not groups."""
+
+    name: str = MISSING
+    batch_size: int = MISSING
+    num_workers: int = MISSING
+    channels_last: bool = MISSING
+    compile: bool = MISSING
+    bare_step: bool = MISSING
+    seed: int = MISSING
+    early_stop: int | None = MISSING
+    resume: str | None = MISSING
+    init: str | None = MISSING
+
+
+@dataclass
+class Evaluate:
+    # a name or path, or a list of them, which OmegaConf can't say; fer.config.checks checks it
+    ckpt: Any = MISSING
+    split: str = MISSING
+    ten_crop: bool = MISSING
+    scales: list[int] | None = MISSING
+    device: str = MISSING
+    compare: list[str] | None = MISSING
+    out: str | None = MISSING
+
+
+@dataclass
+class Faces:
+    name: str = MISSING
+    model: str | None = MISSING
+    min_size: int = MISSING
+
+
+@dataclass
+class Predict:
+    source: str | None = MISSING
+    ckpt: str | None = MISSING
+    out: str = MISSING
+    min_confidence: float | None = MISSING
+    draw: bool = MISSING
+    anonymize: bool = MISSING
+    show: bool = MISSING
+    explain: bool = MISSING
+    layer: str | None = MISSING
+    every_n: int = MISSING
+    search_every: int = MISSING
+    smooth: float = MISSING
+    batch: int = MISSING
+    device: str = MISSING
+
+
+@dataclass
+class Backend:
+    backend: str = MISSING
+    address: str | None = MISSING
+
+
+@dataclass
+class Prepare:
+    out: str | None = MISSING
+    format: str = MISSING
+    shards: str | None = MISSING
+    crop: str = MISSING
+    link: str = MISSING
+    workers: int | None = MISSING
+    prepare: Backend = MISSING
+
+
+@dataclass
+class Look:
+    file: str | None = MISSING
+    out: str | None = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class Export:
+    ckpt: str | None = MISSING
+    format: str = MISSING
+    out: str | None = MISSING
+    temperature: Any = MISSING
+    calibration: int = MISSING

@@ -1,0 +1,251 @@
+"""Darknet's .cfg files: text to sections and back, and the layers that they make, by the program's rules."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from fer.darknet.formats.section import Section, integer, integers, numbers, positive
+from fer.errors import InputError
+
+Shape = tuple[int, int, int]
+
+# The program knows some kinds by two names.
+_SHORT_NAMES = {
+    "network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool", "soft": "softmax",
+    "conn": "connected",
+}  # fmt: skip
+
+# Options that change a layer's shape or its weights in ways that no net of this project needs.
+_REFUSED = ("stride_x", "stride_y", "antialiasing", "share_index", "maxpool_depth")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer as the program counts them, from 0 and without [net]; see `layers`."""
+
+    index: int
+    kind: str
+    shape: Shape
+    floats: int
+    section: Section
+
+
+def parse(text: str, name: str = "cfg") -> list[Section]:
+    """Return the sections of a cfg; ``name`` is the file in messages.
+
+    As in the program blanks are removed, also within values, and the first of a repeated key counts. Everything from a
+    "#" on is a comment; the program wants comments on lines of their own, but its numbers end there too.
+
+    Raises:
+        InputError: a line that is no section, option or comment, an unknown kind, a cfg that does not begin with [net].
+    """
+    sections: list[Section] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = re.sub(r"\s", "", line).split("#")[0]
+        if not line or line.startswith(";"):
+            continue
+        if not sections and line not in ("[net]", "[network]"):
+            raise InputError(f"{name}:{number}: {line} comes first; a cfg begins with [net]")
+        key, equals, value = line.partition("=")
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            kind = _SHORT_NAMES.get(header[1], header[1])
+            if kind != "net" and kind not in _SHAPES:
+                raise InputError(f"{name}:{number}: unknown section {line}; known: {', '.join(_SHAPES)}")
+            sections.append(Section(kind, {}, number, name))
+        elif not key or not equals or not value:
+            raise InputError(f"{name}:{number}: {line!r} is no [section], key=value or # comment")
+        else:
+            sections[-1].options.setdefault(key, value)
+    if not sections:
+        raise InputError(f"{name}: holds no section; a cfg begins with [net]")
+    return sections
+
+
+def render(sections: Sequence[Section]) -> str:
+    """Return the text of a cfg, which ``parse`` turns into the same sections again."""
+    blocks = []
+    for section in sections:
+        blocks.append(f"[{section.kind}]\n" + "".join(f"{key}={value}\n" for key, value in section.options.items()))
+    return "\n".join(blocks)
+
+
+def head_channels(section: Section, classes: int | None = None) -> int:
+    """Return the channels that a [yolo] or [region] needs from the layer before: (classes + 5) a box."""
+    classes = integer(section, "classes", 20) if classes is None else classes
+    if section.kind == "region":
+        return integer(section, "num", 1) * (classes + integer(section, "coords", 4) + 1)
+    return (len(numbers(section, "mask")) or integer(section, "num", 1)) * (classes + 5)
+
+
+def task_of(sections: Sequence[Section]) -> str:
+    """Return "detector" for nets with a [yolo] or [region], "classifier" for those with a [softmax].
+
+    Raises:
+        InputError: neither is there.
+    """
+    kinds = {section.kind for section in sections}
+    if kinds & {"yolo", "region"}:
+        return "detector"
+    if "softmax" in kinds:
+        return "classifier"
+    raise InputError(
+        f"{sections[0].file or 'cfg'}: no [yolo], [region] or [softmax], so neither detector nor classifier"
+    )
+
+
+def classes_of(sections: Sequence[Section]) -> int:
+    """Return the number of classes that a net tells apart."""
+    heads = [section for section in sections if section.kind in ("yolo", "region")]
+    if heads:
+        return integer(heads[0], "classes", 20)
+    return prod(next(layer.shape for layer in reversed(layers(sections)) if layer.kind == "softmax"))
+
+
+def layers(sections: Sequence[Section]) -> list[Layer]:
+    """Return the layers of a net with their output shapes (width, height, channels) and the floats each has in a file.
+
+    A .weights file holds, layer by layer, float32: a convolution's biases, with batch normalisation scales, means and
+    variances, and filters x channels / groups x size x size weights; a connected layer's the same way.
+
+    Raises:
+        InputError: what the program would abort on or get wrong: no input size, a layer that reaches outside the net,
+            shapes that do not fit, an option that is not supported here.
+    """
+    if not sections or sections[0].kind != "net":
+        raise InputError("a cfg begins with [net]")
+    net = sections[0]
+    shape = (positive(net, "width"), positive(net, "height"), positive(net, "channels"))
+    made: list[Layer] = []
+    for section in sections[1:]:
+        if section.kind not in _SHAPES:
+            raise InputError(f"{section.where}: " + ("comes twice" if section.kind == "net" else "unknown section"))
+        for key in _REFUSED:
+            if key in section.options:
+                raise InputError(f"{section.where}: {key}= is not supported here")
+        out, floats = _SHAPES[section.kind](section, shape, made)
+        if min(out) < 1:
+            raise InputError(f"{section.where}: its input of {_text(shape)} is too small: raise width= and height=")
+        made.append(Layer(len(made), section.kind, out, floats, section))
+        shape = out
+    if not made:
+        raise InputError(f"{net.file or 'cfg'}: [net] is followed by no layer")
+    return made
+
+
+def _flag(section: Section, key: str) -> bool:
+    return integer(section, key, 0) != 0
+
+
+def _scaled(shape: Shape, factor: int) -> Shape:
+    return shape[0] * factor, shape[1] * factor, shape[2]
+
+
+def _text(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def _sources(section: Section, key: str, made: list[Layer]) -> list[Layer]:
+    """Return the layers that an option names: from 0, or counted back from this one where negative."""
+    found = []
+    for number in integers(section, key):
+        index = number if number >= 0 else len(made) + number
+        if not 0 <= index < len(made):
+            raise InputError(f"{section.where}: {key}={section.options[key]} is outside of layers 0 to {len(made) - 1}")
+        found.append(made[index])
+    if not found:
+        raise InputError(f"{section.where}: needs {key}=")
+    return found
+
+
+def _convolutional(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+    width, height, channels = shape
+    filters, size, stride = (positive(section, key, 1) for key in ("filters", "size", "stride"))
+    groups = positive(section, "groups", 1)
+    padding = size // 2 if _flag(section, "pad") else integer(section, "padding", 0)
+    if channels % groups or filters % groups:
+        raise InputError(f"{section.where}: groups={groups} do not divide {channels} channels and filters={filters}")
+    floats = filters * (4 if _flag(section, "batch_normalize") else 1) + filters * channels // groups * size * size
+    return tuple((n + 2 * padding - size) // stride + 1 for n in (width, height)) + (filters,), floats
+
+
+def _maxpool(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+    stride = positive(section, "stride", 1)
+    size = positive(section, "size", stride)
+    padding = integer(section, "padding", size - 1)
+    return tuple((n + padding - size) // stride + 1 for n in shape[:2]) + shape[2:], 0
+
+
+def _connected(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+    output = positive(section, "output", 1)
+    return (1, 1, output), output * (4 if _flag(section, "batch_normalize") else 1) + output * prod(shape)
+
+
+def _route(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+    sources = _sources(section, "layers", made)
+    width, height, _ = sources[0].shape
+    channels, groups = sum(source.shape[2] for source in sources), positive(section, "groups", 1)
+    if any(source.shape[:2] != (width, height) for source in sources):
+        shapes = ", ".join(f"{source.index}: {_text(source.shape)}" for source in sources)
+        raise InputError(f"{section.where}: joins layers of different width and height ({shapes})")
+    if channels % groups or not 0 <= integer(section, "group_id", 0) < groups:
+        raise InputError(f"{section.where}: groups={groups} and group_id do not fit {channels} channels")
+    return (width, height, channels // groups), 0
+
+
+def _shortcut(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+    sources = _sources(section, "from", made)
+    for source in sources:
+        # ResNet's add with a stride, which AlexeyAB's program refuses, needs one ratio for width and height
+        if source.shape[0] * shape[1] != source.shape[1] * shape[0]:
+            raise InputError(f"{section.where}: adds layer {source.index} of {_text(source.shape)} to {_text(shape)}")
+    weights = {"none": 0, "per_feature": 1, "per_layer": 1, "per_channel": shape[2]}
+    kind = section.options.get("weights_type", "none")
+    if kind not in weights:
+        raise InputError(f"{section.where}: weights_type={kind} is not one of {', '.join(weights)}")
+    return shape, weights[kind] * (len(sources) + 1)
+
+
+def _reorg(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+    width, height, channels = shape
+    stride = positive(section, "stride", 1)
+    if _flag(section, "reverse"):
+        return (width * stride, height * stride, channels // stride**2), 0
+    return (width // stride, height // stride, channels * stride**2), 0
+
+
+def _head(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+    needed = head_channels(section)
+    if shape[2] != needed:
+        before = made[-1].section.where if made else "the input"
+        raise InputError(
+            f"{before}: {shape[2]} channels (filters=), but the [{section.kind}] after it needs {needed}"
+            f" = (classes + 5) * {needed // (integer(section, 'classes', 20) + 5)} boxes"
+        )
+    return shape, 0
+
+
+def _same(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+    return shape, 0
+
+
+_SHAPES: dict[str, Callable[[Section, Shape, list[Layer]], tuple[Shape, int]]] = {
+    "convolutional": _convolutional,
+    "maxpool": _maxpool,
+    "avgpool": lambda section, shape, made: ((1, 1, shape[2]), 0),
+    "softmax": _same,
+    "cost": _same,
+    "route": _route,
+    "shortcut": _shortcut,
+    "upsample": lambda section, shape, made: (_scaled(shape, positive(section, "stride", 2)), 0),
+    "yolo": _head,
+    "region": _head,
+    "reorg": _reorg,
+    "reorg3d": _reorg,
+    "dropout": _same,
+    "crop": lambda section, shape, made: (
+        (positive(section, "crop_width", 1), positive(section, "crop_height", 1), shape[2]),
+        0,
+    ),
+    "connected": _connected,
+}

@@ -1,0 +1,58 @@
+"""The folder that the program runs in: its cfg, lists and .data file, and run.json, which says what they are."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fer.darknet.formats.cfg import Section, render
+from fer.darknet.formats.photo_folder import DATA_FILE, NAMES_FILE, DarknetData
+
+
+def lay_out(
+    folder: Path, name: str, sections: Sequence[Section], data: DarknetData, facts: dict[str, Any]
+) -> tuple[Path, Path]:
+    """Write everything that the program reads into ``folder`` and return the .data and the .cfg file.
+
+    Every path in the .data file is relative to the folder, where the program is started, because it deletes blanks from
+    paths. The backup folder is made, since without it all work is lost at the first save. ``facts`` go to run.json.
+    """
+    (folder / "backup").mkdir(parents=True, exist_ok=True)
+    names = NAMES_FILE[data.task]
+    (folder / names).write_text("".join(f"{line}\n" for line in data.names))
+    for split, path in data.lists.items():
+        link = folder / f"{split}.txt"
+        link.unlink(missing_ok=True)
+        os.symlink(path.absolute(), link)
+    data_file = folder / DATA_FILE[data.task]
+    lines = [f"classes = {len(data.names)}", "train = train.txt", f"valid = {judged_by(data)}.txt"]
+    lines += [f"{key} = {names}" for key in ("names", *(("labels",) if data.task == "classifier" else ()))]
+    lines.append("backup = backup")
+    if data.task == "classifier":
+        lines.append(f"top = {min(5, len(data.names))}")
+    data_file.write_text("\n".join(lines) + "\n")
+    cfg = folder / f"{name}.cfg"
+    cfg.write_text(render(sections))
+    write_facts(folder, facts)
+    return data_file, cfg
+
+
+def judged_by(data: DarknetData) -> str:
+    """Return the split whose score chooses the best checkpoint: val where there is one, else test, as in the seed."""
+    return "val" if "val" in data.lists else "test"
+
+
+def write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Write run.json: plain data on the program, the data and the start of a run, for reports."""
+    temporary = folder / "run.json.tmp"
+    temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    os.replace(temporary, folder / "run.json")
+
+
+def read_facts(weights: Path) -> dict[str, Any]:
+    """Return run.json of the run that wrote a weights file, or nothing where there is none."""
+    for folder in (weights.parent, weights.parent.parent):
+        if (folder / "run.json").is_file():
+            return json.loads((folder / "run.json").read_text())
+    return {}

@@ -1,0 +1,151 @@
+"""A parsed .cfg as a torch network: the forward pass, a copy that is fast at inference, and a table of its layers."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from fer.darknet.design.fit import check
+from fer.darknet.design.options import require_known, require_supported
+from fer.darknet.formats.cfg import Section, Shape, classes_of, integer, integers, layers
+from fer.darknet.torch_engine.modules import MODULES, Softmax, Weighted, Yolo
+from fer.errors import InputError
+
+# Numbers in one layer's weights or output for one photo, 1 GiB; the largest layer of VGG-16 has 0.4 of it.
+_MOST_NUMBERS = 2**28
+
+
+class DarknetNetwork(nn.Module):
+    """The layers of a cfg, numbered as the program does; a classifier, a detector or, with neither head, features.
+
+    ``layers[i]`` is layer i, ``inputs[i]`` the numbers of the layers that it takes, -1 being the photo. ``size`` is the
+    input's (width, height, channels), ``classes`` the number of classes or None.
+
+    Raises:
+        InputError: a section, an option or a value that is unknown, unsupported or does not fit, with its line.
+    """
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        super().__init__()
+        made = layers(sections)
+        net = sections[0]
+        require_known(net)
+        self.sections = list(sections)
+        self.size: Shape = tuple(integer(net, key) for key in ("width", "height", "channels"))
+        for layer in made:
+            if layer.kind not in MODULES:
+                raise InputError(f"{layer.section.where}: is not supported with darknet.engine=torch: take it out")
+            require_supported(layer.section)
+            if (most := max(layer.floats, prod(layer.shape))) > _MOST_NUMBERS:
+                raise InputError(
+                    f"{layer.section.where}: would take {4 * most / 2**30:,.0f} GiB; make it or the input smaller"
+                )
+        headed = any(layer.kind in ("yolo", "softmax") for layer in made)
+        self.classes = classes_of(sections) if headed else None
+        if self.classes is not None:
+            check(sections, self.classes)
+        shapes = [layer.shape for layer in made] + [self.size]  # the last, at -1, is the photo's
+        self.inputs = [_inputs(layer.section, layer.index) for layer in made]
+        modules = [
+            MODULES[layer.kind](layer.section, [shapes[i] for i in inputs])
+            for layer, inputs in zip(made, self.inputs, strict=True)
+        ]
+        self.layers = nn.ModuleList(modules)
+        #: Numbers of the [yolo] layers.
+        self.heads = [i for i, module in enumerate(modules) if isinstance(module, Yolo)]
+        self._require_last_softmax(made)
+        self._last_use = {i: user for user, inputs in enumerate(self.inputs) for i in inputs}
+
+    def forward(self, photos: Tensor) -> Tensor | list[Tensor]:
+        """Return what the net says of photos (N, channels, height, width), RGB in 0..1.
+
+        A classifier: probabilities (N, classes), in training their logits. A detector: boxes (N, all, 5 + classes) of
+        all heads in turn as `Yolo.decode` has them, in training each head's raw numbers. Else the last layer's output.
+        """
+        held = {-1: photos}
+        raw = []
+        for i, (module, inputs) in enumerate(zip(self.layers, self.inputs, strict=True)):
+            held[i] = module(*(held[number] for number in inputs))
+            if i in self.heads:
+                raw.append(held[i])
+            for number in inputs:
+                if self._last_use[number] == i:
+                    held.pop(number, None)
+        if not raw:
+            return held[i] if self.classes is None else held[i].flatten(1)
+        if self.training:
+            return raw
+        height, width = photos.shape[2:]
+        decoded = [self.layers[i].decode(x, width, height) for i, x in zip(self.heads, raw, strict=True)]
+        return torch.cat(decoded, 1)
+
+    def _require_last_softmax(self, made: Sequence) -> None:
+        for layer, after in zip(made, made[1:], strict=False):
+            if isinstance(self.layers[layer.index], Softmax) and after.kind != "cost":
+                raise InputError(f"{after.section.where}: follows a [softmax], which only a [cost] may")
+
+
+def fuse(network: DarknetNetwork) -> DarknetNetwork:
+    """Return a copy for inference: batch normalisation in the convolutions, no gradients, channels last in memory.
+
+    It gives the same to rounding, in less time (benchmarks); its weights can't be saved as .weights.
+    """
+    fused = deepcopy(network).eval().requires_grad_(False)
+    for module in fused.layers:
+        if isinstance(module, Weighted):
+            module.fold()
+    return fused.to(memory_format=torch.channels_last)
+
+
+def summary(sections: Sequence[Section]) -> str:
+    """Return a table of the layers as the program prints it, width x height x channels, and the billions of operations.
+
+    A multiplication and an addition count as two, of convolutions and connected layers only.
+    """
+    made = layers(sections)
+    shapes = [layer.shape for layer in made] + [tuple(integer(sections[0], k) for k in ("width", "height", "channels"))]
+    lines = ["layer           filters   size/stride              input                output"]
+    total = 0.0
+    for layer in made:
+        inputs = _inputs(layer.section, layer.index)
+        billions = operations(layer.section, shapes[inputs[0]], layer.shape) / 1e9
+        total += billions
+        line = f"{layer.index:5d} {layer.kind:13s} {_detail(layer.section, layer.shape, inputs):20s} "
+        line += f"{_size(shapes[inputs[0]])} -> {_size(layer.shape)}"
+        lines.append(line + (f" {billions:6.3f} BF" if billions else ""))
+    return "\n".join([*lines, f"Total BFLOPs {total:.3f}, {sum(layer.floats for layer in made):,} numbers in .weights"])
+
+
+def operations(section: Section, before: Shape, after: Shape) -> int:
+    """Return the multiplications and additions of a convolution or a connected layer for one photo, of others 0."""
+    if section.kind == "convolutional":
+        size, groups = integer(section, "size", 1), integer(section, "groups", 1)
+        return 2 * prod(after) * before[2] // groups * size**2
+    return 2 * prod(before) * prod(after) if section.kind == "connected" else 0
+
+
+def _inputs(section: Section, index: int) -> tuple[int, ...]:
+    """Return the numbers of the layers that layer ``index`` takes; `layers` has seen that they are there."""
+    named = integers(section, {"route": "layers", "shortcut": "from"}.get(section.kind, ""))
+    found = tuple(number if number >= 0 else index + number for number in named)
+    return found if section.kind == "route" else (index - 1, *found)
+
+
+def _detail(section: Section, shape: Shape, inputs: Sequence[int]) -> str:
+    if section.kind in ("convolutional", "maxpool"):
+        stride = integer(section, "stride", 1)
+        size = integer(section, "size", 1 if section.kind == "convolutional" else stride)
+        filters = shape[2] if section.kind == "convolutional" else ""
+        return f"{filters:>5}   {size:2d} x{size:2d} /{stride:2d}"
+    if section.kind == "upsample":
+        return f"{'':8}{integer(section, 'stride', 2):2d}x"
+    if section.kind in ("route", "shortcut"):
+        half = f" 1/{section.options['groups']}" if "groups" in section.options else ""
+        return " ".join(map(str, inputs if section.kind == "route" else inputs[1:])) + half
+    return ""
+
+
+def _size(shape: Shape) -> str:
+    return "{:4d} x{:4d} x{:4d}".format(*shape)

@@ -1,0 +1,121 @@
+"""Darknet nets as `fer.prediction` takes them: a detector is a whole Predictor, a classifier a Network."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fer.darknet.formats.photo_folder import MARK
+from fer.darknet.formats.run_folder import read_facts
+from fer.darknet.formats.weights import Net, open_net
+from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, labels_of, open_on, suppress
+from fer.darknet.torch_engine.scores import square
+from fer.data.photos import crop_box
+from fer.data.source import FaceFormat
+from fer.errors import InputError
+from fer.prediction.backends import channels_first
+from fer.prediction.detectors import Found, open_finder, whole_picture
+from fer.prediction.predictor import Face, Picture, Predictor, colored, to_array
+
+#: Confidence below which a box is no face, where the user gives none: the programs' own.
+THRESHOLD = 0.25
+#: Most photos in one batch of a detector.
+BATCH_PHOTOS = 8
+
+
+def load(
+    weights: Path, cfg: Path | None, names: Path | None, faces: str, faces_model: str | None, device: str,
+    min_confidence: float | None, min_size: int,
+) -> Predictor:  # fmt: skip
+    """Return the predictor of a .weights file, as `fer.prediction.predictor.Predictor.load` says.
+
+    Raises:
+        InputError: as `fer.darknet.formats.weights.open_net`, or a face detector beside a net that finds faces itself.
+    """
+    net = open_net(weights, cfg, names)
+    least = THRESHOLD if min_confidence is None else min_confidence
+    if net.task == "classifier":
+        return Predictor(DarknetClassifier(net, device), open_finder(faces, faces_model, min_size), least)
+    if faces != "haar" or faces_model:
+        raise InputError(f"faces={faces}: {weights} is a detector and finds the faces itself; leave it out")
+    return DetectorPredictor(net, device, least)
+
+
+def face_of(net: Net) -> FaceFormat:
+    """Return what a face for a classifier must look like.
+
+    Trained on faces that prepare.py cropped, as its run folder tells, it takes them in the same colour and with the
+    same margin; else, as a net of whole photos, in RGB and without margin.
+
+    Raises:
+        InputError: the net's input is not square.
+    """
+    path = Path(read_facts(net.weights).get("folder", "")) / MARK
+    mark = json.loads(path.read_text()) if path.is_file() else {}
+    made = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
+    return FaceFormat(square(net), made["color"], made["margin"])
+
+
+class DarknetClassifier:
+    """A classifier as a `Network` of `fer.prediction`; a face that is not square is squeezed, unlike in the program.
+
+    Raises:
+        InputError: a net that is not supported or not square, or no such device.
+    """
+
+    def __init__(self, net: Net, device: str = "auto") -> None:
+        self.face = face_of(net)
+        self._network, self._device = open_on(net, device)
+        self.labels, self.name = labels_of(net), net.cfg.stem
+        self.drawn = bool(read_facts(net.weights).get("drawn", False))
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        photos = torch.from_numpy(channels_first(faces)).to(self._device).expand(-1, 3, -1, -1)
+        with torch.inference_mode():
+            return self._network(photos.float() / 255).cpu().numpy()
+
+
+class DetectorPredictor(Predictor):
+    """Finds and names faces in one pass of a detector, which gives them boxes, expressions and the certainty of both.
+
+    A face's probabilities are the net's confidences, objectness times the class's own probability: each in 0..1, no
+    more than its ``score``, the objectness; they need not add up to 1. A face whose best is not over ``min_confidence``
+    is left out, as is one that overlaps a surer face, of whatever expression, by an IoU over 0.45.
+
+    Raises:
+        InputError: as `fer.darknet.torch_engine.inference.Detector`.
+    """
+
+    def __init__(self, net: Net, device: str = "auto", min_confidence: float = THRESHOLD) -> None:
+        self._detector = Detector(net, device)
+        # nothing is searched before: the whole picture goes into the net
+        super().__init__(self._detector, whole_picture, min_confidence)
+
+    def batch(self, pictures: Sequence[Picture]) -> list[list[Face]]:
+        """Return the faces of each picture from left to right, as `Predictor.batch` does."""
+        found: list[list[Face]] = []
+        for at in range(0, len(pictures), BATCH_PHOTOS):
+            prepared = list(self._threads.map(self._prepare, pictures[at : at + BATCH_PHOTOS]))
+            for boxes, (_, _, size) in zip(self._detector.find(prepared, self.min_confidence), prepared, strict=True):
+                found.append(self._faces(boxes, *size))
+        return found
+
+    def frames(self, frames: Sequence[np.ndarray], every: int = 1) -> list[list[Face]]:
+        """Return the faces of each frame; all are searched whole, as nothing is saved near a face."""
+        return self.batch(frames)
+
+    def _prepare(self, picture: Picture) -> Prepared:
+        return self._detector.prepare(colored(to_array(picture)))
+
+    def _faces(self, boxes: Boxes, width: int, height: int) -> list[Face]:
+        faces = []
+        for at in suppress(boxes.box, boxes.confidence.amax(1)).tolist():
+            x, y, w, h = boxes.box[at].tolist()
+            x0, y0, x1, y1 = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
+            found = Found((x0, y0, x1 - x0, y1 - y0), boxes.objectness[at].item())
+            # a net that has photos on grey may see something in the border; less than half a pixel is no face either
+            if crop_box(width, height, found.box) is not None:
+                faces.append(self._face(found, boxes.confidence[at].tolist()))
+        return sorted(faces, key=lambda face: face.box)

@@ -1,0 +1,150 @@
+"""The numbers of the program engine's scores without the program: the same pictures through the same net, in torch."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.detection import MeanAveragePrecision
+from tqdm import tqdm
+
+from fer.darknet.formats.dialects import TITLES
+from fer.darknet.formats.weights import Net
+from fer.darknet.program_engine.scores import THRESHOLD, read_list
+from fer.darknet.scoring.mean_ap import Detections, Truth, mean_average_precision, read_truth
+from fer.darknet.torch_engine.inference import (
+    LEAST,
+    Detector,
+    dialect_of,
+    distance_power,
+    letterboxes,
+    open_on,
+    suppress_classes,
+)
+from fer.darknet.torch_engine.picture import centre, read_picture
+from fer.errors import InputError
+
+#: Photos that go through a net together.
+BATCH = 16
+
+
+def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarray:
+    """Return class probabilities (N, C) of whole photos, in their order; prepared as `picture.centre` does.
+
+    Raises:
+        InputError: a photo is missing or unreadable, a net that is not supported or not square, or no such device.
+    """
+    network, where = open_on(net, device)
+    size, rows = square(net), []
+    for batch in _batches(photos, lambda path: centre(read_picture(path), size)):
+        with torch.inference_mode():
+            rows.append(network(torch.from_numpy(np.stack(batch)).to(where).permute(0, 3, 1, 2)).cpu().numpy())
+    return np.concatenate(rows).astype(float)
+
+
+def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = "auto") -> dict[str, Any]:
+    """Return mAP@0.50 by AlexeyAB's rule and what goes with it, as the program engine's `detector_map` does.
+
+    Boxes have a confidence over 0.005 and are suppressed class by class, as the cfg's nms_kind= says. Those of weights
+    of Debian's program are cut to the photo, as its `detector valid` cuts them. ``coco`` is torchmetrics' mAP (map,
+    map50, map75), of classes that are there; None without pycocotools.
+
+    Raises:
+        InputError: as `classify`, or labels that can't be read.
+    """
+    photos = read_list(list_file)
+    truth, sizes = read_truth(photos, len(names))
+    detector, parts = Detector(net, device), []
+    for batch in _batches(photos, lambda path: detector.prepare(read_picture(path))):
+        for boxes in detector.find(batch, LEAST):
+            photo = len(parts)
+            fractions = boxes.box / boxes.box.new_tensor(sizes[photo]).repeat(2)
+            stay = suppress_classes(fractions, boxes.confidence, detector.power)
+            labels = [(label, at) for label, found in enumerate(stay) for at in found.tolist()]
+            label, at = np.array(labels, int).reshape(-1, 2).T
+            confidence = boxes.confidence[at, label].double().numpy()
+            parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[at].double().numpy()))
+    found = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
+    dialect = dialect_of(net.weights)
+    if dialect == "pjreddie":
+        found = _cut(found, sizes)
+    scores = mean_average_precision(found, truth, names, THRESHOLD)
+    by = f"computed from torch's boxes, photos {'on grey' if letterboxes(net) else 'stretched'} as in {TITLES[dialect]}"
+    return scores | {"photos": len(photos), "map_by": by, "coco": coco(found, truth)}
+
+
+def coco(found: Detections, truth: Truth) -> dict[str, float] | None:
+    """Return torchmetrics' COCO mAP: ``map`` over IoU 0.50:0.95, ``map50``, ``map75``; None without pycocotools.
+
+    Of the 100 surest boxes of a photo, and a mean over the classes that are there.
+    """
+    try:
+        metric = MeanAveragePrecision(box_format="xywh", sync_on_compute=False)
+    except ModuleNotFoundError:
+        return None
+    metric.warn_on_many_detections = False
+    photos = np.arange(max([-1, *found.photo, *truth.photo]) + 2)
+    for ours, theirs in zip(_by_photo(found, photos), _by_photo(truth, photos), strict=True):
+        boxes = {"boxes": torch.from_numpy(found.box[ours]), "labels": torch.from_numpy(found.label[ours])}
+        faces = {"boxes": torch.from_numpy(truth.box[theirs]), "labels": torch.from_numpy(truth.label[theirs])}
+        metric.update([boxes | {"scores": torch.from_numpy(found.confidence[ours]).float()}], [faces])
+    values = metric.compute()
+    # -1 where there is nothing to find
+    return {
+        name: max(0.0, float(values[key])) for name, key in (("map", "map"), ("map50", "map_50"), ("map75", "map_75"))
+    }
+
+
+def require_scored(net: Net) -> None:
+    """Refuse, before a training, a net that `classify` or `detector_map` would refuse after it.
+
+    Raises:
+        InputError: a classifier that is not square, or a detector's nms_kind= that is not built.
+    """
+    if net.task == "classifier":
+        square(net)
+    else:
+        distance_power(net.sections)
+
+
+def square(net: Net) -> int:
+    """Return the side of a classifier's input in pixels.
+
+    Raises:
+        InputError: width and height differ.
+    """
+    width, height = (int(net.sections[0].options[key]) for key in ("width", "height"))
+    if width != height:
+        raise InputError(f"{net.cfg}: width={width} and height={height} of a classifier differ: give them one size")
+    return width
+
+
+def _by_photo(boxes: Detections | Truth, photos: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each photo but the last."""
+    order = boxes.photo.argsort(kind="stable")
+    starts = np.searchsorted(boxes.photo[order], photos)
+    return [order[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+
+
+def _cut(found: Detections, sizes: Sequence[tuple[int, int]]) -> Detections:
+    edges = np.array(sizes, float).reshape(-1, 2)[found.photo]
+    low, high = found.box[:, :2].clip(0, edges), (found.box[:, :2] + found.box[:, 2:]).clip(0, edges)
+    return Detections(found.photo, found.label, found.confidence, np.concatenate([low, high - low], axis=1))
+
+
+def _batches(photos: Sequence[Path], prepare: Any) -> Iterator[list[Any]]:
+    """Yield prepared photos, read by threads, never more than two batches ahead of the net."""
+    chunks: Iterable[Sequence[Path]] = [photos[at : at + BATCH] for at in range(0, len(photos), BATCH)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(photos), unit="photo", leave=False) as bar:
+        waiting = None
+        for chunk in chunks:
+            ahead = [pool.submit(prepare, path) for path in chunk]
+            if waiting:
+                yield [future.result() for future in waiting]
+                bar.update(len(waiting))
+            waiting = ahead
+        if waiting:
+            yield [future.result() for future in waiting]

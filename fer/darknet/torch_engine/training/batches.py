@@ -1,0 +1,292 @@
+"""Batches of an exported folder's photos to train a net on: drawn at random, read and augmented.
+
+An item is decided by (seed, iteration, index in the batch) alone, so a resumed run goes on with the batches
+that it would have had, whatever the number of worker processes. Nothing is kept from one iteration to the next.
+"""
+
+import os
+from collections.abc import Sequence
+from math import floor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fer.darknet.formats.cfg import task_of
+from fer.darknet.formats.section import Section, integer, number, positive
+from fer.darknet.scoring.mean_ap import read_truth
+from fer.darknet.torch_engine.training.augment import (
+    ClassifierAugmentation,
+    Colour,
+    DetectorAugmentation,
+    augment_classifier,
+    augment_detector,
+    cutmix,
+    draw_cut,
+    draw_factor,
+    mosaic,
+    mosaic_detector,
+)
+from fer.darknet.torch_engine.training.reading import PhotoError, open_photo
+from fer.errors import InputError
+
+DIALECTS = ("pjreddie", "alexeyab")
+
+# Iterations that random=1 keeps a size for.
+_SAME_SIZE = 10
+# What these would do to a photo is not built.
+_REFUSED = (
+    "mixup blur gaussian_noise track contrastive unsupervised dynamic_minibatch adversarial_lr "
+    "sequential_subdivisions center max_ratio min_ratio"
+).split()
+
+
+def read_list(path: Path) -> list[str]:
+    """Return the photos that a list names, a path a line.
+
+    Raises:
+        InputError: it is not there, or names none.
+    """
+    try:
+        photos = [line for line in path.read_text("utf-8", errors="surrogateescape").splitlines() if line]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; make the Darknet folder anew with prepare.py") from error
+    if not photos:
+        raise InputError(f"{path}: lists no photo")
+    return photos
+
+
+def labels_of(photos: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Return each photo's class (N,): the one whose name stands anywhere in its path.
+
+    Raises:
+        InputError: a path with no name in it, or several.
+    """
+    labels = np.empty(len(photos), np.int64)
+    for index, photo in enumerate(photos):
+        found = [label for label, name in enumerate(names) if name in photo]
+        if len(found) != 1:
+            told = ", ".join(names[label] for label in found) or "none"
+            raise InputError(f"{photo}: has not one of the classes in its path, but {told}; make the folder anew")
+        labels[index] = found[0]
+    return labels
+
+
+def open_boxes(path: str, classes: int) -> np.ndarray:
+    """Return a photo's labels (N, 5): class, centre x and y, width, height as fractions of it.
+
+    Raises:
+        PhotoError: as `fer.darknet.scoring.mean_ap.read_truth`.
+    """
+    try:
+        truth, [(width, height)] = read_truth([Path(path)], classes)
+    except InputError as error:
+        raise PhotoError(str(error)) from error
+    box = truth.box / (width, height, width, height)
+    return np.column_stack([truth.label, box[:, :2] + box[:, 2:] / 2, box[:, 2:]])
+
+
+class TrainingBatches(Dataset):
+    """Mini-batches to train a net on: item ``iteration * subdivisions + k`` is the k-th of an iteration.
+
+    Each photo is drawn at random from all, with replacement. An item is images uint8 (n, 3, height, width) RGB, and
+
+    * a detector's truths float32 (n, most, 5): class, centre x and y, width and height as fractions of the input, class
+      -1 where a picture has fewer;
+    * a classifier's labels int64 (n,); with mosaic=1 or cutmix=1 shares of the classes float32 (n, classes), without
+      label_smooth_eps.
+
+    With ``ranks`` processes each has its part of every mini-batch; n = batch / subdivisions / ranks. The programs toss
+    the coin for mosaic and cutmix once for many pictures, here each has its own.
+
+    Raises:
+        InputError: an option that is wrong or not supported, or a photo's path without its class; from an item
+            `PhotoError`.
+    """
+
+    def __init__(
+        self, sections: Sequence[Section], photos: Sequence[str], names: Sequence[str], seed: int,
+        dialect: str = "alexeyab", rank: int = 0, ranks: int = 1,
+    ) -> None:  # fmt: skip
+        net = sections[0]
+        self.task, self.classes, self.seed, self.dialect = task_of(sections), len(names), seed, dialect
+        if dialect not in DIALECTS:
+            raise InputError(f"dialect={dialect} is not one of {', '.join(DIALECTS)}")
+        for key in _REFUSED:
+            if net.options.get(key, "0") != "0":
+                raise InputError(f"{net.where}: {key}={net.options[key]} is not supported with darknet.engine=torch")
+        self.size = positive(net, "width"), positive(net, "height")
+        if integer(net, "channels", 3) != 3:
+            raise InputError(f"{net.where}: photos have colours: set channels=3")
+        self.step = positive(net, "resize_step", 32)
+        self.iterations = positive(net, "max_batches")
+        batch, self.subdivisions = positive(net, "batch"), positive(net, "subdivisions", 1)
+        if batch % (self.subdivisions * ranks):
+            parts = f"subdivisions={self.subdivisions}" + (f" times {ranks} devices" if ranks > 1 else "")
+            raise InputError(f"{net.where}: batch={batch} cannot be divided by {parts}")
+        per_rank = batch // self.subdivisions // ranks
+        # the indices in the batch of every mini-batch
+        self.indices = [
+            [part * batch // self.subdivisions + rank * per_rank + i for i in range(per_rank)]
+            for part in range(self.subdivisions)
+        ]
+        self.mosaic, self.cutmix = (bool(integer(net, key, 0)) for key in ("mosaic", "cutmix"))
+        if dialect == "pjreddie" and (self.mosaic or self.cutmix):
+            raise InputError(f"{net.where}: mosaic=1 and cutmix=1 are AlexeyAB's: set them to 0")
+        # an array: worker processes would copy each text of a list when they count references to it
+        self.photos = np.array([os.fsencode(photo) for photo in photos])
+        self.random, self.labels, self.most = 0.0, None, 0
+        if self.task == "classifier":
+            self.labels = labels_of(photos, names)
+            self.options = classifier_options(net, dialect)
+            return
+        head = [section for section in sections if section.kind in ("yolo", "region")][-1]
+        self.options = detector_options(net, head, dialect)
+        self.random = number(head, "random", 0)
+        self.most = positive(head, "max", 90 if dialect == "pjreddie" else 200)
+        if self.cutmix:
+            raise InputError(f"{net.where}: cutmix=1 is for classifiers: set cutmix=0")
+        if self.mosaic and self.options.letter_box:
+            raise InputError(f"{net.where}: mosaic=1 and letter_box=1 do not go together: set one to 0")
+
+    def __len__(self) -> int:
+        return self.iterations * self.subdivisions
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        iteration, part = divmod(number, self.subdivisions)
+        size = self.size_at(iteration)
+        make = self._classified if self.task == "classifier" else self._detected
+        images, targets = zip(*(make(size, self._generator(0, iteration, i)) for i in self.indices[part]), strict=True)
+        stacked = torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
+        return stacked, self._collate(targets)
+
+    def size_at(self, iteration: int) -> tuple[int, int]:
+        """Return the width and height of an iteration's images: the net's, or with random=1 another every ten.
+
+        AlexeyAB's: a factor of 1 to 1.4 (a random= that is not 1) or its inverse, to the next multiple of 32 but one;
+        the greatest at first, to see whether memory is enough, and for the last 100. Debian's: 320 to 608 whatever the
+        net's, and 608 for the last 200.
+        """
+        if not self.random:
+            return self.size
+        iteration -= iteration % _SAME_SIZE
+        rng = self._generator(1, iteration)
+        if self.dialect == "pjreddie":
+            side = 608 if iteration + 200 > self.iterations else 32 * int(rng.integers(10, 20))
+            return side, side
+        most = 1.4 if self.random == 1 else self.random
+        factor = draw_factor(most, rng)
+        if iteration == 0 or iteration > self.iterations - 100:
+            factor = most
+        # halves up, as C rounds them
+        size = tuple(max(1, floor(factor * side / self.step + 1.5)) * self.step for side in self.size)
+        grown = factor < 1 and any(side > own for side, own in zip(size, self.size, strict=True))
+        return self.size if grown else size
+
+    def _generator(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def _draw(self, rng: np.random.Generator) -> tuple[int, str]:
+        index = int(rng.integers(len(self.photos)))
+        return index, os.fsdecode(self.photos[index])
+
+    def _classified(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image and the classes' shares of it (classes,)."""
+
+        def draw() -> tuple[np.ndarray, int]:
+            index, path = self._draw(rng)
+            return augment_classifier(open_photo(path), size, self.options, rng), self.labels[index]
+
+        image, label = draw()
+        pieces, shares = [label], np.ones(1)
+        if (self.mosaic or self.cutmix) and rng.integers(2):
+            four = self.mosaic and not (self.cutmix and rng.integers(2))
+            others = [draw() for _ in range(3 if four else 1)]
+            pieces += [other for _, other in others]
+            if four:
+                image, shares = mosaic([image, *(other for other, _ in others)], draw_cut(size, rng))
+            else:
+                image, shares = cutmix(image, others[0][0], rng)
+        return image, np.bincount(pieces, shares, self.classes)
+
+    def _detected(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image and its boxes (N, 5)."""
+
+        def draw() -> tuple[np.ndarray, np.ndarray]:
+            _, path = self._draw(rng)
+            return open_photo(path), open_boxes(path, self.classes)
+
+        if self.mosaic and rng.integers(2):
+            image, boxes = mosaic_detector([draw() for _ in range(4)], size, self.options, rng)
+        else:
+            image, boxes = augment_detector(*draw(), size, self.options, rng)
+        return image, boxes[: self.most]
+
+    def _collate(self, targets: Sequence[np.ndarray]) -> Tensor:
+        if self.task == "classifier":
+            shares = np.stack(targets)
+            soft = self.mosaic or self.cutmix
+            return torch.from_numpy(shares.astype(np.float32) if soft else shares.argmax(1))
+        truths = torch.zeros(len(targets), max(map(len, targets)), 5)
+        truths[..., 0] = -1
+        for index, boxes in enumerate(targets):
+            truths[index, : len(boxes)] = torch.from_numpy(boxes)
+        return truths
+
+
+def training_loader(batches: TrainingBatches, iteration: int = 0, workers: int = 0, **options: object) -> DataLoader:
+    """Return a loader of the mini-batches from an iteration on; ``options``: the DataLoader's, such as pin_memory."""
+    items = range(iteration * batches.subdivisions, len(batches))
+    if workers:
+        # not by fork: a child would wait for ever for the threads of OpenCV that only its parent has
+        options = {"multiprocessing_context": "forkserver", **options}
+    return DataLoader(
+        batches, batch_size=None, sampler=items, num_workers=workers, worker_init_fn=start_worker, **options
+    )
+
+
+def start_worker(_: int) -> None:
+    """Leave OpenCV one thread in a worker process: the workers share the cores."""
+    cv2.setNumThreads(1)
+
+
+def classifier_options(net: Section, dialect: str) -> ClassifierAugmentation:
+    """Return what a classifier's [net] says of augmentation."""
+    width = positive(net, "width")
+    return ClassifierAugmentation(
+        crop=(positive(net, "min_crop", width), positive(net, "max_crop", 2 * width)),
+        angle=number(net, "angle", 0),
+        aspect=_factor(net, "aspect"),
+        flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
+        colour=_colour(net),
+        beyond=dialect == "pjreddie",
+    )
+
+
+def detector_options(net: Section, head: Section, dialect: str) -> DetectorAugmentation:
+    """Return what a detector's [net] and its last [yolo] say of augmentation."""
+    jitter = number(head, "jitter", 0.2)
+    if not 0 <= jitter < 1:
+        raise InputError(f"{head.where}: jitter={jitter:g} is not within 0 and 1")
+    return DetectorAugmentation(
+        dialect=dialect,
+        jitter=jitter,
+        resize=_factor(head, "resize"),
+        letter_box=bool(integer(net, "letter_box", 0)),
+        flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
+        colour=_colour(net),
+    )
+
+
+def _colour(net: Section) -> Colour:
+    return Colour(number(net, "hue", 0), _factor(net, "saturation"), _factor(net, "exposure"))
+
+
+def _factor(section: Section, key: str) -> float:
+    value = number(section, key, 1)
+    if value <= 0:
+        raise InputError(f"{section.where}: {key}={value:g} is not positive")
+    return value

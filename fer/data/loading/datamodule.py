@@ -1,0 +1,230 @@
+"""FaceDataModule: a prepared HDF5 file as batches of uint8 faces, which are on the device, in memory or on disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fer.data.loading.samplers import Order, TrainBatches
+from fer.data.readers.ferplus import apply_votes
+from fer.data.storage.hdf5 import StoreInfo, has_column, read_column, read_info
+from fer.data.storage.lazy_images import DiskImages, channels_first, choose_keep
+from fer.data.storage.shards import StreamImages, read_images
+from fer.errors import InputError
+
+#: Faces in a batch where no gradient is kept.
+EVAL_BATCH = 256
+
+
+class Batch(NamedTuple):
+    """Faces of one step on one rank.
+
+    ``image`` uint8 (N, C, H, W), ``label`` int64 (N,), ``index`` int64 (N,), the row in the split, and ``share``: this
+    rank's part of the global batch times the number of ranks, 1.0 but in a last batch that does not divide evenly.
+    ``target`` float32 (N, classes), the probabilities to train on in place of the labels, or None.
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    index: torch.Tensor
+    share: float
+    target: torch.Tensor | None = None
+
+
+class FaceDataset(Dataset):
+    """One split of a prepared file or of a folder of shards; asked for a list of rows it gives a Batch.
+
+    Images are a tensor on ``device``, where labels, ``target`` (n, classes) and the rows asked for are too, or with
+    ``disk`` stay where they are. Worker processes can be started by fork or by spawn, if the device is the CPU.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        split: str,
+        device: torch.device | str = "cpu",
+        disk: bool = False,
+        target: torch.Tensor | None = None,
+    ) -> None:
+        shards = Path(file).is_dir()
+        if disk:
+            self.images = StreamImages(file, split) if shards else DiskImages(file, split)
+        else:
+            pixels = read_images(file, split) if shards else read_column(file, split, "image")
+            self.images = channels_first(torch.from_numpy(pixels)).to(device)
+        self.labels = torch.from_numpy(read_column(file, split, "label")).to(device)
+        self.target = None if target is None else target.to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: tuple[torch.Tensor, float]) -> Batch:
+        index, share = rows
+        target = None if self.target is None else self.target[index]
+        return Batch(self.images[index], self.labels[index], index, share, target)
+
+
+class EvalBatches(Sampler):
+    """Rows of each evaluation step, in file order; every row is seen by exactly one rank."""
+
+    def __init__(self, n: int, rank: int = 0, ranks: int = 1, device: torch.device | str = "cpu") -> None:
+        self._rows = torch.arange(rank, n, ranks, device=device)
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // EVAL_BATCH)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, float]]:
+        for rows in self._rows.split(EVAL_BATCH):
+            yield rows, 1.0
+
+
+def _given(batch: Batch) -> Batch:
+    """Collate nothing: the data set gives whole batches. A named function, because spawn must pickle it."""
+    return batch
+
+
+class FaceDataModule(pl.LightningDataModule):
+    """Train and val splits of a prepared file or of a folder of LitData shards.
+
+    ``batch_size`` is global: the number of faces a step over all devices. ``keep`` says where the faces are: "device",
+    uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
+    file or the shards, where an epoch is shuffled among blocks of rows; or "auto", as `choose_keep` finds. ``sampler``
+    is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of
+    `apply_votes`, which concerns train alone.
+
+    Raises:
+        InputError: the file is missing or not prepared, or has no train or val split, or not the votes to train on.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
+        keep: str = "auto",
+        sampler: str = "shuffle",
+        votes: str = "none",
+    ) -> None:
+        super().__init__()
+        self.info: StoreInfo = read_info(file)
+        for split in ("train", "val"):
+            if not self.info.rows(split):
+                raise InputError(
+                    f"{file}: has no {split} split, which training needs; prepare it again from raw data that has one, "
+                    "or with data.val_fraction=0.1 where data= takes it"
+                )
+        if votes != "none" and not has_column(file, "train", "votes"):
+            raise InputError(
+                f"{file}: has no FER+ votes, which recipe.votes={votes} needs; prepare it again from FER2013's csv "
+                "with data.votes=fer2013new.csv"
+            )
+        self._file, self._batch_size, self._seed, self._workers = file, batch_size, seed, num_workers
+        self._keep, self._sampler, self._votes = keep, sampler, votes
+        self._resume_step = 0
+        self._train: FaceDataset | None = None
+        self._val: FaceDataset | None = None
+
+    def setup(self, stage: str) -> None:
+        if self._train is not None:
+            return
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if self._keep == "auto":
+            self._keep = choose_keep(self.info, device, self.trainer.num_devices if self.trainer else 1)
+            if self.trainer:
+                # ranks that chose differently would draw different orders
+                self._keep = self.trainer.strategy.broadcast(self._keep)
+            if self._keep != "memory":
+                self._say(f"data.keep=auto: the faces are kept on {self._keep}")
+        self._device = device if self._keep == "device" else torch.device("cpu")
+        rows, target = self._chosen()
+        where = {"device": self._device, "disk": self._keep == "disk"}
+        self._train = FaceDataset(self._file, "train", target=target, **where)
+        self._val = FaceDataset(self._file, "val", **where)
+        self._order = Order(
+            rows,
+            self._train.labels.cpu()[rows] if self._sampler == "balanced" else None,
+            self._train.images.block_rows if self._keep == "disk" else None,
+        )
+
+    def _chosen(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the rows to train on, and the targets of all rows where votes give them."""
+        n = self.info.rows("train")
+        if self._votes == "none":
+            return torch.arange(n), None
+        kept, target = apply_votes(self._votes, read_column(self._file, "train", "votes"), self.info.class_names)
+        rows = torch.from_numpy(np.flatnonzero(kept))
+        if not len(rows):
+            raise InputError(f"{self._file}: recipe.votes={self._votes} leaves no row to train on")
+        self._say(f"recipe.votes={self._votes}: trained on {len(rows):,} of {n:,} rows")
+        return rows, None if target is None else torch.from_numpy(target)
+
+    def _say(self, line: str) -> None:
+        if not self.trainer or self.trainer.is_global_zero:
+            print(line)
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = TrainBatches(
+            len(self._order), self._batch_size, self._seed, *self._place(), order=self._order, device=self._device
+        )
+        sampler.start, self._resume_step = self._resume_step, 0
+        return self._loader(self._train, sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self._val, EvalBatches(len(self._val), *self._place(), device=self._device))
+
+    def identities(self) -> dict[str, torch.Tensor]:
+        """Return the hashes by which evaluation knows what a model was trained and selected on."""
+        return {
+            "train_rows": torch.from_numpy(np.unique(read_column(self._file, "train", "row"))),
+            "train_faces": torch.from_numpy(np.unique(read_column(self._file, "train", "face"))),
+            "val_rows": torch.from_numpy(np.unique(read_column(self._file, "val", "row"))),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step within the epoch, which a run interrupted between two epochs' ends needs, and the order."""
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        done = progress.current.completed
+        # before the last step of an epoch its batch is the last one too, but not done
+        ended = progress.is_last_batch and progress.current.ready == done
+        return {"step": 0 if ended else done, "disk": self._keep == "disk"} | self._cut()
+
+    def _cut(self) -> dict[str, int]:
+        """Return what decides beside the rows which faces the steps of an epoch have seen."""
+        return {"batch_size": self._batch_size, "seed": self._seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        disk = state_dict.get("disk", False)
+        if state_dict["step"] and disk != (self._keep == "disk"):
+            raise InputError(
+                "resume: the run was cut in the middle of an epoch, whose order is another with data.keep=disk; "
+                f"resume it with data.keep={'disk' if disk else 'memory'}"
+            )
+        for key, value in self._cut().items():
+            # checkpoints of before do not tell
+            if state_dict["step"] and (was := state_dict.get(key, value)) != value:
+                raise InputError(
+                    f"resume: the run was cut in the middle of an epoch, whose steps are others with {key}={value}; "
+                    f"resume it with {key}={was}"
+                )
+        self._resume_step = state_dict["step"]
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, dataset: FaceDataset, sampler: Sampler) -> DataLoader:
+        # what is on the device is indexed there, which no worker process can do
+        workers = 0 if self._keep == "device" else self._workers
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            collate_fn=_given,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available() and self._keep != "device",
+        )

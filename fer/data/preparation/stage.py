@@ -1,0 +1,106 @@
+"""Decoded blocks on disk, beside the output, so that a run that was killed goes on where it was."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fer.data.source import SPLITS, Block, FaceFormat, Faces, Skipped, Source, empty_faces
+
+#: Columns that the file of a block lacks when they are unknown in all its rows.
+_OPTIONAL = ("valence", "arousal", "landmarks", "box")
+_NO_PIXELS = FaceFormat(size=0)
+
+#: Given a decoding function and blocks with the file that each one's faces belong in, gives the blocks in their order
+#: with their faces, whose files are then there; see fer/data/preparation/backends.py.
+Backend = Callable[[Callable[[Block], Faces], Iterable[tuple[Block, Path]]], Iterator[tuple[Block, Faces]]]
+
+
+class Stage:
+    """A folder ``OUT.partial`` that holds one file a decoded block, and what it was made from.
+
+    A folder left by a run with another fingerprint (other options, other raw files) is emptied first. ``fill`` leaves
+    the numbers of rows (split, source, label) in ``counts``, and the rows that were not taken in ``skipped``.
+    """
+
+    counts: np.ndarray
+    skipped: list[Skipped]
+
+    def __init__(self, out: Path, fingerprint: dict[str, Any]) -> None:
+        self.folder = out.with_name(out.name + ".partial")
+        mark = self.folder / "run.json"
+        text = json.dumps(fingerprint, sort_keys=True, default=str)
+        if not mark.is_file() or mark.read_text() != text:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            mark.write_text(text)
+        self.found = len(list(self.folder.glob("*.npz")))
+        self._blocks = 0
+
+    def fill(self, source: Source, backend: Backend) -> None:
+        """Decode every block of the source that is not on disk yet, where ``backend`` does it, with a progress bar."""
+        bar = tqdm(
+            total=100.0, desc="prepare", bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]"
+        )
+        self.counts = np.zeros((len(SPLITS), len(source.names), len(source.class_names)), np.int64)
+        self.skipped = []
+        with bar:
+            for block, faces in backend(source.decode, self._all(source)):
+                self._blocks += 1
+                np.add.at(self.counts, (faces.split, faces.source, faces.label), 1)
+                self.skipped += faces.skipped
+                rows = self.counts.sum()
+                bar.set_postfix_str(
+                    f"{rows:,} faces, {rows / max(bar.format_dict['elapsed'], 1e-3):,.0f}/s", refresh=False
+                )
+                bar.update(100 * block.done - bar.n)
+            bar.update(100 - bar.n)
+
+    def _all(self, source: Source) -> Iterator[tuple[Block, Path]]:
+        for number, block in enumerate(source.blocks()):
+            yield block, self._path(number)
+
+    def blocks(self) -> Iterator[Faces]:
+        """Yield the decoded blocks in the order of the source."""
+        for number in range(self._blocks):
+            yield load(self._path(number))
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:07d}.npz"
+
+
+def load(path: Path) -> Faces:
+    """Read the faces of a block."""
+    with np.load(path) as saved:
+        values = {name: saved[name] for name in saved.files}
+    faces = empty_faces(len(values["label"]), _NO_PIXELS)
+    for name, value in values.items():
+        setattr(faces, name, value)
+    faces.path = [path.decode() for path in values["path"].tolist()]
+    faces.skipped = [Skipped(*entry) for entry in json.loads(str(values["skipped"]))]
+    return faces
+
+
+def save(path: Path, faces: Faces) -> None:
+    """Write the faces of a block; the file is there when it is whole."""
+    values = {field.name: getattr(faces, field.name) for field in fields(faces)}
+    unknown = empty_faces(len(faces.label), _NO_PIXELS)
+    for name in _OPTIONAL:
+        if values[name].tobytes() == getattr(unknown, name).tobytes():
+            del values[name]
+    values["path"] = np.array([text.encode() for text in faces.path], dtype=np.bytes_)
+    values["skipped"] = np.array(json.dumps([[s.source, s.path, s.reason] for s in faces.skipped]))
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **values)
+    os.replace(temporary, path)

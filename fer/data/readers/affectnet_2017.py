@@ -1,0 +1,88 @@
+"""AffectNet of 2017: training.csv and validation.csv with boxes, photos under Manually_Annotated_Images."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fer.data.photos import Box, PhotoRow, in_blocks, relative_path
+from fer.data.readers.affectnet_base import Release, affect, integer
+from fer.data.source import Block, Skipped
+from fer.errors import InputError
+
+#: The columns of training.csv and validation.csv.
+COLUMNS = (
+    "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks",
+    "expression", "valence", "arousal",
+)  # fmt: skip
+
+
+def _box(cells: Sequence[str]) -> Box | str:
+    """Return x, y, width, height from four csv cells, or why they are no box."""
+    x, y, width, height = (integer(cell) for cell in cells)
+    if x is None or y is None or width is None or height is None:
+        return "box is NULL or not four whole numbers"
+    return (x, y, width, height) if width > 0 and height > 0 else "empty box"
+
+
+class CsvRelease(Release):
+    def __init__(self, *common: Any, csvs: dict[str, Path | None], images: Path):
+        super().__init__(*common)
+        self._images = str(images.absolute())
+        self._csvs = [path for path in csvs.values() if path is not None]
+        self._tell_missing([name for name, path in csvs.items() if path is None])
+
+    def _inputs(self) -> list[list[Any]]:
+        statuses = [(path, path.stat()) for path in self._csvs]
+        return [[self._images], *([str(path.absolute()), s.st_size, s.st_mtime_ns] for path, s in statuses)]
+
+    def _blocks(self) -> Iterator[Block]:
+        total = sum(path.stat().st_size for path in self._csvs)
+        read = 0  # bytes of the csvs that are finished
+        for path in self._csvs:
+            # newline="" is what csv asks for; a byte that is no UTF-8 can only be in a path, which is then missing.
+            with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
+                yield from in_blocks(
+                    self._rows(stream, path), lambda stream=stream, read=read: (read + stream.buffer.tell()) / total
+                )
+            read += path.stat().st_size
+
+    def _rows(self, stream: io.TextIOWrapper, csv_path: Path) -> Iterator[PhotoRow | Skipped]:
+        reader = csv.reader(stream)
+        training = csv_path.name == "training.csv"
+        labels = {str(code): label for code, label in self._labels.items()}
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise InputError(f"{csv_path} line {reader.line_num} is not csv ({error}): correct the line") from error
+            if not cells:
+                continue
+            if cells[0] == COLUMNS[0]:
+                if tuple(cell.strip() for cell in cells) != COLUMNS:
+                    raise InputError(f"{csv_path} line {reader.line_num}: columns must be {', '.join(COLUMNS)}")
+                continue
+            reason = None
+            if len(cells) != len(COLUMNS):
+                reason = f"{len(cells)} columns instead of {len(COLUMNS)}"
+            else:
+                code = cells[6] if cells[6] in labels else str(integer(cells[6]))
+                if code not in labels:
+                    reason = f"unknown expression code {cells[6]!r}"
+                elif labels[code] is None:
+                    self._dropped[int(code)] += 1
+                    continue
+                elif (path := relative_path(cells[0])) is None:
+                    reason = "path leaves the data folder"
+                elif isinstance(box := _box(cells[1:5]), str):
+                    reason = box
+            if reason is not None:
+                yield Skipped(self.names[0], f"{csv_path.name} line {reader.line_num}: {cells[0]}", reason)
+                continue
+            yield PhotoRow(
+                self.names[0], path, f"{self._images}/{path}", self.splits(training, path), labels[code],
+                box, affect(cells[7]), affect(cells[8]), cells[5],
+            )  # fmt: skip

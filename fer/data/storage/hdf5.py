@@ -1,0 +1,262 @@
+"""The HDF5 file of prepared faces: its layout, its writer, its readers.
+
+Layout: one group a split (``train``, ``val``, ``test``; a split without rows has none) with data sets of equal length
+
+* ``image`` uint8 (n, size, size) grey or (n, size, size, 3) RGB; ``label`` int64, an index into ``class_names``
+* ``source`` uint8, an index into the attribute ``sources``; ``path`` UTF-8, where the row stood in that source
+* ``face`` and ``row`` int64: hashes of the pixels and of (source, path), by which equal faces and equal rows are found
+* ``box`` int32 (n, 4); where a source has them ``valence``, ``arousal`` float32 and ``landmarks`` float32 (n, 68, 2)
+* ``votes`` uint8 (n, 10), only where they were asked for: FER+'s annotators for each of `ferplus.VOTES`
+
+and root attributes ``schema_version, class_names, sources, size, color, margin, drawn`` and, as JSON,
+``counts`` (split -> source -> number per class), ``duplicates`` and ``made_by``.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fer.data.source import SPLITS, FaceFormat, Faces
+from fer.errors import InputError
+from fer.system.files import replacing
+
+SCHEMA_VERSION = 1
+#: In a folder of LitData shards (see fer/data/storage/shards.py) the file that holds all but the images.
+ROWS = "rows.h5"
+_OPTIONAL = ("valence", "arousal", "landmarks")
+
+
+def _hash(items: Iterable[bytes | np.ndarray]) -> np.ndarray:
+    """Return the 64-bit BLAKE2b hash of each item's bytes, as int64 (n,)."""
+    return np.frombuffer(b"".join(hashlib.blake2b(item, digest_size=8).digest() for item in items), "<i8")
+
+
+def hash_faces(images: np.ndarray) -> np.ndarray:
+    """Return the int64 hash of each image (n, ...); equal pixels give equal hashes."""
+    return _hash(np.ascontiguousarray(images))
+
+
+def hash_rows(sources: Iterable[str], paths: Iterable[str]) -> np.ndarray:
+    """Return the int64 hash of each (source, path), the identity of a row across files."""
+    return _hash(f"{source}\0{path}".encode() for source, path in zip(sources, paths, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What a prepared file says of itself; ``counts[split][source][label]`` are numbers of rows."""
+
+    path: Path
+    class_names: tuple[str, ...]
+    sources: tuple[str, ...]
+    face: FaceFormat
+    drawn: bool
+    counts: dict[str, dict[str, list[int]]]
+    duplicates: dict[str, int]
+    made_by: dict[str, Any]
+
+    def rows(self, split: str) -> int:
+        """Return the number of rows of a split."""
+        return sum(sum(per_class) for per_class in self.counts.get(split, {}).values())
+
+
+def read_info(path: str | Path) -> StoreInfo:
+    """Read the attributes of a prepared file.
+
+    Raises:
+        InputError: there is no such file, or it is not one of ours.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        attributes = file.attrs
+        if attributes.get("schema_version") != SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: not a prepared file of schema version {SCHEMA_VERSION}; make it with `python prepare.py`"
+            )
+        return StoreInfo(
+            path=path,
+            class_names=tuple(attributes["class_names"]),
+            sources=tuple(attributes["sources"]),
+            face=FaceFormat(int(attributes["size"]), str(attributes["color"]), float(attributes["margin"])),
+            drawn=bool(attributes["drawn"]),
+            counts=json.loads(attributes["counts"]),
+            duplicates=json.loads(attributes["duplicates"]),
+            made_by=json.loads(attributes["made_by"]),
+        )
+
+
+def is_store(path: str | Path) -> bool:
+    """Say whether a file is a prepared file; a folder is none."""
+    if Path(path).is_dir():
+        return False
+    try:
+        read_info(path)
+    except InputError:
+        return False
+    return True
+
+
+def read_column(path: str | Path, split: str, name: str) -> np.ndarray:
+    """Read one data set of a split whole, straight into one array.
+
+    Raises:
+        InputError: the file has no such split; the message says which it has.
+    """
+    with _open(Path(path)) as file:
+        if split not in file:
+            has = ", ".join(s for s in SPLITS if s in file)
+            raise InputError(f"{path}: has no {split} split (it has {has})")
+        dataset = file[split][name]
+        if name == "path":
+            return dataset.asstr()[:]
+        values = np.empty(dataset.shape, dataset.dtype)
+        if len(values):
+            dataset.read_direct(values)
+        return values
+
+
+def has_column(path: str | Path, split: str, name: str) -> bool:
+    """Say whether a split has an optional column."""
+    with _open(Path(path)) as file:
+        return name in file.get(split, ())
+
+
+def _open(path: Path) -> h5py.File:
+    if path.is_dir():
+        path = path / ROWS
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: not a readable HDF5 file; make it again with `python prepare.py`") from error
+
+
+def write_store(
+    out: Path,
+    blocks: Callable[[], Iterable[Faces]],
+    class_names: tuple[str, ...],
+    sources: tuple[str, ...],
+    face: FaceFormat,
+    drawn: bool,
+    made_by: dict[str, Any],
+    votes: np.ndarray | None = None,
+    images: bool = True,
+) -> StoreInfo:
+    """Write the faces of all blocks to ``out``; memory holds one block at a time.
+
+    ``blocks`` is called twice: once to count, once to write. The file is written under a temporary name and renamed
+    when it is complete, so ``out`` is at any moment the old file, or none, or the whole new one. ``votes`` uint8
+    (rows of the raw file, 10) go with the faces whose ``path`` is the number of the row. Without ``images`` there
+    is no such data set.
+    """
+    counts = np.zeros((len(SPLITS), len(sources), len(class_names)), np.int64)
+    present = dict.fromkeys(_OPTIONAL, False)
+    path_bytes = 1
+    for faces in blocks():
+        np.add.at(counts, (faces.split, faces.source, faces.label), 1)
+        for name in _OPTIONAL:
+            present[name] = present[name] or not np.isnan(getattr(faces, name)).all()
+        path_bytes = max(path_bytes, *(len(path.encode()) for path in faces.path), 1)
+    columns = ["image"] if images else []
+    columns += ["label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
+    columns += [] if votes is None else ["votes"]
+
+    with replacing(out) as temporary, _create(temporary) as file:
+        datasets = {
+            code: _create_datasets(file.create_group(split), columns, int(counts[code].sum()), face, path_bytes)
+            for code, split in enumerate(SPLITS)
+            if counts[code].any()
+        }
+        filled = [0] * len(SPLITS)
+        for faces in blocks():
+            values = {name: getattr(faces, name) for name in columns if name not in ("face", "row", "path", "votes")}
+            values["path"] = np.array([path.encode() for path in faces.path]).astype(
+                h5py.string_dtype("utf-8", path_bytes)
+            )
+            values["face"] = hash_faces(faces.image)
+            values["row"] = hash_rows((sources[code] for code in faces.source), faces.path)
+            if votes is not None:
+                values["votes"] = votes[[int(path) for path in faces.path]]
+            for code in np.unique(faces.split):
+                chosen = faces.split == code
+                start = filled[code]
+                filled[code] = stop = start + int(chosen.sum())
+                for name, dataset in datasets[code].items():
+                    dataset[start:stop] = values[name] if chosen.all() else values[name][chosen]
+        attributes = file.attrs
+        attributes["schema_version"] = SCHEMA_VERSION
+        attributes["class_names"] = list(class_names)
+        attributes["sources"] = list(sources)
+        attributes["size"], attributes["color"], attributes["margin"] = face.size, face.color, face.margin
+        attributes["drawn"] = drawn
+        attributes["counts"] = json.dumps(counts_by_name(counts, sources))
+        attributes["duplicates"] = json.dumps(_count_duplicates(file))
+        attributes["made_by"] = json.dumps(made_by)
+    return read_info(out)
+
+
+@contextmanager
+def _create(path: Path) -> Iterator[h5py.File]:
+    """Open a new HDF5 file; where the block raises, what HDF5 has not written yet is thrown away.
+
+    On a full disk HDF5 could not close the file, would try again as the process ends, and crash.
+    """
+    file = h5py.File(path, "w")
+    try:
+        yield file
+        file.flush()
+    except BaseException:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), file.id.get_vfd_handle())
+        # it takes what is written, but has no length that HDF5 could set
+        with suppress(RuntimeError):
+            file.close()
+        raise
+    file.close()
+
+
+def counts_by_name(counts: np.ndarray, sources: Sequence[str]) -> dict[str, dict[str, list[int]]]:
+    """Return numbers of rows (split, source, label) as split -> source -> number per label, without empty ones."""
+    return {
+        split: {source: counts[i, j].tolist() for j, source in enumerate(sources) if counts[i, j].any()}
+        for i, split in enumerate(SPLITS)
+        if counts[i].any()
+    }
+
+
+def _create_datasets(
+    group: h5py.Group, columns: list[str], n: int, face: FaceFormat, path_bytes: int
+) -> dict[str, h5py.Dataset]:
+    kinds: dict[str, tuple[tuple[int, ...], Any]] = {
+        "image": ((n, *face.shape), np.uint8),
+        "label": ((n,), np.int64),
+        "source": ((n,), np.uint8),
+        "path": ((n,), h5py.string_dtype("utf-8", path_bytes)),
+        "face": ((n,), np.int64),
+        "row": ((n,), np.int64),
+        "box": ((n, 4), np.int32),
+        "valence": ((n,), np.float32),
+        "arousal": ((n,), np.float32),
+        "landmarks": ((n, 68, 2), np.float32),
+        "votes": ((n, 10), np.uint8),
+    }
+    return {name: group.create_dataset(name, *kinds[name]) for name in columns}
+
+
+def _count_duplicates(file: h5py.File) -> dict[str, int]:
+    """Count rows whose pixels stand in the file before: within a split, and rows of one split that another has too."""
+    hashes = {split: file[split]["face"][:] for split in SPLITS if split in file}
+    found = {split: len(values) - len(np.unique(values)) for split, values in hashes.items()}
+    for i, first in enumerate(SPLITS):
+        for second in SPLITS[i + 1 :]:
+            if first in hashes and second in hashes:
+                found[f"{second} also in {first}"] = int(np.isin(hashes[second], hashes[first]).sum())
+    return found

@@ -1,0 +1,171 @@
+"""A page to try a checkpoint on this computer: ``python -m fer.demo --ckpt runs/NAME/DATE/checkpoints/best.ckpt``.
+
+It is served to who has the address that it prints, on this computer, and asks no other host for anything. An upload is
+held in memory for a while and lies in a private folder while its answer is worked out; an answer is never a file.
+"""
+
+import argparse
+import os
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from fer.demo.answer import CSS, MAX_SECONDS, Answerer
+from fer.demo.uploads import Uploads
+from fer.errors import InputError
+
+if TYPE_CHECKING:
+    import gradio
+
+    from fer.prediction.gradcam import Explainer
+    from fer.prediction.predictor import Predictor
+
+#: Largest upload, in bytes.
+MAX_BYTES = 50 * 2**20
+#: Most bytes of all uploads that are held or on their way, and seconds after which one is forgotten.
+MAX_HELD, FORGET = 4 * MAX_BYTES, 600
+
+_INTRODUCTION = """# What expression does the network see?
+It names the expression that a face **shows**, as people who labelled photos perceived it; not what somebody feels.
+For research and curiosity, not for decisions about people. Nothing leaves this computer and nothing is kept."""
+_DRAWN = "**This network was trained on drawn faces.** What it says about real faces means nothing."
+_LIMITS = f"At most {MAX_BYTES // 2**20} MB. Of a video the first {MAX_SECONDS} seconds, without sound."
+_FORGOTTEN = '<p class="fer-error" role="alert">It is no longer held: give it again.</p>'
+_EMPTY = "<p>Drop a photo or a video, or use the camera: the answer appears here.</p>"
+
+
+def build_page(answer: Answerer, uploads: Uploads, note: str) -> "gradio.Blocks":
+    """Return the page; ``note`` is said under its introduction."""
+    import gradio
+
+    one = Lock()
+
+    def respond(key: str, least: float, hide: bool) -> Any:
+        if not key:
+            return gradio.skip()
+        with one:
+            return answer(upload, least, hide) if (upload := uploads.get(key)) else _FORGOTTEN
+
+    with gradio.Blocks(title="Facial expressions", analytics_enabled=False) as page:
+        gradio.Markdown(f"{_INTRODUCTION}\n\n{note}")
+        key = gradio.Textbox(visible=False)
+        with gradio.Row():
+            with gradio.Column(scale=2, min_width=300):
+                with gradio.Tab("Photo or video"):
+                    file = gradio.File(label="Photo or video", file_types=["image", "video"], height=180)
+                with gradio.Tab("Camera"):
+                    camera = gradio.Image(label="Camera", sources=["webcam"], type="filepath", image_mode=None)
+                least = gradio.Slider(0, 1, 0, step=0.05, label="Name no expression below this probability")
+                hide = gradio.Checkbox(label="Make faces unrecognisable")
+                gradio.Markdown(_LIMITS)
+            with gradio.Column(scale=3, min_width=300):
+                result = gradio.HTML(_EMPTY, elem_id="answer", apply_default_css=False)
+        responds = {
+            "fn": respond, "inputs": [key, least, hide], "outputs": result, "queue": False, "api_visibility": "private",
+        }  # fmt: skip
+        for source, given in ((file, file.upload), (camera, camera.input)):
+            # in the browser: the server gets the key alone, and the drop zone is empty again
+            given(None, source, [key, source], js="file => [file && file.path, null]").success(**responds)
+        # not release, which the keyboard does not fire
+        for changed in (least.change, hide.change):
+            changed(**responds, trigger_mode="always_last")
+    return page
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on 127.0.0.1; port 0 is any free one.
+
+    Raises:
+        InputError: the port is taken.
+    """
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--port {port} is taken or not to be had: give another one") from error
+
+
+def serve(page: "gradio.Blocks", uploads: Uploads, listening: socket.socket) -> None:
+    """Serve the page until interrupted."""
+    import gradio
+    import uvicorn
+    from fastapi import FastAPI
+
+    from fer.demo.guard import Guard
+
+    # Gradio's own fonts come from another host
+    theme = gradio.themes.Default(
+        primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+    )
+    # a reply's head and body are written one by one, and else the second waits 40 ms for the first
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    port, secret = listening.getsockname()[1], secrets.token_urlsafe()
+    app = gradio.mount_gradio_app(
+        FastAPI(openapi_url=None), page, f"/{secret}", server_name="127.0.0.1", server_port=port,
+        max_file_size=MAX_BYTES, theme=theme, css=CSS, footer_links=[], run_history=False, ssr_mode=False,
+        mcp_server=False,
+    )  # fmt: skip
+    functions = {function["id"] for function in page.config["dependencies"] if function["backend_fn"]}
+    # h11 holds a request to its length; an answer that is being worked out is still given at the end
+    config = uvicorn.Config(
+        Guard(app, secret, port, functions, uploads, MAX_BYTES), http="h11", ws="none", proxy_headers=False,
+        log_level="warning", timeout_graceful_shutdown=30,
+    )  # fmt: skip
+    print(f"http://127.0.0.1:{port}/{secret}/ (stop with Ctrl-C)", flush=True)
+    uvicorn.Server(config).run([listening])
+
+
+def load(ckpt: str, faces: str, faces_model: str | None, device: str) -> "tuple[Predictor, Explainer | None, str]":
+    """Open a checkpoint; returns also the explainer, None where the network has no heat maps, and what must be said.
+
+    Raises:
+        InputError: whatever `Predictor.load` refuses.
+    """
+    from fer.prediction.predictor import Predictor
+
+    predictor, explainer, notes = Predictor.load(ckpt, faces, faces_model, device), None, []
+    if predictor.network.drawn:
+        notes.append(_DRAWN)
+    try:
+        from fer.prediction.gradcam import Explainer
+
+        explainer = Explainer.load(ckpt, device=device)
+    except InputError as error:
+        notes.append(f"There are no heat maps: {error}.")
+    return predictor, explainer, "\n\n".join(notes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m fer.demo", description="Try a checkpoint in the browser.")
+    parser.add_argument("--ckpt", required=True, help="a shipped network's name, .ckpt, .safetensors or .onnx")
+    parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1, 0 for any free one (default: 7860)")
+    parser.add_argument("--faces", default="haar", help="the face detector: haar, yunet or whole (default: haar)")
+    parser.add_argument("--faces-model", metavar="FILE", help="YuNet's .onnx file")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    given = parser.parse_args()
+    # SIGTERM ends the page as Ctrl-C does, and the private folder with it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with listen(given.port) as listening, TemporaryDirectory(prefix="fer-demo-") as folder:
+            predictor, explainer, note = load(given.ckpt, given.faces, given.faces_model, given.device)
+            # both are read when Gradio is imported
+            os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+            try:
+                import gradio  # noqa: F401
+            except ImportError as error:
+                raise InputError('the page needs Gradio: pip install ".[demo]"') from error
+            uploads = Uploads(MAX_HELD, FORGET)
+            serve(build_page(Answerer(predictor, explainer, Path(folder)), uploads, note), uploads, listening)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Reading checkpoints, reading and writing weight files: plain data and tensors only, never code.
+
+A weight file (safetensors) holds a network alone, at half a checkpoint's precision and without its optimiser, with all
+that its use needs. Its tensors are the network's ``state_dict``, float16 where that has the range and float32 where
+not, and ``identities.*``, uint8 (n, 5): of each hash that evaluation knows training rows and faces by, the low 40 bits.
+Its metadata are those of `describe`, ``format``, ``hyper_parameters`` (JSON, what `EmotionClassifier` is built from)
+and, where one was fitted, ``temperature``, by which the last layer's weights are divided already.
+"""
+
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from fer.data.source import FaceFormat
+from fer.errors import InputError
+from fer.models.pretrained import locate
+from fer.system.files import replacing
+from fer.training.module import EmotionClassifier
+
+#: Version of the weight files that are written and the only one that is read.
+FORMAT = "1"
+
+#: Bytes of a hash in a weight file. That a row which is none of n training rows has the hash of one of them is n / 2^40
+#: likely: for all rows of a FER2013 split together 3,589 * 28,709 / 2^40, one in ten thousand.
+HASH_BYTES = 5
+
+#: What a checkpoint knows its training by, as `FaceDataModule.identities` gives it.
+IDENTITIES = ("train_rows", "train_faces", "val_rows")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes Lightning's checkpoints so that a full disk or a killed process leaves the one before.
+
+    Lightning's own are written in the folder for temporary files and moved, which from one file system to another is a
+    copy onto the old one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        # not into the file, whose errors torch would report as its own
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
+def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
+    """Return the classifier of a .ckpt or .safetensors file or a shipped network's name, on the CPU, to be evaluated.
+
+    Raises:
+        InputError: no such file or name, or not a checkpoint or weight file of this project.
+    """
+    path = locate(ckpt)
+    if path.suffix.lower() == ".onnx":
+        raise InputError(f"{path}: an exported file holds no checkpoint; give the .ckpt that it was made from")
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    if path.suffix.lower() == ".safetensors":
+        return load_weights(path)
+    try:
+        with warnings.catch_warnings():
+            # about foreign pickles, which are refused below
+            warnings.simplefilter("ignore")
+            # weights_only refuses every pickled object that is not plain data
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's readers raise many types on foreign bytes
+        raise InputError(f"{path}: not a readable checkpoint of this project") from error
+    if not isinstance(content, dict) or not {"hyper_parameters", "state_dict", "identities"} <= content.keys():
+        raise InputError(f"{path}: not a checkpoint of this project")
+    try:
+        model = EmotionClassifier(**content["hyper_parameters"], download=False)
+        model.load_state_dict(content["state_dict"])
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path}: a checkpoint that does not fit this program, of another version of it?") from error
+    model.identities = content["identities"]
+    return model.eval()
+
+
+def load_weights(path: str | Path) -> EmotionClassifier:
+    """Return the classifier of a weight file, whatever its name, in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: not a complete weight file of this project and of format ``FORMAT``.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            meta = file.metadata() or {}
+            ours = meta.get("project") == "fer-lightning" and meta.get("format") == FORMAT
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if ours else {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable .safetensors file") from error
+    if not ours:
+        raise InputError(f"{path}: not a weight file that export.py wrote, in its format {FORMAT}")
+    try:
+        parameters = json.loads(meta["hyper_parameters"])
+        face, data = FaceFormat(**parameters["face"]), parameters["data"]
+        texts = [*parameters["labels"], face.color, data["name"], data["file"]]
+        identities = {name: tensors.pop(f"identities.{name}").clone() for name in IDENTITIES}
+        if not all(isinstance(text, str) for text in texts) or not isinstance(data["drawn"], bool):
+            raise ValueError(texts)
+        if any(known.dtype != torch.uint8 or known.shape[1:] != (HASH_BYTES,) for known in identities.values()):
+            raise ValueError(identities)
+        model = EmotionClassifier(**parameters, download=False)
+        model.net.load_state_dict(tensors)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path}: a weight file that does not fit this program: export it again") from error
+    model.identities = identities
+    return model.eval()
+
+
+def save_weights(model: EmotionClassifier, path: str | Path, temperature: float | None = None) -> None:
+    """Write a weight file; ``temperature`` is what `divide_logits` was called with, to be read by people.
+
+    Of an absolute path only the name is kept, so that the file says nothing about the disk it was made on.
+    """
+    tensors = {}
+    for name, values in model.net.state_dict().items():
+        half = values.half() if values.is_floating_point() else values
+        fits = not values.is_floating_point() or bool((half.isfinite() | ~values.isfinite()).all())
+        tensors[name] = (half if fits else values).cpu().contiguous()
+    for name in IDENTITIES:
+        tensors[f"identities.{name}"] = _low_bytes(model.identities[name])
+    parameters = json.dumps(_without_folders(dict(model.hparams)))
+    meta = describe(model) | {"format": FORMAT, "hyper_parameters": parameters}
+    # not save_file, whose files nobody else may read
+    Path(path).write_bytes(save(tensors, meta | ({} if temperature is None else {"temperature": str(temperature)})))
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def describe(model: EmotionClassifier) -> dict[str, str]:
+    """Return the metadata that every exported file has: project, name (of the network), labels, face, data and drawn.
+
+    ``labels`` is a JSON list in the order of the outputs; ``face`` JSON with size, color and margin; ``data`` the name
+    of the data set that it was trained on; ``drawn`` "true" where that is the drawn sample.
+    """
+    parameters = model.hparams
+    return {
+        "project": "fer-lightning", "name": parameters.model["name"], "labels": json.dumps(model.labels),
+        "face": json.dumps(dict(parameters.face)), "data": parameters.data["name"],
+        "drawn": json.dumps(bool(parameters.data["drawn"])),
+    }  # fmt: skip
+
+
+def divide_logits(model: EmotionClassifier, temperature: float) -> None:
+    """Divide a model's last layer, and with it its logits, by a temperature: everything made of it is calibrated."""
+    with torch.no_grad():
+        # the last layer of every network here is the last pair of weights in its state
+        for values in list(model.net.state_dict().values())[-2:]:
+            values.div_(temperature)
+
+
+def _low_bytes(hashes: torch.Tensor) -> torch.Tensor:
+    if hashes.dtype == torch.uint8:
+        return hashes
+    return hashes.view(torch.uint8).view(len(hashes), 8)[:, :HASH_BYTES].contiguous()
+
+
+def inherit(model: EmotionClassifier, source: EmotionClassifier) -> None:
+    """Add what ``source`` was trained and selected on to what ``model`` knows, as it begins from it or learns of it."""
+    for name in IDENTITIES:
+        both = model.identities[name], source.identities[name]
+        if both[0].dtype != both[1].dtype:
+            both = _low_bytes(both[0]), _low_bytes(both[1])
+        model.identities[name] = torch.cat(both).unique(dim=0)
+
+
+def is_among(hashes: np.ndarray, known: torch.Tensor) -> np.ndarray:
+    """Say of each int64 hash (n,) whether it is among ``known``: int64 (m,), or uint8 (m, 5), their low 40 bits."""
+    if known.dtype != torch.uint8:
+        return np.isin(hashes, known.numpy())
+    whole = np.zeros((len(known), 8), np.uint8)
+    whole[:, :HASH_BYTES] = known.numpy()
+    return np.isin(hashes & ((1 << 8 * HASH_BYTES) - 1), whole.view("<i8")[:, 0])

@@ -1,0 +1,328 @@
+"""The run of predict.py: sources in; rows, annotated pictures and videos out."""
+
+import os
+import re
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from fer.data.photos import crop_box, fit, read_photo
+from fer.data.source import PhotoLimits
+from fer.errors import InputError, Interrupted
+from fer.prediction.drawing import WindowClosed, draw_faces, hide_faces, require_window, show
+from fer.prediction.sources import Frame, Medium, Video, VideoWriter, find_media
+from fer.prediction.table import Rows
+from fer.prediction.tracking import Tracker
+from fer.system.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from fer.prediction.predictor import Face, Predictor
+
+#: A batch ends early at so many pixels, about 150 MB, so that big photos do not add up.
+_BATCH_PIXELS = 50_000_000
+
+
+def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any] | None = None) -> int:
+    """Name the expressions of every face in ``keys["source"]``; returns how many files failed, wholly or in part.
+
+    ``keys`` are those of conf/predict.yaml, ``faces`` those of conf/faces, ``darknet`` those of conf/darknet for a
+    .weights file. Under ``keys["out"]``: predictions.csv and
+    predictions.jsonl, a row a face (box in pixels of the photo or frame), a row without a box for a file without a
+    face, a row with the reason for one that can't be read; photos/ with annotated photos, NAME.mp4 for each video,
+    explain/ with a figure for each face of a photo and the first of each track.
+
+    Raises:
+        InputError: nothing to read, a camera or address that does not answer, a checkpoint that is not ours.
+        Interrupted: after an interrupt or SIGTERM; every file is complete up to the frame that was reached.
+    """
+    if keys["show"]:
+        require_window()
+    media = find_media(keys["source"], keys["out"])
+    from fer.prediction.predictor import Predictor
+
+    predictor = Predictor.load(
+        keys["ckpt"], faces=faces["name"], faces_model=faces["model"], device=keys["device"],
+        min_confidence=keys["min_confidence"], min_size=faces["min_size"],
+        **({key: darknet[key] for key in ("cfg", "names")} if darknet else {}),
+    )  # fmt: skip
+    explainer = None
+    if keys["explain"]:
+        from fer.prediction.gradcam import Explainer
+
+        explainer = Explainer.load(keys["ckpt"], keys["layer"], keys["device"])
+    out = Path(keys["out"])
+    keep_freed_memory()
+    start = time.perf_counter()
+    stopped_by = [signal.SIGINT]
+    with (
+        Rows(out, predictor.labels) as rows,
+        ThreadPoolExecutor() as pool,
+        _one_opencv_thread(),
+        _term_as_int(stopped_by),
+    ):
+        run = _Run(keys, predictor, explainer, rows, pool, out)
+        try:
+            run.all(media)
+        except WindowClosed:
+            pass
+        except KeyboardInterrupt:
+            raise Interrupted(stopped_by[-1], f"; {out} holds what was done until then") from None
+    rate, unit = run.pictures / (time.perf_counter() - start), "photos" if run.only_photos else "frames"
+    files = f"{len(media):,} files" if len(media) > 1 else "1 file"
+    print(f"{files}, {rows.faces:,} faces, {rows.failed:,} failed, {rate:,.1f} {unit}/s: {out / 'predictions.csv'}")
+    return rows.failed
+
+
+@contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Leave the cores to our own threads: with its own beside them OpenCV finds faces in half as many frames/s."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+@contextmanager
+def _term_as_int(stopped_by: list[int]) -> Iterator[None]:
+    """Let SIGTERM, with which services and schedulers end a camera's run, interrupt as Ctrl-C does, and note it."""
+
+    def stop(number: int, _: object) -> None:
+        stopped_by.append(number)
+        raise KeyboardInterrupt
+
+    # only there a handler can be set
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Run:
+    def __init__(
+        self,
+        keys: dict[str, Any],
+        predictor: "Predictor",
+        explainer: Callable[..., Any] | None,
+        rows: Rows,
+        pool: ThreadPoolExecutor,
+        out: Path,
+    ) -> None:
+        self._keys, self._predictor, self._explainer = keys, predictor, explainer
+        self._rows, self._pool, self._out = rows, pool, out
+        self._names: set[str] = set()
+        self.pictures, self.only_photos = 0, True
+
+    def all(self, media: Sequence[Medium]) -> None:
+        for kind, group in groupby(media, lambda medium: "error" if medium.error else medium.kind):
+            if kind == "error":
+                for medium in group:
+                    self._rows.write(file=medium.path, error=medium.error)
+            elif kind == "photo":
+                self._photos(list(group))
+            else:
+                self.only_photos = False
+                for medium in group:
+                    self._video(medium)
+
+    def _photos(self, media: Sequence[Medium]) -> None:
+        bar = tqdm(total=len(media), desc="photos", unit="photo", leave=False)
+        with bar:
+            for chunk in _chunks(_read_ahead(media, self._pool), self._keys["batch"], lambda item: item[1]):
+                readable = [photo for _, photo in chunk if not isinstance(photo, str)]
+                found = iter(self._predictor.batch(readable))
+                drawn = []
+                for medium, photo in chunk:
+                    bar.update()
+                    if isinstance(photo, str):
+                        self._rows.write(file=medium.path, error=photo)
+                        continue
+                    faces = next(found)
+                    self.pictures += 1
+                    for face in faces:
+                        self._rows.write(file=medium.path, **_row(face))
+                    if not faces:
+                        self._rows.write(file=medium.path)
+                    name = self._name(medium.path)
+                    if self._explainer:
+                        for number, face in enumerate(faces, 1):
+                            self._explain(photo, face, f"{name}_{number}")
+                    if self._keys["show"]:
+                        show(self._annotate(photo, faces), wait=0)
+                    if self._keys["draw"]:
+                        drawn.append(self._pool.submit(self._save, photo, faces, self._out / "photos" / f"{name}.jpg"))
+                # their errors, and no more than a batch of photos in memory
+                for future in drawn:
+                    future.result()
+
+    def _save(self, photo: np.ndarray, faces: Sequence["Face"], path: Path) -> None:
+        picture = cv2.cvtColor(self._annotate(photo, faces), cv2.COLOR_RGB2BGR)
+        # a JPEG has at most 65,500 pixels a side in OpenCV's library
+        path = path if max(picture.shape) <= 65_500 else path.with_suffix(".png")
+        path.parent.mkdir(exist_ok=True)
+        # not imwrite, which says too little when the disk is full
+        path.write_bytes(cv2.imencode(path.suffix, picture)[1])
+
+    def _annotate(
+        self, picture: np.ndarray, faces: Sequence["Face"], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
+    ) -> np.ndarray:
+        boxes = [face.box for face in faces]
+        if self._keys["anonymize"]:
+            picture = hide_faces(picture, [*boxes, *missing])
+        labels = [f"{face.label} {face.confidence:.2f}" if face.label else "" for face in faces]
+        if numbers:
+            labels = [f"{number} {label}" if label else "" for number, label in zip(numbers, labels, strict=True)]
+        return draw_faces(picture, boxes, labels)
+
+    def _explain(self, picture: np.ndarray, face: "Face", name: str) -> None:
+        corners = crop_box(picture.shape[1], picture.shape[0], face.box, self._explainer.face.margin)
+        if corners is None:
+            return
+        x0, y0, x1, y1 = corners
+        crop = fit(picture[y0:y1, x0:x1], self._explainer.face)
+        (self._out / "explain").mkdir(exist_ok=True)
+        self._explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)
+
+    def _video(self, medium: Medium) -> None:
+        try:
+            video = Video(medium, self._keys["every_n"])
+        except InputError as error:
+            if medium.kind == "live":
+                raise
+            self._rows.write(file=medium.shown, error=str(error))
+            return
+        before = self._rows.faces
+        writer = VideoWriter(self._out / f"{self._name(medium.path)}.mp4", (video.fps or 25) / self._keys["every_n"])
+        with video, writer:
+            total = video.frames and -(-video.frames // self._keys["every_n"])
+            with tqdm(total=total, desc=writer.path.stem, unit="frame", leave=False) as bar:
+                self._frames(medium, video, writer, bar)
+        if not video.read:
+            self._rows.write(file=medium.shown, error="no frame can be read")
+        elif video.breaks_off():
+            self._rows.write(file=medium.shown, error=f"ends after {video.read:,} of {video.frames:,} frames")
+        elif self._rows.faces == before:
+            self._rows.write(file=medium.shown)
+
+    def _frames(self, medium: Medium, video: Video, writer: VideoWriter, bar: tqdm) -> None:
+        tracker, seen = Tracker(self._keys["smooth"]), 0
+        labels, least = self._predictor.labels, self._predictor.min_confidence
+        # the picture of a camera must not wait for others
+        size = 1 if medium.kind == "live" else self._keys["batch"]
+        # what is to be hidden must not be there for a few frames before it is found
+        every = 1 if self._keys["anonymize"] else max(1, self._keys["search_every"] // self._keys["every_n"])
+        pending: Future | None = None
+        try:
+            for chunk, found in self._found(_chunks(video, size, lambda frame: frame.picture), every):
+                shown = []
+                for frame, faces in zip(chunk, found, strict=True):
+                    table = np.array([list(face.probabilities.values()) for face in faces]).reshape(-1, len(labels))
+                    numbers, table = tracker.update([face.box for face in faces], table)
+                    faces = [_smoothed(face, labels, row, least) for face, row in zip(faces, table, strict=True)]
+                    place = {"file": medium.shown, "frame": frame.index, "time": round(frame.time, 3)}
+                    for number, face in zip(numbers, faces, strict=True):
+                        self._rows.write(**place, track=number, **_row(face))
+                        if self._explainer and number > seen:
+                            self._explain(frame.picture, face, f"{writer.path.stem}_track{number}")
+                            seen = number
+                    shown.append((frame, faces, numbers, tracker.missing()))
+                self.pictures += len(chunk)
+                bar.update(len(chunk))
+                if self._keys["show"]:
+                    for frame, *rest in shown:
+                        show(self._annotate(frame.picture, *rest), wait=1)
+                if self._keys["draw"]:
+                    # one batch is drawn and encoded while the next is predicted
+                    if pending:
+                        pending.result()
+                    pending = self._pool.submit(self._encode, shown, writer)
+        finally:
+            # before the writer is closed, also after an interrupt
+            if pending:
+                pending.result()
+
+    def _found(self, chunks: Iterable[list[Frame]], every: int) -> Iterator[tuple[list[Frame], list[list["Face"]]]]:
+        """Yield the batches with their faces; the next is searched while the network names this one."""
+        waiting: deque[tuple[list[Frame], Future]] = deque()
+        for chunk in chunks:
+            pictures = [frame.picture for frame in chunk]
+            waiting.append((chunk, self._pool.submit(self._predictor.frames, pictures, every)))
+            if len(waiting) > 1:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
+
+    def _encode(self, shown: Iterable[tuple[Frame, Any, Any, Any]], writer: VideoWriter) -> None:
+        for frame, *rest in shown:
+            writer.write(self._annotate(frame.picture, *rest))
+
+    def _name(self, path: str) -> str:
+        """Return a file name without suffix for what is drawn of a source: printable, not too long, used only once."""
+        stem = Path(path).stem if "://" not in path else re.sub(r".*://([^/@]*@)?", "", path)
+        stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem).strip(". ")[:60] or "_"
+        name, number = stem, 1
+        while name.casefold() in self._names:
+            number += 1
+            name = f"{stem}_{number}"
+        self._names.add(name.casefold())
+        return name
+
+
+def _row(face: "Face") -> dict[str, Any]:
+    row = dict(zip(("x", "y", "width", "height"), (round(value, 1) for value in face.box), strict=True))
+    row |= {"label": face.label, "confidence": round(face.confidence, 4)}
+    if face.score is not None:
+        row["score"] = round(face.score, 4)
+    return row | {f"p_{name}": round(value, 6) for name, value in face.probabilities.items()}
+
+
+def _smoothed(face: "Face", labels: Sequence[str], row: np.ndarray, least: float) -> "Face":
+    best = int(row.argmax())
+    confidence = float(row[best])
+    return replace(
+        face, probabilities=dict(zip(labels, row.tolist(), strict=True)), confidence=confidence,
+        label=labels[best] if confidence >= least else None,
+    )  # fmt: skip
+
+
+def _read_ahead(media: Sequence[Medium], pool: ThreadPoolExecutor) -> Iterator[tuple[Medium, np.ndarray | str]]:
+    """Yield photos in their order, or why they can't be read, while a few more are decoded."""
+    waiting: deque[tuple[Medium, Future]] = deque()
+    for medium in media:
+        waiting.append((medium, pool.submit(read_photo, medium.path, "rgb", PhotoLimits())))
+        if len(waiting) > 2 * (os.cpu_count() or 1):
+            done, future = waiting.popleft()
+            yield done, future.result()
+    for done, future in waiting:
+        yield done, future.result()
+
+
+def _chunks(items: Iterable[Any], size: int, picture: Callable[[Any], Any]) -> Iterator[list[Any]]:
+    """Yield lists of at most ``size`` items, fewer where their pictures have _BATCH_PIXELS together."""
+    chunk, pixels = [], 0
+    for item in items:
+        chunk.append(item)
+        pixels += getattr(picture(item), "size", 0) // 3
+        if len(chunk) >= size or pixels >= _BATCH_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
