@@ -1,16 +1,20 @@
-"""The page to try a checkpoint: its answers, and the page itself, clicked through in a real browser."""
+"""The page to try a checkpoint: its answers, its server attacked, and the page clicked through in a real browser."""
 
+import asyncio
 import base64
 import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -24,9 +28,7 @@ from fer.demo.__main__ import MAX_BYTES, load
 from fer.demo.answer import Answerer, Upload
 from fer.training.run import train
 
-needs_gradio = pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None, reason='needs: pip install "fer-lightning[demo]"'
-)
+needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason='needs: pip install ".[demo]"')
 
 # Runs the page as ``python -m fer.demo`` does, and writes down every host that it asks for or connects to.
 AUDITED = """
@@ -184,18 +186,286 @@ def test_command_line_errors_are_one_line(media, tmp_path):
         [sys.executable, "-c", without, "--ckpt", ckpt], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
-    assert done.stderr == 'error: the page needs Gradio: pip install "fer-lightning[demo]"\n'
+    assert done.stderr == 'error: the page needs Gradio: pip install ".[demo]"\n'
+
+
+def unprivileged():
+    """Return what starts a program as a user who owns nothing and may only read, where the tests run as root."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return []
+    start = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    # root's home, where Python may be installed, is closed to others
+    start += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+    return start if subprocess.run([*start, sys.executable, "-c", ""], capture_output=True).returncode == 0 else []
+
+
+class Server:
+    """The real server; ``temporary`` is where it may write, and ``decoys`` is a folder of files of its user."""
+
+    def __init__(self, process, address, home):
+        import httpx
+
+        self.client = httpx.Client(timeout=30)
+        self.process, self.address, self.port = process, address, urlsplit(address).port
+        self.temporary, self.decoys, self.hosts = home / "temporary", home / "decoys", home / "hosts.txt"
+
+    def send(self, method, path, **more):
+        return self.client.request(method, f"{self.address}{path}", **more)
+
+    def upload(self, content, name="a.png"):
+        return self.send("POST", "/gradio_api/upload", files={"files": (name, content)})
+
+    def ask(self, *data, function=1, session="x"):
+        question = {"data": data, "fn_index": function, "session_hash": session}
+        return self.send("POST", "/gradio_api/run/predict", json=question)
+
+    def first_line(self, request):
+        """Return the first line of the reply to bytes as they are."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(request)
+            return connection.makefile("rb").readline().decode()
+
+    def left(self):
+        return [path for path in self.temporary.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def server(media):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # not among pytest's, which are closed to other users
+    home, start = Path(tempfile.mkdtemp(prefix="fer-test-")), unprivileged()
+    for folder in ("temporary", "decoys"):
+        (home / folder).mkdir()
+    shutil.copy(media / "two.png", home / "decoys" / "photo.png")
+    (home / "decoys" / "notes.txt").write_text("the user's own notes")
+    if start:
+        for path in (home, *home.rglob("*")):
+            os.chown(path, 65534, 65534)
+    process = subprocess.Popen(
+        [*start, sys.executable, "-c", AUDITED, home / "hosts.txt", "--ckpt", media / "best.ckpt", "--port", str(port),
+         "--device", "cpu"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "HOME": str(home), "TMPDIR": str(home / "temporary")},
+    )  # fmt: skip
+    try:
+        line = process.stdout.readline()
+        assert line.startswith(f"http://127.0.0.1:{port}") and line.endswith(" (stop with Ctrl-C)\n")
+        server = Server(process, line.split()[0].rstrip("/"), home)
+        with server.client:
+            yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(30)
+        process.stdout.close()
+        left = list((home / "temporary").iterdir())
+        shutil.rmtree(home)
+    assert code == 0 and not left
+
+
+def attack(test):
+    """Mark a test of the real server."""
+    return pytest.mark.slow(needs_gradio(test))
+
+
+@attack
+def test_no_file_of_its_user_is_read_or_deleted(server):
+    before = {path: path.read_bytes() for path in server.decoys.iterdir()}
+    # links that lie where the page itself writes
+    inside = next(server.temporary.iterdir()) / "uploads"
+    inside.mkdir(exist_ok=True)
+    (inside / "link.png").symlink_to(server.decoys / "photo.png")
+    (inside / "hard.png").hardlink_to(server.decoys / "photo.png")
+    owner = server.decoys.stat()
+    os.chown(inside, owner.st_uid, owner.st_gid)
+    replies, refusals = [], set()
+    for path in (*before, *inside.iterdir(), server.decoys / ".." / "decoys" / "photo.png"):
+        file = {"path": str(path)}
+        for given in (file, {**file, "meta": {"_type": "gradio.FileData"}}, [file], str(path)):
+            for function in range(6):
+                asked = [server.ask(given, function=function), server.ask(given, 0, False, function=function)]
+                refusals |= {reply.status_code for reply in asked if given != str(path)}
+                replies += asked
+            for function in (1, 3):
+                replies.append(server.ask(None, 0, False, function=function))
+                question = {"data": [None, 0, False], "fn_index": function, "session_hash": "x"}
+                replies.append(server.send("POST", "/gradio_api/queue/join", json=question))
+            replies.append(server.send("GET", "/gradio_api/queue/data?session_hash=x"))
+        up = "..%2f" * 20 + str(path).lstrip("/").replace("/", "%2f")
+        for way in (
+            f"/gradio_api/file={path}", f"/gradio_api/file/{path}", f"/gradio_api/proxy={path}", f"/assets/{path}",
+            f"/assets/{up}", f"/static/{up}", f"/svelte/{up}",
+        ):  # fmt: skip
+            replies.append(server.send("GET", way))
+    shutil.rmtree(inside)
+    assert {path: path.read_bytes() for path in server.decoys.iterdir()} == before
+    for shown in ("fer-whole", "data:image", "the user's own notes"):
+        assert not any(shown in reply.text for reply in replies)
+    # a text is taken for a key under which nothing is held, and without a key nothing is answered
+    assert refusals == {400} and {reply.status_code for reply in replies} == {200, 400, 403, 404}
+
+
+@attack
+def test_of_gradio_only_what_the_page_needs_is_served(server):
+    page = server.send("GET", "/")
+    assert page.status_code == 200 and "gradio" in page.text
+    assert server.send("GET", "/theme.css").status_code == 200
+    for path in (
+        "/config", "/gradio_api/info", "/gradio_api/openapi.json", "/gradio_api/deep_link?session_hash=x",
+        "/gradio_api/heartbeat/x", "/gradio_api/queue/data?session_hash=x", "/gradio_api/queue/status", "/monitoring",
+        "/gradio_api/startup-events", "/gradio_api/runs", "/gradio_api/dev/reload", "/docs", "/openapi.json",
+    ):  # fmt: skip
+        assert server.send("GET", path).status_code == 404, path
+    for path in (
+        "/", "/gradio_api/queue/join", "/gradio_api/call/respond", "/gradio_api/run/respond", "/gradio_api/api/predict",
+        "/gradio_api/component_server", "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/stream/x",
+        "/gradio_api/process_recording", "/gradio_api/vibe-edit", "/login",
+    ):  # fmt: skip
+        assert server.send("POST", path, json={}).status_code == 404, path
+    for method in ("PUT", "DELETE", "OPTIONS", "HEAD", "TRACE"):
+        assert server.send(method, "/").status_code == 404
+    assert server.left() == []
+
+
+@attack
+def test_other_sites_and_other_users_are_refused(server, media):
+    own, secret = f"127.0.0.1:{server.port}", server.address.rpartition("/")[2]
+    key = server.upload((media / "two.png").read_bytes()).json()[0]
+    requests = [
+        ("GET", "/", {}), ("POST", "/gradio_api/upload", {"files": {"files": ("a.png", b"1")}}),
+        ("POST", "/gradio_api/run/predict", {"json": {"data": [key, 0, False], "fn_index": 1}}),
+    ]  # fmt: skip
+
+    def codes(headers, root=server.address):
+        sent = [server.client.request(way, f"{root}{path}", headers=headers, **more) for way, path, more in requests]
+        return {reply.status_code for reply in sent}
+
+    for host in (
+        "evil.example", f"evil.example:{server.port}", "127.0.0.1", "127.0.0.1:1", f"0.0.0.0:{server.port}",
+        f"127.0.0.1.evil.example:{server.port}", "",
+    ):  # fmt: skip
+        assert codes({"Host": host}) == {403}, host
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", f"https://{own}", f"http://evil.example:{own}"):
+        assert codes({"Origin": origin}) == {403}, origin
+    for guess in ("", "/x", f"/{secret[:-1]}", f"/{secret}0", "/%ff", f"/{secret.swapcase()}"):
+        assert codes({}, f"http://{own}{guess}") == {403}, guess
+    for host in (own, f"localhost:{server.port}"):
+        assert codes({"Host": host}) == {200} == codes({"Host": host, "Origin": f"http://{host}"})
+    two = f"GET /{secret}/ HTTP/1.1\r\nHost: {own}\r\nHost: evil.example\r\n\r\n"
+    assert server.first_line(two.encode()).split()[1] == "400"
+
+
+@attack
+def test_limits_hold_for_all_uploads_together(server):
+    import psutil
+
+    process, mebi = psutil.Process(server.process.pid), 2**20
+    before, most = process.memory_info().rss, 0
+
+    def held():
+        return process.memory_info().rss - before + sum(path.stat().st_size for path in server.left())
+
+    keys = []
+    for number in range(12):
+        done = server.upload(bytes([number]) * 46 * mebi)
+        assert done.status_code == 200
+        keys += done.json()
+        # a session of its own for each, with what Gradio's own page would say of the upload
+        file = {"path": keys[-1], "meta": {"_type": "gradio.FileData"}}
+        server.ask(file, function=0, session=f"session {number}")
+        most = max(most, held())
+    assert 46 * mebi < most < 350 * mebi
+    assert "no longer held" in server.ask(keys[0], 0, False).text
+    assert "a.png: not a photo" in server.ask(keys[-1], 0, False).text
+    # many files in one form
+    for number in range(3):
+        files = [("files", (f"{n}.png", bytes([number, n]) * 5 * mebi)) for n in range(10)]
+        assert server.send("POST", "/gradio_api/upload", files=files).status_code == 413
+    files = [("files", (f"{n}.png", b"1")) for n in range(2)]
+    assert server.send("POST", "/gradio_api/upload", files=files).status_code == 400
+    assert held() < 350 * mebi and server.left() == []
+
+
+@attack
+def test_a_body_is_refused_by_its_length_before_it_is_sent(server):
+    path = urlsplit(server.address).path
+    for part, kind in (("upload", "multipart/form-data; boundary=b"), ("run/predict", "application/json")):
+        head = f"POST {path}/gradio_api/{part} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: {kind}\r\n"
+        for length, code in (
+            ("Content-Length: 10000000000", "413"), ("Transfer-Encoding: chunked", "411"), ("Accept: */*", "411"),
+            ("Content-Length: 9\r\nTransfer-Encoding: chunked", "411"), ("Content-Length: -1", "400"),
+        ):  # fmt: skip
+            assert server.first_line(f"{head}{length}\r\n\r\n".encode()).split()[1] == code, (part, length)
+    assert server.ask("x" * 20_000, 0, False).status_code == 413
+    for body in (b"", b"{", b"[" * 10_000, b"[]", b'{"data": [NaN, 0, false], "fn_index": 1}', b"\xff"):
+        assert server.send("POST", "/gradio_api/run/predict", content=body).status_code == 400, body
+    for form in (b"", b"no form", b"--b\r\n\r\n1\r\n--b--\r\n"):
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert server.send("POST", "/gradio_api/upload", content=form, headers=headers).status_code == 400, form
+    assert server.send("POST", "/gradio_api/upload", content=b"1").status_code == 415
+
+
+@attack
+def test_two_equal_pictures_give_two_answers(server, media):
+    keys = [server.upload((media / "two.png").read_bytes(), "two.png").json()[0] for _ in range(2)]
+    assert len(set(keys)) == 2
+    headings, _ = expected(media, "two.png")
+    for key in keys:
+        (html,) = server.ask(key, 0, False).json()["data"]
+        assert re.findall("<h3>(.*?)</h3>", html) == headings
+    assert server.left() == []
+
+
+def test_uploads_are_forgotten_in_time_and_the_oldest_for_new_ones():
+    from fer.demo.uploads import Full, Uploads
+
+    async def use(uploads):
+        with pytest.raises(Full), uploads.room(60), uploads.room(60):
+            pass
+        keys = []
+        for name in "abc":
+            with uploads.room(40):
+                keys.append(uploads.put(Upload(name, b"1" * 40)))
+        held = [upload and upload.name for upload in map(uploads.get, keys)]
+        await asyncio.sleep(0.3)
+        return held, [uploads.get(key) for key in keys]
+
+    assert asyncio.run(use(Uploads(most=100, seconds=0.1))) == ([None, "b", "c"], [None] * 3)
+
+
+@needs_gradio
+def test_who_sends_too_slowly_is_cut_off():
+    import threading
+
+    import uvicorn
+
+    from fer.demo.guard import Guard
+    from fer.demo.uploads import Uploads
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        guard = Guard(None, "secret", port, set(), Uploads(100, 1), 50, seconds=0.3)
+        slow = uvicorn.Server(uvicorn.Config(guard, http="h11", lifespan="off", log_level="warning"))
+        thread = threading.Thread(target=slow.run, args=[[listening]])
+        thread.start()
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                head = f"POST /secret/gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 50\r\n"
+                connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n--b".encode())
+                assert connection.makefile("rb").readline().split()[1] == b"408"
+        finally:
+            slow.should_exit = True
+            thread.join(10)
 
 
 class Page:
-    """The page in a headless Chromium; ``temporary`` is where its server may write."""
+    """The page in a headless Chromium."""
 
-    def __init__(self, driver, port, server, temporary, hosts):
-        self.driver, self.port, self.server = driver, port, server
-        self.temporary, self.hosts = temporary, hosts
+    def __init__(self, driver, server):
+        self.driver, self.server, self.left = driver, server, server.left
 
     def open(self):
-        self.driver.get(f"http://127.0.0.1:{self.port}")
+        self.driver.get(f"{self.server.address}/")
         return self.wait(lambda: self.all("input[type=file]"))
 
     def all(self, css):
@@ -217,42 +487,23 @@ class Page:
     def give(self, path):
         self.all("input[type=file]")[0].send_keys(str(path))
 
-    def left(self):
-        return [path for path in self.temporary.rglob("*") if path.is_file()]
-
 
 @pytest.fixture(scope="module")
-def page(media, tmp_path_factory):
+def page(media, server):
     from selenium import webdriver
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    temporary, hosts = tmp_path_factory.mktemp("temporary"), media / "hosts.txt"
-    server = subprocess.Popen(
-        [sys.executable, "-c", AUDITED, hosts, "--ckpt", media / "best.ckpt", "--port", str(port), "--device", "cpu"],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)},
-    )  # fmt: skip
-    driver = None
-    try:
-        assert server.stdout.readline() == f"http://127.0.0.1:{port} (stop with Ctrl-C)\n"
-        options = webdriver.ChromeOptions()
-        options.binary_location = "/usr/bin/chromium"
-        for argument in (
-            "headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1280,900",
-            "use-fake-ui-for-media-stream", "use-fake-device-for-media-stream",
-            f"use-file-for-fake-video-capture={media / 'camera.mjpeg'}",
-        ):  # fmt: skip
-            options.add_argument(f"--{argument}")
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-        driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
-        yield Page(driver, port, server, temporary, hosts)
-    finally:
-        if driver:
-            driver.quit()
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(30)
-        server.stdout.close()
-    assert code == 0 and not list(temporary.iterdir())
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in (
+        "headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1280,900",
+        "use-fake-ui-for-media-stream", "use-fake-device-for-media-stream",
+        f"use-file-for-fake-video-capture={media / 'camera.mjpeg'}",
+    ):  # fmt: skip
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    yield Page(driver, server)
+    driver.quit()
 
 
 browser = [pytest.mark.slow, pytest.mark.browser, needs_gradio]
@@ -310,11 +561,8 @@ def test_what_is_no_photo_is_refused_in_one_line(page, media):
     page.give(media / "nobody.png")
     page.wait(lambda: "No face was found in this photo." in page.texts("#answer p"))
     assert page.left() == []
-    import httpx
-
     # a program that does not keep the page's rules is stopped by the server
-    upload = {"files": ("large.png", (media / "large.png").read_bytes())}
-    assert httpx.post(f"http://127.0.0.1:{page.port}/gradio_api/upload", files=upload).status_code == 413
+    assert page.server.upload((media / "large.png").read_bytes()).status_code == 413
     assert page.left() == []
 
 
@@ -358,13 +606,13 @@ def test_no_other_host_is_asked_and_no_other_can_ask(page):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             asked.add(message["params"]["request"]["url"])
-    ours = f"http://127.0.0.1:{page.port}/"
-    assert f"{ours}theme.css" in {url.partition("?")[0] for url in asked}
+    server, ours = page.server, f"http://127.0.0.1:{page.server.port}/"
+    assert f"{server.address}/theme.css" in {url.partition("?")[0] for url in asked}
     assert [url for url in asked if not url.startswith((ours, "data:", "blob:"))] == []
-    assert set(page.hosts.read_text().split()) <= {"127.0.0.1", "localhost", "::1"}
+    assert set(server.hosts.read_text().split()) <= {"127.0.0.1", "localhost", "::1"}
     import psutil
 
-    sockets = psutil.Process(page.server.pid).net_connections()
-    assert {s.laddr for s in sockets if s.status == psutil.CONN_LISTEN} == {("127.0.0.1", page.port)}
-    folder = next(Path(page.temporary).iterdir())
+    sockets = psutil.Process(server.process.pid).net_connections()
+    assert {s.laddr for s in sockets if s.status == psutil.CONN_LISTEN} == {("127.0.0.1", server.port)}
+    folder = next(server.temporary.iterdir())
     assert folder.stat().st_mode & 0o777 == 0o700

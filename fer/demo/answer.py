@@ -14,6 +14,7 @@ import numpy as np
 
 from fer.data.photos import crop_box, fit, read_photo
 from fer.data.source import FaceFormat, PhotoLimits
+from fer.demo.uploads import Upload
 from fer.errors import InputError
 from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.sources import Medium, Video
@@ -50,14 +51,6 @@ CSS = """
 .fer-bars td:last-child {width: 1%; padding-left: 8px; text-align: right; white-space: nowrap}
 .fer-bars i {display: block; height: 10px; min-width: 1px; border-radius: 2px; background: var(--color-accent)}
 """
-
-
-@dataclass(slots=True)
-class Upload:
-    """What was dropped or photographed: its name and all its bytes."""
-
-    name: str
-    content: bytes
 
 
 @dataclass(slots=True)

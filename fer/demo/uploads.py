@@ -1,0 +1,56 @@
+"""What was given to the page of `fer.demo.__main__`: held in memory, for a while, up to a limit over all of it together."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Upload:
+    """What was dropped or photographed: its name and all its bytes."""
+
+    name: str
+    content: bytes
+
+
+class Full(Exception):
+    """There is no room for an upload."""
+
+
+class Uploads:
+    """Holds uploads under random keys for ``seconds`` each, and at most ``most`` bytes of them in all."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
+        self._held: dict[str, Upload] = {}
+        self._coming = 0
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Keep room for ``size`` bytes that are on their way; the oldest uploads are given up for them.
+
+        Raises:
+            Full: what is on its way already leaves no room.
+        """
+        if self._coming + size > self._most:
+            raise Full("too many uploads at once: try again")
+        self._coming += size
+        try:
+            while self._coming + sum(len(upload.content) for upload in self._held.values()) > self._most:
+                del self._held[next(iter(self._held))]
+            yield
+        finally:
+            self._coming -= size
+
+    def put(self, upload: Upload) -> str:
+        """Return the key under which an upload is held; called inside `room` and an event loop."""
+        key = secrets.token_urlsafe()
+        self._held[key] = upload
+        asyncio.get_running_loop().call_later(self._seconds, self._held.pop, key, None)
+        return key
+
+    def get(self, key: str) -> Upload | None:
+        """Return what is held under a key, None if nothing is or no longer."""
+        return self._held.get(key)
