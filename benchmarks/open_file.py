@@ -4,7 +4,7 @@
 
 Writes a file of fer2021's size (316,110 training rows of 48x48 grey, 3,589 val) into a temporary folder. Each program
 runs in its own process, in turn; clock and memory start after the imports. Ours goes from constructing FaceDataModule
-to its first batch of 64; the reference opens the same file as the original does, with h5py's core driver and np.asarray of
+to its first batch of 64; the reference opens the same file as the original, with h5py's core driver and np.asarray of
 the training pixels, and serves no batch. The file has just been written, so no disk is waited for. Limits: under 5 s,
 and less than 0.9 GiB resident above the imports.
 """
@@ -26,7 +26,7 @@ ROWS = {"train": 316_110, "val": 3_589}
 
 
 def original(file: str) -> None:
-    """Open a file as the original does: the core driver reads it whole, then the training pixels are copied out of it."""
+    """Open a file as the original does: the core driver reads it whole, then the training pixels are copied."""
     opened = h5py.File(file, "r", driver="core")
     pixels = np.asarray(opened["train/image"]).reshape(-1, 48, 48)
     assert len(pixels) == ROWS["train"]

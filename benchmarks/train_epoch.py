@@ -5,7 +5,7 @@
 The framework reads a prepared file, crops, flips, keeps its metrics, logs and draws its bar. The bare loop has the
 same network, optimiser, clipping, precision and batch, on float faces that are already cropped. Both run in turn; the
 best of the turns counts. The framework's second epoch is timed: in its first it also draws its input. Target: at most
-1.05 times the bare loop's time, for VGG19 as the original trains it and for a network whose bare step does at least 2,000
+1.05 times the bare loop's time, for VGG19 as the original has it and for a network whose bare step does at least 2,000
 faces a second on 2 cores.
 
 Where there is a GPU it is VGG19 on as many faces as FER2013 has for training, kept there, in bfloat16 at batch 128,

@@ -24,13 +24,14 @@ from conftest import ROOT, train_config, write_tiny
 
 from fer.data.synthetic.action_units import EXPRESSIONS
 from fer.data.synthetic.face import Face, draw_face
-from fer.demo.__main__ import MAX_BYTES, load
-from fer.demo.answer import Answerer, Upload
+from fer.demo.answer import Answerer
+from fer.demo.server import MAX_BYTES, load
+from fer.demo.uploads import Upload
 from fer.training.run import train
 
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason='needs: pip install ".[demo]"')
 
-# Runs the page as ``python -m fer.demo`` does, and writes down every host that it asks for or connects to.
+# Runs the page as ``python -m fer demo`` does, and writes down every host that it asks for or connects to.
 AUDITED = """
 import runpy, sys
 log = open(sys.argv.pop(1), "a", buffering=1)
@@ -39,7 +40,7 @@ def hook(event, args):
         address = args[1] if event == "socket.connect" else args[0]
         print(address[0] if isinstance(address, tuple) else address, file=log)
 sys.addaudithook(hook)
-runpy.run_module("fer.demo.__main__", run_name="__main__", alter_sys=True)
+runpy.run_module("fer", run_name="__main__", alter_sys=True)
 """
 
 
@@ -171,22 +172,23 @@ def test_command_line_errors_are_one_line(media, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port, ckpt = str(taken.getsockname()[1]), str(media / "best.ckpt")
         cases = [
-            (["--ckpt", "missing.ckpt"], "missing.ckpt: no such file"),
-            (["--ckpt", str(media / "notes.txt")], "notes.txt: not the name of a shipped network"),
+            (["ckpt=missing.ckpt"], "missing.ckpt: no such file"),
+            ([f"ckpt={media / 'notes.txt'}"], "notes.txt: not the name of a shipped network"),
+            ([], "ckpt is not set"),
         ]
         if importlib.util.find_spec("gradio"):
-            cases.append((["--ckpt", ckpt, "--port", port], f"--port {port} is taken"))
+            cases.append(([f"ckpt={ckpt}", f"port={port}"], f"port={port} is taken"))
         for arguments, message in cases:
             done = subprocess.run(
-                [sys.executable, "-m", "fer.demo", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+                [sys.executable, "-m", "fer", "demo", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
             )
             assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    without = "import sys, runpy; sys.modules['gradio'] = None; runpy.run_module('fer.demo', run_name='__main__')"
+    without = "import sys, runpy; sys.modules['gradio'] = None; runpy.run_module('fer', run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", without, "--ckpt", ckpt], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", without, "demo", f"ckpt={ckpt}"], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
-    assert done.stderr == 'error: the page needs Gradio: pip install ".[demo]"\n'
+    assert done.stderr == 'error: the page needs Gradio: pip install ".[demo]" in the checkout\n'
 
 
 def unprivileged():
@@ -243,8 +245,8 @@ def server(media):
         for path in (home, *home.rglob("*")):
             os.chown(path, 65534, 65534)
     process = subprocess.Popen(
-        [*start, sys.executable, "-c", AUDITED, home / "hosts.txt", "--ckpt", media / "best.ckpt", "--port", str(port),
-         "--device", "cpu"],
+        [*start, sys.executable, "-c", AUDITED, home / "hosts.txt", "demo", f"ckpt={media / 'best.ckpt'}",
+         f"port={port}", "device=cpu"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "HOME": str(home), "TMPDIR": str(home / "temporary")},
     )  # fmt: skip

@@ -13,8 +13,8 @@ USAGE = f"""Facial-expression recognition: from raw AffectNet and FER2013 files 
     fer COMMAND [KEY=VALUE ...]
 
 {"".join(f"  {name:10}{line}{chr(10)}" for name, line in COMMANDS.items())}
-`fer COMMAND --help` lists its choices and keys. Options of Hydra work with all but demo: -m for a sweep,
---config-dir DIR for groups of your own, --cfg job to see the config and stop.
+`fer COMMAND --help` lists its choices and keys. Options of Hydra work too: -m for a sweep, --config-dir DIR for groups
+of your own, --cfg job to see the config and stop.
 """
 
 
@@ -31,5 +31,4 @@ def main() -> None:
     if name not in COMMANDS:
         print(f"error: there is no command {name}{closest(name, COMMANDS)}; see `fer --help`", file=sys.stderr)
         sys.exit(2)
-    module = "fer.demo.__main__" if name == "demo" else f"fer.cli.{name}"
-    import_module(module).main((name,))
+    import_module(f"fer.cli.{name}").main((name,))

@@ -268,6 +268,13 @@ class Look:
 
 
 @dataclass
+class Demo:
+    ckpt: str | None = MISSING
+    port: int = MISSING
+    device: str = MISSING
+
+
+@dataclass
 class Export:
     ckpt: str | None = MISSING
     format: str = MISSING

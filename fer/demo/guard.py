@@ -1,4 +1,4 @@
-"""Who may ask the page of `fer.demo.__main__`, what for, and how much they may send.
+"""Who may ask the page of `fer.demo`, what for, and how much they may send.
 
 It stands before Gradio and lets through what the page itself asks for, nothing else. An upload ends here and goes on as
 a key: Gradio never gets to see a file, and no path that a request names is ever opened.
@@ -77,7 +77,7 @@ class Guard:
             raise Refused(403, "this page is for this computer's own browser")
         secret = request.scope["path"].removeprefix("/").partition("/")[0]
         if not secrets.compare_digest(secret.encode(), self._secret.encode()):
-            raise Refused(403, "open the whole address that python -m fer.demo printed")
+            raise Refused(403, "open the whole address that `fer demo` printed")
         path = request.scope["path"].removeprefix(f"/{secret}")
         known = path in _PAGES or path.startswith(_FOLDERS)
         if request.method != ("GET" if known else "POST") or not (known or path in (_UPLOAD, _ASK)):
@@ -105,7 +105,7 @@ class Guard:
             raise Refused(503, str(error)) from error
 
     async def _question(self, request: Request) -> bytes:
-        """Return a question that is made of what `fer.demo.__main__.build_page` asks with, so of no file and no session."""
+        """Return a question that is made of what `build_page` asks with, so of no file and no session."""
         _size(request, MAX_QUESTION)
         try:
             question = json.loads(await request.body())

@@ -1,4 +1,4 @@
-"""What was given to the page of `fer.demo.__main__`: held in memory, for a while, up to a limit over all of it together."""
+"""What was given to the page of `fer.demo`: held in memory, for a while, up to a limit over all of it together."""
 
 import asyncio
 import secrets

@@ -1,15 +1,13 @@
-"""A page to try a checkpoint on this computer: ``python -m fer.demo --ckpt runs/NAME/DATE/checkpoints/best.ckpt``.
+"""A page to try a checkpoint on this computer: ``fer demo ckpt=runs/NAME/DATE/checkpoints/best.ckpt``.
 
 It is served to who has the address that it prints, on this computer, and asks no other host for anything. An upload is
 held in memory for a while and lies in a private folder while its answer is worked out; an answer is never a file.
 """
 
-import argparse
 import os
 import secrets
 import signal
 import socket
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -86,7 +84,7 @@ def listen(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
-        raise InputError(f"--port {port} is taken or not to be had: give another one") from error
+        raise InputError(f"port={port} is taken or not to be had: give another one") from error
 
 
 def serve(page: "gradio.Blocks", uploads: Uploads, listening: socket.socket) -> None:
@@ -139,33 +137,26 @@ def load(ckpt: str, faces: str, faces_model: str | None, device: str) -> "tuple[
     return predictor, explainer, "\n\n".join(notes)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m fer.demo", description="Try a checkpoint in the browser.")
-    parser.add_argument("--ckpt", required=True, help="a shipped network's name, .ckpt, .safetensors or .onnx")
-    parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1, 0 for any free one (default: 7860)")
-    parser.add_argument("--faces", default="haar", help="the face detector: haar, yunet or whole (default: haar)")
-    parser.add_argument("--faces-model", metavar="FILE", help="YuNet's .onnx file")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    given = parser.parse_args()
+def run(ckpt: str, faces: dict[str, Any], device: str, port: int) -> None:
+    """Serve the page for a checkpoint until Ctrl-C or SIGTERM; ``faces`` are the name and model of the detector.
+
+    Raises:
+        InputError: the port is taken, Gradio is not installed, or whatever `load` refuses.
+    """
     # SIGTERM ends the page as Ctrl-C does, and the private folder with it
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with listen(given.port) as listening, TemporaryDirectory(prefix="fer-demo-") as folder:
-            predictor, explainer, note = load(given.ckpt, given.faces, given.faces_model, given.device)
+        with listen(port) as listening, TemporaryDirectory(prefix="fer-demo-") as folder:
+            predictor, explainer, note = load(ckpt, faces["name"], faces["model"], device)
             # both are read when Gradio is imported
             os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
             try:
                 import gradio  # noqa: F401
             except ImportError as error:
-                raise InputError('the page needs Gradio: pip install ".[demo]"') from error
+                raise InputError('the page needs Gradio: pip install ".[demo]" in the checkout') from error
             uploads = Uploads(MAX_HELD, FORGET)
             serve(build_page(Answerer(predictor, explainer, Path(folder)), uploads, note), uploads, listening)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         pass
-
-
-if __name__ == "__main__":
-    main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
