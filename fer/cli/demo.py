@@ -14,9 +14,7 @@ from fer.errors import InputError
 def job(cfg: DictConfig, _: Path) -> None:
     keys, faces = check_keys(cfg, Demo), typed(cfg.faces, Faces, "faces")
     if not keys["ckpt"]:
-        raise InputError(
-            "ckpt is not set: give ckpt=NAME, FILE.ckpt, FILE.safetensors or FILE.onnx"
-        )
+        raise InputError("ckpt is not set: give ckpt=NAME, FILE.ckpt, FILE.safetensors or FILE.onnx")
     # OpenCV takes a while to import, which --help and a misspelt key should not wait for
     from fer.demo.server import run
 

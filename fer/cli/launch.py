@@ -1,5 +1,6 @@
 """Between the shell and a command: Hydra's start, and every way in which it can end."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         arguments = [*arguments, "hydra.output_subdir=null"]
         if not any(argument.startswith("hydra.run.dir=") for argument in arguments):
             arguments = [*arguments, "hydra.run.dir=."]
+    # Hydra's handler would print that the fonts were listed, which happens once on each machine
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     arguments = [literal(argument) for argument in arguments]
     sys.argv = [program, *arguments]
     # with it Hydra raises its errors instead of printing several lines and exiting
