@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,27 @@ def demo(shared):
         main("train.py", "experiment=demo", "hydra.run.dir=runs/demo/latest", cwd=home)
 
     return shared("demo", make)
+
+
+@pytest.fixture(scope="session")
+def darknet_demo(shared):
+    """Train ``experiment=darknet_demo`` once an engine, ``torch`` or ``binary``.
+
+    Returns a function of the engine that gives the folder it was started in, which is not to be changed: the run is in
+    runs/darknet_demo/latest, its data in data/, and ``seconds`` holds how long it took.
+    """
+
+    def get(engine):
+        def make(home):
+            start = time.monotonic()
+            where = ["trainer.accelerator=cpu"] if engine == "torch" else []
+            run_dir = "hydra.run.dir=runs/darknet_demo/latest"
+            main("train.py", "experiment=darknet_demo", f"darknet.engine={engine}", *where, run_dir, cwd=home)
+            (home / "seconds").write_text(str(time.monotonic() - start))
+
+        return shared(f"darknet_demo_{engine}", make)
+
+    return get
 
 
 @pytest.fixture(autouse=True)
