@@ -424,7 +424,7 @@ def test_weights_that_are_not_finite_do_not_take_the_place_of_those_before(home,
     assert read_header(saved.with_suffix(".weights")).seen == 800
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_photo_that_is_gone_ends_the_run_with_its_name(home, tmp_path, run, workers):
     arguments = [*TINY[:2], *TINY[4:], f"num_workers={workers}", "darknet.max_batches=50", "name=gone"]
     folder = tmp_path / "folder"
