@@ -391,9 +391,12 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(home, run):
     changes = [*TINY, "darknet.max_batches=2000", "darknet.topk=false", "trainer.enable_progress_bar=false"]
     command = [sys.executable, str(ROOT / "train.py"), *changes, "name=stopped"]
     process = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(home.glob("runs/stopped/*/backup/*_last.weights")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    saved = []
+    while not saved and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
+        saved = list(home.glob("runs/stopped/*/backup/*_last.ckpt"))
+    assert saved, "nothing was saved"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
