@@ -170,6 +170,29 @@ def demo(shared):
     return shared("demo", make)
 
 
+@pytest.fixture(scope="session")
+def darknet_demo(shared):
+    """Train ``experiment=darknet_demo`` once an engine, ``torch`` or ``binary``.
+
+    Returns a function of the engine that gives the folder it was started in, which is not to be changed: the run is in
+    runs/darknet_demo/latest, its data in data/, and ``seconds`` holds how long it kept one core busy. Mark what asks
+    for it with timeout(900).
+    """
+
+    def get(engine):
+        def make(home):
+            start = os.times()
+            where = ["trainer.accelerator=cpu"] if engine == "torch" else []
+            run_dir = "hydra.run.dir=runs/darknet_demo/latest"
+            main("train.py", "experiment=darknet_demo", f"darknet.engine={engine}", *where, run_dir, cwd=home)
+            # of this process and its children; on a clock other workers would count too
+            (home / "seconds").write_text(str(sum(os.times()[:4]) - sum(start[:4])))
+
+        return shared(f"darknet_demo_{engine}", make)
+
+    return get
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks():
     """Fail a test that leaves environment variables or signal handlers behind."""

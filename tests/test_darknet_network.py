@@ -109,8 +109,10 @@ def test_detectors_are_opencvs(tmp_path, name, tolerance):
     _compare_detector(tmp_path, net, tolerance)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "tolerance"), [("v3_tiny", 5e-5), ("v4_tiny", 5e-5), ("v4", 3e-3)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [("v3_tiny", 5e-5), ("v4_tiny", 5e-5), pytest.param("v4", 3e-3, marks=pytest.mark.slow)],
+)
 def test_whole_detectors_are_opencvs(tmp_path, name, tolerance):
     _compare_detector(tmp_path, trained_like(fit(recipe(name), {"size": 96}, 7, 1000)), tolerance)
 
