@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 import torch
 from conftest import ROOT, train_config, write_tiny
+from fer.demo.server import load
 
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column
-from fer.demo.__main__ import load
 from fer.deployment.export import export, export_onnx, export_torch, quantize
 from fer.errors import InputError
 from fer.labels import CLASSES
