@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT, train_config, write_tiny
+from conftest import ROOT, fit, train_config, write_tiny
 
 from fer.checkpoint import load_checkpoint
 from fer.classifier import EmotionClassifier
@@ -16,7 +16,6 @@ from fer.data.source import FaceFormat
 from fer.data.store import read_column
 from fer.demo import load
 from fer.errors import InputError
-from fer.experiment import train
 from fer.export import export, export_onnx, export_torch, quantize
 from fer.labels import CLASSES
 from fer.network import channels_first, open_network
@@ -47,7 +46,7 @@ def trained(tmp_path_factory):
     """A trained checkpoint beside its prepared file, which the tests do not change."""
     folder = tmp_path_factory.mktemp("export")
     file = write_tiny(folder / "tiny.h5", {"train": 150, "val": 40, "test": 40})
-    train(train_config(file, **{"trainer.max_epochs": 12}), folder / "run")
+    fit(train_config(file, **{"trainer.max_epochs": 12}), folder / "run")
     return folder / "run/checkpoints/best.ckpt", file
 
 

@@ -9,13 +9,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import ROOT, train_config, write_tiny
+from conftest import ROOT, fit, train_config, write_tiny
 
 from fer.checkpoint import load_checkpoint
 from fer.data.source import FaceFormat
 from fer.data.store import read_column
 from fer.errors import InputError
-from fer.experiment import train
 from fer.export import export_onnx, export_weights
 from fer.labels import CLASSES
 from fer.network import open_network
@@ -26,7 +25,7 @@ def files(tmp_path_factory, request):
     """A checkpoint, its exports and its prepared file."""
     folder = tmp_path_factory.mktemp("network")
     prepared = write_tiny(folder / "tiny.h5", {"train": 70, "val": 40}, FaceFormat(20, request.param, 0.25))
-    train(
+    fit(
         train_config(prepared, **{"trainer.max_epochs": 1, "data.color": request.param, "data.margin": 0.25}),
         folder / "run",
     )
