@@ -137,7 +137,8 @@ def test_normalisation_acts_on_the_input_and_travels_with_the_weights():
     ],
 )  # fmt: skip
 def test_torchvision_backbones_take_small_grey_faces(backbone):
-    with torch.device("meta"):
+    # RegNet's own code reads values while it is built
+    with torch.device("cpu" if backbone.startswith("regnet") else "meta"):
         model = build_model("torchvision", num_classes=7, backbone=backbone)
         # Training mode: some of torchvision's networks return auxiliary logits there.
         assert model.train()(torch.rand(2, 1, 48, 48)).shape == (2, 7)

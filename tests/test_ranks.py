@@ -190,30 +190,29 @@ GROUP = {
 }  # fmt: skip
 
 
-def test_a_trainer_for_fewer_ranks_than_were_started_is_refused(tiny_file, tmp_path, monkeypatch):
+@pytest.fixture
+def in_a_group(monkeypatch):
+    """Make this process look like one of two that torchrun started."""
     for name, value in GROUP.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="torchrun started 2 processes, but trainer.num_nodes=1 times trainer.devices"):
+
+
+def test_ranks_that_would_each_train_alone_are_refused(tiny_file, tmp_path, in_a_group):
+    message = "torchrun started 2 processes, but trainer.num_nodes=1 times trainer.devices=1"
+    with pytest.raises(InputError, match=f"^{message}"):
         assemble(train_config(tiny_file), tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["trainer.max_epochs=1"], "torchrun started 2 processes, but trainer.num_nodes=1 times trainer.devices=1"),
-        (["seed=0,1", "-m"], "a sweep with -m, started 2 times"),
-    ],
-)
-def test_ranks_that_would_each_train_alone_are_refused(tiny_file, tmp_path, process, more, message):
-    done = process("train.py", *arguments(tiny_file, tmp_path / "x", *more), code=2, env=GROUP)
-    assert message in done.stderr and done.stderr.count("\n") == 1
+def test_ranks_do_not_draw_the_sample_one_over_the_other(tmp_path, in_a_group):
+    with pytest.raises(InputError, match="make it first with `python prepare.py data=sample`"):
+        assemble(train_config(tmp_path / "x.h5", data="sample", **{"data.size": 48, "augment.crop": 44}), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_ranks_do_not_draw_the_sample_one_over_the_other(tmp_path, process):
-    done = process("train.py", "experiment=demo", f"data.file={tmp_path / 'x.h5'}", code=2, cwd=tmp_path, env=GROUP)
-    assert "make it first with `python prepare.py data=sample`" in done.stderr
+def test_ranks_that_would_each_run_the_sweep_are_refused(tiny_file, tmp_path, process):
+    done = process("train.py", *arguments(tiny_file, tmp_path / "x", "seed=0,1", "-m"), code=2, env=GROUP)
+    assert "a sweep with -m, started 2 times" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
