@@ -221,3 +221,17 @@ def train_config(file, **changes):
     overrides |= changes
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return check_train(compose("train", [f"{key}={value}" for key, value in overrides.items()]))
+
+
+def fit(config, out, *callbacks):
+    """Train as `fer.training.run.train` does, without its pictures and curves, which take most of a tiny run's time."""
+    from fer.training.callbacks import Pictures, StopCleanly
+    from fer.training.run import assemble
+
+    trainer, model, data, resume = assemble(config, out)
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, Pictures)]
+    trainer.callbacks.extend(callbacks)
+    (stop,) = (callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
+    with stop.watching():
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    return trainer, model

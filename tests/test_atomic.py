@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import train_config, write_tiny
+from conftest import fit, train_config, write_tiny
 
 from fer.errors import InputError
 from fer.system.files import replacing
@@ -58,14 +58,14 @@ def test_a_prepared_file_without_room_leaves_the_one_before(tmp_path):
 def test_a_checkpoint_without_room_leaves_the_one_before_which_resumes(tmp_path):
     file = write_tiny(tmp_path / "faces.h5", {"train": 70, "val": 14})
     out = tmp_path / "run"
-    train(train_config(file, **{"trainer.max_epochs": 1}), out)
+    fit(train_config(file, **{"trainer.max_epochs": 1}), out)
     last = out / "checkpoints/last.ckpt"
     before = {path.name: path.read_bytes() for path in last.parent.iterdir()}
     more = {"trainer.max_epochs": 3, "resume": last}
     with files_end_at(1 << 20), pytest.raises(InputError, match="ckpt: not written, file too large; the one written"):
         train(train_config(file, **more), out)
     assert {path.name: path.read_bytes() for path in last.parent.iterdir()} == before
-    train(train_config(file, **more), out)
+    fit(train_config(file, **more), out)
     assert last.read_bytes() != before["last.ckpt"]
 
 
@@ -74,5 +74,5 @@ def test_checkpoints_are_written_beside_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "there is no such folder"))
     file = write_tiny(tmp_path / "faces.h5", {"train": 35, "val": 14})
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there is no such folder"))
-    train(train_config(file, **{"trainer.max_epochs": 1}), tmp_path / "run")
+    fit(train_config(file, **{"trainer.max_epochs": 1}), tmp_path / "run")
     assert Path(tmp_path / "run/checkpoints/last.ckpt").stat().st_size > 1 << 20

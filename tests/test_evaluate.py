@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import train_config, write_tiny
+from conftest import fit, train_config, write_tiny
 from sklearn.metrics import accuracy_score, confusion_matrix
 
 from fer.data.loading.datamodule import FaceDataset
@@ -17,7 +17,6 @@ from fer.errors import InputError
 from fer.evaluation.compare import compare
 from fer.evaluation.run import evaluate, predict
 from fer.models.checkpoint import load_checkpoint
-from fer.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def run_folder(tmp_path_factory):
     """A trained run and its prepared file, shared by the tests of this file, which do not change it."""
     folder = tmp_path_factory.mktemp("evaluate")
     file = write_tiny(folder / "tiny.h5", {"train": 150, "val": 40, "test": 41})
-    train(train_config(file, **{"trainer.max_epochs": 3}), folder / "run")
+    fit(train_config(file, **{"trainer.max_epochs": 3}), folder / "run")
     return folder
 
 
@@ -126,7 +125,7 @@ def move(file, out):
 def second(run_folder):
     """Another network trained on the same file."""
     config = train_config(run_folder / "tiny.h5", seed=1, **{"trainer.max_epochs": 2, "augment.crop": 18})
-    train(config, run_folder / "second")
+    fit(config, run_folder / "second")
     return str(run_folder / "second/checkpoints/last.ckpt")
 
 
@@ -207,7 +206,7 @@ def test_calibration_before_and_after_temperature_scaling(keys, tmp_path, capsys
 def test_duplicates_of_training_faces_are_counted_and_left_out(run_folder, keys, tmp_path, capsys):
     # another seed for the names, no noise: the pictures of a class are all the same
     clean = write_tiny(tmp_path / "clean.h5", {"train": 30, "val": 14, "test": 14}, noise=0, seed=5)
-    train(train_config(clean, **{"trainer.max_epochs": 1}), tmp_path / "clean")
+    fit(train_config(clean, **{"trainer.max_epochs": 1}), tmp_path / "clean")
     evaluate(keys | {"ckpt": str(tmp_path / "clean/checkpoints/best.ckpt")}, None)
     assert "14 of the 14 faces have the same pixels as a face that the model was trained on" in capsys.readouterr().out
 

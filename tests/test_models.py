@@ -136,11 +136,12 @@ def test_normalisation_acts_on_the_input_and_travels_with_the_weights():
         "mnasnet0_5", "regnet_y_400mf", "swin_t", "googlenet",
     ],
 )  # fmt: skip
-@torch.no_grad()
 def test_torchvision_backbones_take_small_grey_faces(backbone):
-    model = build_model("torchvision", num_classes=7, backbone=backbone)
-    # Training mode: some of torchvision's networks return auxiliary logits there.
-    assert model.train()(images(2, 1, 48, 48)).shape == (2, 7)
+    # RegNet's own code reads values while it is built
+    with torch.device("cpu" if backbone.startswith("regnet") else "meta"):
+        model = build_model("torchvision", num_classes=7, backbone=backbone)
+        # Training mode: some of torchvision's networks return auxiliary logits there.
+        assert model.train()(torch.rand(2, 1, 48, 48)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("vit_b_16", 224), ("maxvit_t", 224)])

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import ROOT, train_config, write_tiny
+from conftest import ROOT, fit, train_config, write_tiny
 
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column
@@ -18,7 +18,6 @@ from fer.errors import InputError
 from fer.labels import CLASSES
 from fer.models.checkpoint import load_checkpoint
 from fer.prediction.backends import open_network
-from fer.training.run import train
 
 
 @pytest.fixture(scope="module", params=["grey", "rgb"])
@@ -26,7 +25,7 @@ def files(tmp_path_factory, request):
     """A checkpoint, its exports and its prepared file."""
     folder = tmp_path_factory.mktemp("network")
     prepared = write_tiny(folder / "tiny.h5", {"train": 70, "val": 40}, FaceFormat(20, request.param, 0.25))
-    train(
+    fit(
         train_config(prepared, **{"trainer.max_epochs": 1, "data.color": request.param, "data.margin": 0.25}),
         folder / "run",
     )

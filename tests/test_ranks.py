@@ -10,9 +10,11 @@ import time
 import psutil
 import pytest
 import torch
-from conftest import ROOT, write_tiny
+from conftest import ROOT, train_config, write_tiny
 
+from fer.errors import InputError
 from fer.system.distributed import is_first_rank
+from fer.training.run import assemble
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def tiny_file(tmp_path_factory):
 
 def arguments(file, out, *more):
     return [
-        "data=fer2013", f"data.file={file}", "data.size=20", "augment.crop=16", "model=vgg_small", "batch_size=32",
+        "data=fer2013", f"data.file={file}", "data.size=20", "augment.crop=16", "model=vgg_small", "batch_size=4",
         "trainer=cpu", "trainer.enable_progress_bar=false", f"hydra.run.dir={out}", *more,
     ]  # fmt: skip
 
@@ -64,11 +66,22 @@ def assert_equal(first, second):
 
 
 @pytest.fixture(scope="module")
-def two_devices(tiny_file, tmp_path_factory):
+def unbroken(tiny_file, tmp_path_factory):
+    """Make the run folder of some epochs on one machine with two devices, once for each number of epochs."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def get(epochs):
+        if not (out := folder / str(epochs)).exists():
+            finish(start("train.py", *arguments(tiny_file, out, f"trainer.max_epochs={epochs}", "trainer.devices=2")))
+        return out
+
+    return get
+
+
+@pytest.fixture
+def two_devices(unbroken):
     """The run folder of two epochs on one machine with two devices."""
-    out = tmp_path_factory.mktemp("runs") / "two_devices"
-    finish(start("train.py", *arguments(tiny_file, out, "trainer.max_epochs=2", "trainer.devices=2")))
-    return out
+    return unbroken(2)
 
 
 @pytest.mark.slow
@@ -112,7 +125,7 @@ def test_tasks_of_srun_equal_two_devices(tiny_file, two_devices, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "lost"), [("lightning", 0), ("lightning", 1), ("torchrun", 1)])
-def test_a_killed_rank_ends_the_others_and_the_run_resumes(tiny_file, two_devices, tmp_path, launcher, lost):
+def test_a_killed_rank_ends_the_others_and_the_run_resumes(tiny_file, unbroken, tmp_path, launcher, lost):
     cut = tmp_path / "cut"
     command = ["train.py"] if launcher == "lightning" else torchrun(free_port(), processes=2)
     more = arguments(tiny_file, cut, "trainer.max_epochs=100000", "trainer.devices=2")
@@ -133,11 +146,10 @@ def test_a_killed_rank_ends_the_others_and_the_run_resumes(tiny_file, two_device
     # said by the rank that is left, or where its launcher was faster to end it, by that
     assert f"resume={last}" in output or "code -9" in output or "SIGKILL" in output, output
     epochs = torch.load(last, weights_only=True)["epoch"] + 2
-    rest, whole = tmp_path / "rest", tmp_path / "whole"
+    rest = tmp_path / "rest"
     ranks = ["trainer.devices=2", f"trainer.max_epochs={epochs}"]
     finish(start("train.py", *arguments(tiny_file, rest, *ranks, f"resume={last}")))
-    finish(start("train.py", *arguments(tiny_file, whole, *ranks)))
-    assert_equal(whole, rest)
+    assert_equal(unbroken(epochs), rest)
 
 
 def test_a_rank_ends_soon_after_the_process_that_started_it_is_killed():
@@ -179,28 +191,34 @@ GROUP = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["trainer.max_epochs=1"], "torchrun started 2 processes, but trainer.num_nodes=1 times trainer.devices=1"),
-        (["seed=0,1", "-m"], "a sweep with -m, started 2 times"),
-    ],
-)
-def test_ranks_that_would_each_train_alone_are_refused(tiny_file, tmp_path, run, more, message):
-    done = run("train.py", *arguments(tiny_file, tmp_path / "x", *more), code=2, env=GROUP)
-    assert message in done.stderr and done.stderr.count("\n") == 1
+@pytest.fixture
+def in_a_group(monkeypatch):
+    """Make this process look like one of two that torchrun started."""
+    for name, value in GROUP.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_ranks_that_would_each_train_alone_are_refused(tiny_file, tmp_path, in_a_group):
+    message = "torchrun started 2 processes, but trainer.num_nodes=1 times trainer.devices=1"
+    with pytest.raises(InputError, match=f"^{message}"):
+        assemble(train_config(tiny_file), tmp_path)
+
+
+def test_ranks_do_not_draw_the_sample_one_over_the_other(tmp_path, in_a_group):
+    with pytest.raises(InputError, match="make it first with `python prepare.py data=sample`"):
+        assemble(train_config(tmp_path / "x.h5", data="sample", **{"data.size": 48, "augment.crop": 44}), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_ranks_do_not_draw_the_sample_one_over_the_other(tmp_path, run):
-    done = run("train.py", "experiment=demo", f"data.file={tmp_path / 'x.h5'}", code=2, cwd=tmp_path, env=GROUP)
-    assert "make it first with `python prepare.py data=sample`" in done.stderr
+def test_ranks_that_would_each_run_the_sweep_are_refused(tiny_file, tmp_path, process):
+    done = process("train.py", *arguments(tiny_file, tmp_path / "x", "seed=0,1", "-m"), code=2, env=GROUP)
+    assert "a sweep with -m, started 2 times" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
 def test_sigterm_to_torchrun_saves_a_checkpoint(tiny_file, tmp_path):
-    more = arguments(tiny_file, tmp_path / "cut", "trainer.max_epochs=100000", "trainer.devices=2", "batch_size=8")
+    more = arguments(tiny_file, tmp_path / "cut", "trainer.max_epochs=100000", "trainer.devices=2")
     process = start(*torchrun(free_port(), processes=2), *more)
     deadline = time.time() + 60
     while not (tmp_path / "cut/checkpoints/last.ckpt").exists() and time.time() < deadline:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import train_config, write_tiny
+from conftest import fit, train_config, write_tiny
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional
@@ -149,11 +149,10 @@ def weights(path):
 
 
 def test_a_student_learns_from_a_teacher_that_is_in_no_checkpoint(tiny, tmp_path):
-    train(train_config(tiny, **{"trainer.max_epochs": 3}), tmp_path / "teacher")
+    fit(train_config(tiny, **{"trainer.max_epochs": 1}), tmp_path / "teacher")
     teacher = tmp_path / "teacher/checkpoints/last.ckpt"
     options = {"recipe.teachers": f"[{teacher}]", "recipe.mixup": 1, "recipe.mix": 0.5, "recipe.ema": 0.5}
-    trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path / "student")
-    trainer.fit(model, datamodule=data)
+    _, model = fit(train_config(tiny, **options), tmp_path / "student")
     student = tmp_path / "student/checkpoints/last.ckpt"
     assert weights(student).keys() == weights(teacher).keys()
     # the teacher was neither trained nor averaged
@@ -166,7 +165,7 @@ def test_a_student_learns_from_a_teacher_that_is_in_no_checkpoint(tiny, tmp_path
 
 
 def test_teachers_of_other_classes_or_faces_are_refused(tiny, tmp_path):
-    train(train_config(tiny, **{"trainer.max_epochs": 1}), tmp_path)
+    fit(train_config(tiny, **{"trainer.max_epochs": 1}), tmp_path)
     teacher = {"recipe.teachers": f"[{tmp_path / 'checkpoints/last.ckpt'}]"}
     other = write_tiny(tmp_path / "two.h5", {"train": 20, "val": 8}, class_names=("cat", "dog"))
     with pytest.raises(InputError, match="names Angry, .*, the data cat, dog: give teachers of the same classes"):
@@ -180,8 +179,7 @@ def test_counts_of_the_training_split_reach_the_loss_and_the_checkpoint(tmp_path
     # 20 faces of 7 classes: 3 of the first six, 2 of the last
     file = write_tiny(tmp_path / "few.h5", {"train": 20, "val": 14})
     options = {"recipe.class_weights": "balanced", "recipe.logit_adjustment": 1, "trainer.max_epochs": 1}
-    trainer, model, data, _ = assemble(train_config(file, **options), tmp_path)
-    trainer.fit(model, datamodule=data)
+    fit(train_config(file, **options), tmp_path)
     again = load_checkpoint(tmp_path / "checkpoints/last.ckpt")
     assert again.hparams.counts == [3, 3, 3, 3, 3, 3, 2]
     weight = 20 / 7 * torch.tensor([1 / 3] * 6 + [1 / 2])

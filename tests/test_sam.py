@@ -6,14 +6,13 @@ import signal
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import train_config, write_tiny
+from conftest import fit, train_config, write_tiny
 from test_train import arguments, losses
 from torch import nn
 
 from fer.data.source import FaceFormat
 from fer.errors import Stopped
-from fer.training.callbacks import StopCleanly
-from fer.training.run import assemble, train
+from fer.training.run import assemble
 from fer.training.sam import SAM
 
 
@@ -100,7 +99,7 @@ def test_weights_come_back_when_the_second_pass_fails():
 def test_a_radius_of_almost_nothing_is_the_plain_optimizer_in_the_trainer(tiny, tmp_path):
     # both clip; float32 adds the radius away
     for name, options in (("plain", {}), ("sam", {"recipe.sam": 1e-20})):
-        train(train_config(tiny, **options, **{"trainer.max_epochs": 2}), tmp_path / name)
+        fit(train_config(tiny, **options, **{"trainer.max_epochs": 2}), tmp_path / name)
     contents = [
         torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
         for name in ("plain", "sam")
@@ -140,18 +139,14 @@ class Interrupt(pl.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_a_run_cut_inside_an_epoch_ends_with_the_same_weights(tiny, tmp_path, precision):
     options = {"recipe.sam": 0.1, "recipe.ema": 0.8, "trainer.precision": precision, "trainer.max_epochs": 3}
-    train(train_config(tiny, **options), tmp_path / "whole")
-    trainer, model, data, _ = assemble(train_config(tiny, **options), tmp_path / "cut")
-    trainer.callbacks.append(Interrupt())
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
-    with pytest.raises(Stopped), stop.watching():
-        trainer.fit(model, datamodule=data)
+    fit(train_config(tiny, **options), tmp_path / "whole")
+    with pytest.raises(Stopped):
+        fit(train_config(tiny, **options), tmp_path / "cut", Interrupt())
     resume = {"resume": tmp_path / "cut/checkpoints/interrupted.ckpt"}
-    train(train_config(tiny, **options, **resume), tmp_path / "rest")
+    fit(train_config(tiny, **options, **resume), tmp_path / "rest")
     whole, rest = (
         torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "rest")
     )
@@ -160,7 +155,7 @@ def test_a_run_cut_inside_an_epoch_ends_with_the_same_weights(tiny, tmp_path, pr
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one(tmp_path, run):
+def test_two_ranks_equal_one(tmp_path, run, process):
     # the way up is the whole batch's gradient on both; no batch norm, no augmentation, no dropout, as in test_train
     file = write_tiny(tmp_path / "big.h5", {"train": 150, "val": 41}, FaceFormat(size=32))
     common = [
@@ -168,6 +163,6 @@ def test_two_ranks_equal_one(tmp_path, run):
         "batch_size=32", "data.size=32", "augment.crop=32", "recipe.sam=0.05",
     ]  # fmt: skip
     run("train.py", *arguments(file, tmp_path / "one", *common))
-    run("train.py", *arguments(file, tmp_path / "two", *common, "trainer.devices=2"))
+    process("train.py", *arguments(file, tmp_path / "two", *common, "trainer.devices=2"))
     for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
         assert two == pytest.approx(one, rel=1e-4)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, train_config, write_tiny
+from conftest import ROOT, fit, train_config, write_tiny
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_evaluate import move
@@ -25,7 +25,7 @@ from fer.models.checkpoint import is_among, load_checkpoint
 from fer.prediction.backends import open_network
 from fer.prediction.gradcam import Explainer
 from fer.prediction.predictor import Predictor
-from fer.training.run import assemble, train
+from fer.training.run import assemble
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
     """A trained checkpoint, its weight file and its prepared file, which the tests do not change."""
     folder = tmp_path_factory.mktemp("weights")
     file = write_tiny(folder / "tiny.h5", {"train": 150, "val": 40, "test": 41})
-    train(train_config(file, **{"trainer.max_epochs": 3}), folder / "run")
+    fit(train_config(file, **{"trainer.max_epochs": 3}), folder / "run")
     ckpt = folder / "run/checkpoints/best.ckpt"
     return ckpt, export_weights(ckpt, folder / "net.safetensors"), file
 
@@ -178,7 +178,7 @@ def test_fine_tuning_a_shipped_network_to_other_classes(made, shipped, tmp_path)
     *body, weight, bias = own
     assert all(torch.equal(own[name], theirs[name]) for name in body)
     assert own[weight].shape[0] == own[bias].shape[0] == 2 and theirs[weight].shape[0] == 7
-    train(config, tmp_path / "run")
+    fit(config, tmp_path / "run")
     best = tmp_path / "run/checkpoints/best.ckpt"
     assert load_checkpoint(best).labels == ["cat", "dog"]
     assert evaluate(keys(best, tmp_path / "report"), None) > 0.8
