@@ -178,6 +178,13 @@ def demo(shared):
     return shared("demo", make)
 
 
+def copy_demo(demo, home):
+    """Copy the demo's run and prepared file, for a test that writes beside them; the photos stay where they are."""
+    shutil.copytree(demo / "runs", home / "runs")
+    (home / "data").mkdir()
+    shutil.copy(demo / "data/sample-48-grey.h5", home / "data")
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks():
     """Fail a test that leaves environment variables or signal handlers behind."""

@@ -9,7 +9,7 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, demo_commands
+from conftest import ROOT, copy_demo, demo_commands
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -165,9 +165,7 @@ def test_every_readme_command(home, run):
 @pytest.mark.timeout(900)
 def test_every_command_that_uses_a_net(demo, tmp_path, run):
     home = tmp_path
-    shutil.copytree(demo / "runs", home / "runs")
-    (home / "data").mkdir()
-    shutil.copy(demo / "data/sample-48-grey.h5", home / "data")
+    copy_demo(demo, home)
     photos = sorted((demo / "data/sample").rglob("*.jpg"))
     for folder, count in (("my_photos", 3), ("my_faces", 6)):
         (home / folder).mkdir()
@@ -218,10 +216,10 @@ def test_make_demo_trains_a_net_that_a_linear_classifier_does_not_match(demo, tm
     *made, command = demo_commands()
     # the fixture has run these two in its folder
     assert [script for script, *_ in made] == ["prepare.py", "train.py"] and command[0] == "evaluate.py"
-    shutil.copytree(demo, tmp_path / "demo")
-    done = run(*command, cwd=tmp_path / "demo")
+    copy_demo(demo, tmp_path)
+    done = run(*command, cwd=tmp_path)
     assert "DRAWN SAMPLE DATA" in done.stdout and "confusion matrix: " in done.stdout
-    report = json.loads((tmp_path / "demo/runs/demo/latest/evaluate/sample-test/report.json").read_text())
+    report = json.loads((tmp_path / "runs/demo/latest/evaluate/sample-test/report.json").read_text())
     assert report["drawn"] and report["plain"]["n"] == 476
     assert report["plain"]["accuracy"] > 0.9 and report["ten_crop"]["accuracy"] > 0.9
 

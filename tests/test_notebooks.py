@@ -1,11 +1,10 @@
 """The notebooks, run from the first cell to the last on the demo's drawn faces and net."""
 
 import os
-import shutil
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, copy_demo
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -25,9 +24,7 @@ class ThisPython(KernelSpecManager):
 def made(demo, tmp_path_factory, run):
     """What the notebooks take from the environment, of a copy of the demo."""
     home = tmp_path_factory.mktemp("notebooks")
-    shutil.copytree(demo / "runs", home / "runs")
-    (home / "data").mkdir()
-    shutil.copy(demo / "data/sample-48-grey.h5", home / "data")
+    copy_demo(demo, home)
     folder = home / "runs/demo/latest"
     ckpt = folder / "checkpoints/best.ckpt"
     run("evaluate.py", f"ckpt={ckpt}", "split=test", "ten_crop=false", "device=cpu", cwd=home)
@@ -79,7 +76,7 @@ def test_every_cell_runs(made, tmp_path, name, shown):
     assert pictures(notebook) == shown
     if name == "01_data":
         assert "drawn=True" in text(notebook)
-        assert (made["FER_DATA"].with_name("sample-look") / "index.html").is_file()
+        assert (made["FER_DATA"].with_name("sample-48-grey-look") / "index.html").is_file()
     if name == "02_results":
         assert "DRAWN SAMPLE DATA" in text(notebook)
     if name == "03_predict":
