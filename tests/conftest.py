@@ -4,7 +4,9 @@ import contextlib
 import io
 import logging
 import os
+import re
 import runpy
+import shlex
 import shutil
 import signal
 import subprocess
@@ -159,13 +161,19 @@ def shared(tmp_path_factory):
     return get
 
 
+def demo_commands():
+    """Return the commands of the Makefile's ``demo`` as lists of script and arguments: prepare, train, score."""
+    recipe = (ROOT / "Makefile").read_text().split("\ndemo:")[1].split("\n\n")[0]
+    return [shlex.split(command) for command in re.findall(r"\$\(BIN\)/python (.*)", recipe)]
+
+
 @pytest.fixture(scope="session")
 def demo(shared):
     """The folder in which the first two commands of ``make demo`` have run; not to be changed."""
 
     def make(home):
-        main("prepare.py", "data=sample", cwd=home)
-        main("train.py", "experiment=demo", "hydra.run.dir=runs/demo/latest", cwd=home)
+        for command in demo_commands()[:2]:
+            main(*command, cwd=home)
 
     return shared("demo", make)
 
@@ -193,6 +201,13 @@ def darknet_demo(shared):
     return get
 
 
+def copy_demo(demo, home):
+    """Copy the demo's run and prepared file, for a test that writes beside them; the photos stay where they are."""
+    shutil.copytree(demo / "runs", home / "runs")
+    (home / "data").mkdir()
+    shutil.copy(demo / "data/sample-48-grey.h5", home / "data")
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks():
     """Fail a test that leaves environment variables or signal handlers behind."""
@@ -202,7 +217,7 @@ def nothing_leaks():
     # pytest sets the first for itself, torch and Lightning's seed_everything the others once a process
     ours = {"PYTEST_CURRENT_TEST", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
     changed = {k for k in before.keys() | os.environ.keys() if before.get(k) != os.environ.get(k)} - ours
-    changed = {k for k in changed if not k.startswith(("TORCHINDUCTOR", "KINETO", "TORCH_"))}
+    changed = {k for k in changed if not k.startswith(("TORCHINDUCTOR", "KINETO", "TORCH_", "PYTORCH_"))}
     assert not changed, f"environment variables left behind: {sorted(changed)}"
     assert handlers == {number: signal.getsignal(number) for number in handlers}, "signal handlers left behind"
 

@@ -234,7 +234,7 @@ def test_memory_is_flat(tmp_path):
     ("name", "text", "message"),
     [
         ("a.csv", b"", "is empty"),
-        ("a.csv.gz", gzip.compress(b""), "is empty"),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("a.csv", b"path,label\nx.jpg,3\n", "must name the columns emotion,pixels,Usage"),
         ("a.csv", b"0,1 2 3 4,Training\n", "must name the columns"),
         ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0", "must name the columns"),

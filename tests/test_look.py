@@ -282,8 +282,8 @@ def test_the_command_writes_the_page(run, tmp_path, tiny):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["page", "tiny.h5"]
 
 
-def test_help_does_not_wait_for_the_pictures(run, tmp_path):
-    done = run("look.py", "--help", cwd=tmp_path, env={"PYTHONPROFILEIMPORTTIME": "1"})
+def test_help_does_not_wait_for_the_pictures(process, tmp_path):
+    done = process("look.py", "--help", cwd=tmp_path, env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert "python look.py data=fer2013" in done.stdout and "Powered by Hydra" not in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "hydra" in imported and not imported & {"torch", "matplotlib", "pandas", "cv2"}

@@ -1,17 +1,14 @@
-"""The notebooks, run from the first cell to the last on a few drawn photos and a net of two epochs."""
+"""The notebooks, run from the first cell to the last on the demo's drawn faces and net."""
+
+import os
 
 import nbformat
 import pytest
-from conftest import ROOT, train_config
+from conftest import ROOT, copy_demo
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from test_prepare import data
-
-from fer.data.preparation.prepare import prepare
-from fer.evaluation.run import evaluate
-from fer.training.run import train
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -24,21 +21,19 @@ class ThisPython(KernelSpecManager):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """What the notebooks take from the environment, made of 60 drawn photos."""
+def made(demo, tmp_path_factory, run):
+    """What the notebooks take from the environment, of a copy of the demo."""
     home = tmp_path_factory.mktemp("notebooks")
-    file, run = home / "sample.h5", home / "run"
-    prepare(data("sample", raw=home / "sample", photos=60), file)
-    train(train_config(file, **{"data": "sample", "data.size": 48, "augment.crop": 44}), run)
-    ckpt = run / "checkpoints" / "best.ckpt"
-    keys = {"ckpt": str(ckpt), "split": "test", "ten_crop": False, "device": "cpu", "out": None}
-    evaluate(keys, None)
+    copy_demo(demo, home)
+    folder = home / "runs/demo/latest"
+    ckpt = folder / "checkpoints/best.ckpt"
+    run("evaluate.py", f"ckpt={ckpt}", "split=test", "ten_crop=false", "device=cpu", cwd=home)
     return {
-        "FER_DATA": file,
-        "FER_RUN": run,
-        "FER_REPORT": run / "evaluate" / "sample-test",
+        "FER_DATA": home / "data/sample-48-grey.h5",
+        "FER_RUN": folder,
+        "FER_REPORT": folder / "evaluate/sample-test",
         "FER_CKPT": ckpt,
-        "FER_PHOTO": next((home / "sample").rglob("*.jpg")),
+        "FER_PHOTO": next((demo / "data/sample").rglob("*.jpg")),
         # whether a face is found in the drawing is not what is tested here
         "FER_FACES": "whole",
     }
@@ -48,7 +43,7 @@ def execute(path, environment, folder):
     notebook = nbformat.read(path, as_version=4)
     manager = AsyncKernelManager(kernel_spec_manager=ThisPython())
     client = NotebookClient(notebook, km=manager, timeout=120, resources={"metadata": {"path": str(folder)}})
-    client.execute(env={**environment, "OMP_NUM_THREADS": "1"})
+    client.execute(env={**os.environ, **environment})
     return notebook
 
 
@@ -81,7 +76,7 @@ def test_every_cell_runs(made, tmp_path, name, shown):
     assert pictures(notebook) == shown
     if name == "01_data":
         assert "drawn=True" in text(notebook)
-        assert (made["FER_DATA"].with_name("sample-look") / "index.html").is_file()
+        assert (made["FER_DATA"].with_name("sample-48-grey-look") / "index.html").is_file()
     if name == "02_results":
         assert "DRAWN SAMPLE DATA" in text(notebook)
     if name == "03_predict":

@@ -39,7 +39,7 @@ def data(name, **changes):
     return check_data(cfg.data)
 
 
-def affectnet_folder(root, training, validation, size=64):
+def affectnet_folder(root, training, validation, size=64, box=(8, 8, 48, 48)):
     """An AffectNet folder in which every row shows the same photo; codes are repeated as the counts say."""
     photos = root / "Manually_Annotated_Images" / "1"
     photos.mkdir(parents=True)
@@ -50,7 +50,7 @@ def affectnet_folder(root, training, validation, size=64):
             if header:
                 file.write(COLUMNS + "\n")
             for code, n in enumerate(counts):
-                file.write(f"1/a.png,8,8,48,48,,{code},0.1,0.2\n" * n)
+                file.write(f"1/a.png,{','.join(map(str, box))},,{code},0.1,0.2\n" * n)
     return root
 
 
@@ -75,7 +75,7 @@ def counts(path, split):
 def test_the_seeds_composition(tmp_path):
     # rows of the dropped classes 7..10 stand in between, as in the real csv
     training = [*AFFECTNET_TRAINING, 3750, 33088, 11645, 82414]
-    affectnet = affectnet_folder(tmp_path / "affectnet", training, [500] * 11)
+    affectnet = affectnet_folder(tmp_path / "affectnet", training, [500] * 11, size=8, box=(0, 0, 8, 8))
     fer2013 = fer2013_csv(tmp_path / "fer2013.csv", FER2013_TRAINING, FER2013_PUBLIC, [3589, 0, 0, 0, 0, 0, 0])
     out = tmp_path / "fer2021.h5"
     prepare(data("fer2021", affectnet=affectnet, fer2013=fer2013, size=8), out)
