@@ -4,7 +4,6 @@ import csv
 import html
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from fer.inspection.contents import (
     histogram_figure,
     mean_faces_figure,
 )  # fmt: skip
+from fer.system.files import replacing_folder
 
 #: By this an earlier page is known as ours.
 _GENERATOR = '<meta name="generator" content="fer look.py">'
@@ -47,16 +47,9 @@ def look(file: str | Path, out: str | Path | None = None, seed: int = 0) -> Path
     _require_ours(out)
     contents = examine(file)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # in the same folder as out, so that the page is renamed and not copied
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
-            new.mkdir()
+        with replacing_folder(out, _require_ours) as new:
             page = _Page(contents, new, seed)
             (new / "index.html").write_text(page.text(), "utf-8")
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
     except OSError as error:
         raise InputError(f"out={out}: cannot be written ({error.strerror or error}); choose another folder") from error
     print(page.summary())

@@ -20,8 +20,8 @@ from fer.data.preparation.backends import local
 from fer.data.preparation.prepare import open_source, write_skipped
 from fer.data.preparation.stage import Stage
 from fer.data.source import BLOCK_ROWS, SPLITS, PhotoLimits, Skipped, Source
-from fer.data.storage.csv_and_png import require_new_folder
 from fer.errors import InputError
+from fer.system.files import put_folder_in_place, require_new_folder
 
 CROPS = ("photo", "face")
 LINKS = {"symlink": os.symlink, "copy": shutil.copyfile}
@@ -87,9 +87,7 @@ def export(
         "drawn": drawn, "crop": crop, "made_by": dict(data),
     }  # fmt: skip
     (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n")
-    if out.exists():
-        out.rmdir()
-    os.replace(folder, out)
+    put_folder_in_place(folder, out)
     stage.remove()
     return {
         "out": str(out), "counts": count(entries, source), "class_names": list(source.class_names),

@@ -19,12 +19,13 @@ from fer.data.readers.ferplus import align_votes
 from fer.data.readers.image_folder import folder_source
 from fer.data.readers.image_table import table_source
 from fer.data.source import SPLITS, FaceFormat, PhotoLimits, Skipped, Source
-from fer.data.storage.csv_and_png import require_new_folder, write_csv, write_folder
+from fer.data.storage.csv_and_png import write_csv, write_folder
 from fer.data.storage.hdf5 import counts_by_name, is_store, read_info, write_store
 from fer.data.storage.shards import require_litdata, write_stream
 from fer.data.synthetic.dataset import draw_sample, is_drawn
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
+from fer.system.files import require_new_folder
 
 FORMATS = ("h5", "litdata", "csv", "folder")
 #: These are written by fer/darknet/formats/export.py.
