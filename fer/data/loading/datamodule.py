@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fer.data.loading.samplers import Order, TrainBatches
 from fer.data.readers.ferplus import apply_votes
 from fer.data.storage.hdf5 import StoreInfo, has_column, read_column, read_info
-from fer.data.storage.lazy_images import DiskImages, channels_first, choose_keep
+from fer.data.storage.lazy_images import DiskImages, channels_first_view, choose_keep
 from fer.data.storage.shards import StreamImages, read_images
 from fer.errors import InputError
 
@@ -55,7 +55,7 @@ class FaceDataset(Dataset):
             self.images = StreamImages(file, split) if shards else DiskImages(file, split)
         else:
             pixels = read_images(file, split) if shards else read_column(file, split, "image")
-            self.images = channels_first(torch.from_numpy(pixels)).to(device)
+            self.images = channels_first_view(torch.from_numpy(pixels)).to(device)
         self.labels = torch.from_numpy(read_column(file, split, "label")).to(device)
         self.target = None if target is None else target.to(device)
 

@@ -43,7 +43,7 @@ class DiskImages:
         found, starts = np.unique(blocks[order], return_index=True)
         for block, places in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
             images[places] = self._block(block)[rows[places] - block * self.block_rows]
-        return channels_first(torch.from_numpy(images))
+        return channels_first_view(torch.from_numpy(images))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_images": None, "_process": None, "_blocks": OrderedDict()}
@@ -74,7 +74,7 @@ def block_rows(shape: tuple[int, ...]) -> int:
     return max(1, _BLOCK_BYTES // int(np.prod(shape)))
 
 
-def channels_first(images: torch.Tensor) -> torch.Tensor:
+def channels_first_view(images: torch.Tensor) -> torch.Tensor:
     """Return stored images, grey (N, H, W) or RGB (N, H, W, 3), as a view (N, C, H, W)."""
     return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
