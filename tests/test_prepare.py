@@ -14,8 +14,10 @@ import pytest
 from conftest import ROOT, write_tiny
 
 from fer.data.preparation import backends as backend
-from fer.data.preparation.prepare import command_for, open_source, prepare
+from fer.data.preparation.prepare import prepare
+from fer.data.preparation.sources import open_source
 from fer.data.preparation.stage import Stage
+from fer.data.preparation.summary import command_for
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info
 from fer.errors import InputError
