@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fer.data.readers.fer2013 import fer2013_source, pixel_csv_source
-from fer.data.readers.legacy_h5 import is_seed_h5, seed_h5_source
+from fer.data.readers.original_h5 import is_seed_h5, seed_h5_source
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.errors import InputError
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fer.data.readers.archives import ARCHIVES, open_csv
 from fer.data.readers.image_folder import folder_source
-from fer.data.readers.legacy_h5 import is_seed_h5, seed_h5_source
+from fer.data.readers.original_h5 import is_seed_h5, seed_h5_source
 from fer.data.readers.pixel_strings import fit_all, parse_pixels
 from fer.data.source import (
     BLOCK_ROWS,
