@@ -2,6 +2,9 @@
 
 Data sets and models use FER2013's order (0 Angry .. 6 Neutral). AffectNet's csv codes are mapped into it by *name*.
 Only the files that the Darknet program reads keep AffectNet's order (0 Neutral .. 6 Anger).
+
+The *original experiment*, or the original, is the research code that this project grew from; the presets called
+``seed_*`` are its networks, data and numbers. Everywhere else a seed is where random numbers start.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Prepared faces in the forms that other programs read: the seed's csv of pixel strings, and PNG files by class."""
+"""Prepared faces in the forms that other programs read: the original csv of pixel strings, and PNG files by class."""
 
 import csv
 from collections.abc import Callable, Iterable
@@ -10,12 +10,12 @@ from fer.data.source import SPLITS, FaceFormat, Faces
 from fer.errors import InputError
 from fer.system.files import replacing, replacing_folder
 
-#: What the seed's csv calls the splits, in the order in which it lists them.
+#: What FER2013's csv calls the splits, in the order in which it lists them.
 USAGE = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 
 
 def write_csv(out: Path, blocks: Callable[[], Iterable[Faces]], face: FaceFormat) -> None:
-    """Write ``emotion,pixels,Usage`` rows, training first, as the seed's fer2021.csv; renamed when complete.
+    """Write ``emotion,pixels,Usage`` rows, training first, as the original fer2021.csv; renamed when complete.
 
     Raises:
         InputError: the faces are not grey, which this form cannot say.
