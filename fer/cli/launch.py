@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.config.checks import closest
+from fer.config.plain import closest
 from fer.errors import InputError, Interrupted, RankLost
 from fer.system.distributed import end_with_parent, is_first_rank, local_rank, started_ranks
 from fer.system.files import is_full
