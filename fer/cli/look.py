@@ -20,9 +20,9 @@ def job(cfg: DictConfig, _: Path) -> None:
 
         raise InputError(f"{data['file']}: no such file; make it with `{command_for(data)}`")
     # pandas and matplotlib take a second to import, which --help and a misspelt key should not wait for
-    from fer.inspection.page import look
+    from fer.inspection.page import write_page
 
-    print(f"wrote {look(data['file'] if data else keys['file'], keys['out'], keys['seed'])}")
+    print(f"wrote {write_page(data['file'] if data else keys['file'], keys['out'], keys['seed'])}")
 
 
 def main() -> None:

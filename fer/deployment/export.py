@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer.data.loading.datamodule import EVAL_BATCH
+from fer.data.loading.dataset import EVAL_BATCH
 from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info

@@ -33,7 +33,7 @@ from fer.system.files import replacing_folder
 _GENERATOR = '<meta name="generator" content="fer look.py">'
 
 
-def look(file: str | Path, out: str | Path | None = None, seed: int = 0) -> Path:
+def write_page(file: str | Path, out: str | Path | None = None, seed: int = 0) -> Path:
     """Write index.html and its pictures of a prepared file into the folder ``out`` and return the page.
 
     ``out`` is by default the file's path without its ending and with ``-look``. The folder gets its name when it is
@@ -169,7 +169,8 @@ class _Page:
     def _skipped(self) -> str:
         """Return the section on the rows that preparation left out; the list may be long and hold any names."""
         path = self._info.path.with_name(self._info.path.name + ".skipped.csv")
-        reasons, first = Counter(), []
+        reasons: Counter[str | None] = Counter()
+        first: list[list[str | None]] = []
         if path.is_file():
             with open(path, newline="", encoding="utf-8", errors="replace") as opened:
                 for row in csv.DictReader(opened):

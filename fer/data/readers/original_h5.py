@@ -62,7 +62,7 @@ class _OriginalH5:
             raise InputError(f"{path}: it has no rows in Training_pixel, PublicTest_pixel or PrivateTest_pixel")
         sizes = list(self._sizes.values())
         self._first = dict(zip(SPLITS, (0, sizes[0], sizes[0] + sizes[1]), strict=True))
-        self.names = (_KNOWN.get(tuple(sizes), path.stem),)
+        self.names = (_KNOWN.get((sizes[0], sizes[1], sizes[2]), path.stem),)
         self.notes = [
             f"{path.name}: no {_PREFIXES[split]} rows: the file gives no {split} split"
             for split, size in self._sizes.items()
