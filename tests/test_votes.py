@@ -222,7 +222,7 @@ def test_batches_hold_the_targets_of_their_rows(voted, keep, kind):
         for target in batch.target[batch.rows == 1]:
             assert target.tolist() == pytest.approx([0, 0.9, 0, 0.1, 0, 0, 0])
     (val,) = module.val_dataloader()
-    assert val.target is None and val.index.tolist() == list(range(8))
+    assert val.target is None and val.rows.tolist() == list(range(8))
 
 
 def test_the_loss_is_the_cross_entropy_with_the_votes(voted, tmp_path):
