@@ -23,7 +23,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.nn import functional
 
-from fer.config.checks import build, check_train
+from fer.config.checks import build
+from fer.config.train import check_train
 from fer.data.source import SPLITS, FaceFormat, empty_faces
 from fer.data.storage.hdf5 import write_store
 from fer.labels import CLASSES

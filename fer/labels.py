@@ -2,6 +2,9 @@
 
 Data sets and models use FER2013's order (0 Angry .. 6 Neutral). AffectNet's csv codes are mapped into it by *name*.
 Only the files that the Darknet program reads keep AffectNet's order (0 Neutral .. 6 Anger).
+
+The *original experiment*, or the original, is the research code that this project grew from; the presets called
+``seed_*`` are its networks, data and numbers. Everywhere else a seed is where random numbers start.
 """
 
 from collections.abc import Sequence
@@ -81,13 +84,13 @@ def label_to_darknet(label: int) -> int:
     return [canonical(name) for name in DARKNET].index(CLASSES[label])
 
 
-def require_same(expected: Sequence[str], found: Sequence[str], expected_from: str, found_in: str) -> None:
-    """Compare two lists of class names, order included.
+def require_same(expected: Sequence[str], actual: Sequence[str], expected_name: str, actual_name: str) -> None:
+    """Compare two lists of class names, order included; the names say in a message what has which.
 
     Raises:
         InputError: they differ; the message shows both.
     """
-    if list(expected) != list(found):
+    if list(expected) != list(actual):
         raise InputError(
-            f"class names differ: {expected_from} has {', '.join(expected)}; {found_in} has {', '.join(found)}"
+            f"class names differ: {expected_name} has {', '.join(expected)}; {actual_name} has {', '.join(actual)}"
         )

@@ -8,7 +8,7 @@ import pytest
 from conftest import fit, train_config, write_tiny
 
 from fer.errors import InputError
-from fer.system.files import replacing
+from fer.system.files import replacing, replacing_folder, write_files
 from fer.training.run import train
 
 
@@ -44,6 +44,51 @@ def test_a_block_that_raises_leaves_the_one_before(tmp_path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_and_without_what_a_killed_run_left(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "out.tmp").mkdir()
+    (tmp_path / "out.tmp" / "left").write_text("by a killed run")
+    with replacing_folder(out) as folder:
+        (folder / "new").write_text("whole")
+        assert list(out.iterdir()) == []
+    assert [path.name for path in out.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_whose_block_raises_leaves_what_was_there(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old").write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing_folder(out, lambda _: None) as folder:
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+    assert [path.name for path in out.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [out]
+    with replacing_folder(out, lambda _: None) as folder:
+        (folder / "new").write_text("new")
+    assert [path.name for path in out.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_was_filled_meanwhile_is_not_replaced(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="out: already exists and is not an empty folder"), replacing_folder(out):
+        out.mkdir()
+        (out / "somebody's").write_text("work")
+    assert (out / "somebody's").read_text() == "work"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_files_of_a_report_without_room_leave_those_before(tmp_path):
+    writers = {"a.csv": lambda path: path.write_bytes(bytes(10)), "b.csv": lambda path: path.write_bytes(bytes(10))}
+    assert list(write_files(tmp_path, writers)) == ["b.csv", "a.csv"]
+    writers["b.csv"] = lambda path: path.write_bytes(bytes(1001))
+    with files_end_at(1000), pytest.raises(InputError, match=r"b\.csv: not written, file too large; the one written"):
+        write_files(tmp_path, writers)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.csv": bytes(10), "b.csv": bytes(10)}
 
 
 def test_a_prepared_file_without_room_leaves_the_one_before(tmp_path):

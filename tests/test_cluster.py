@@ -18,7 +18,8 @@ from conftest import ROOT
 from test_prepare import COLUMNS, data, fer2013_csv
 
 from fer.data.preparation import backends as backend
-from fer.data.preparation.prepare import open_source, prepare
+from fer.data.preparation.prepare import prepare
+from fer.data.preparation.sources import open_source
 from fer.data.source import Block
 from fer.errors import InputError
 

@@ -1,5 +1,7 @@
 """Configuration: every option of every group composes, checks and builds; a mistake gives one line."""
 
+import ast
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -8,12 +10,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import ROOT
+from fer.config.checks.plain import check_target
+from fer.config.checks.train import TRAINER_OWN, check_train
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fer.cli.launch import literal
-from fer.config.checks import build, check_data, check_predict, check_target, check_train
+from fer.config.checks import build, check_data, check_predict
+from fer.config.schemas import Augment
 from fer.darknet.config import check_darknet_train
 from fer.errors import InputError
 from fer.training.module import build_network
@@ -209,6 +214,12 @@ def test_the_trainer_group_spells_out_real_arguments():
         (["optimizer._target_=torch.optim.Sgd"], "optimizer._target_=torch.optim.Sgd: there is no such class"),
         (["+optimizer.betas=[1,2]"], r"there is no key optimizer.betas.*torch.optim.SGD takes lr, momentum"),
         (["+trainer.max_epoch=3"], r"there is no key trainer.max_epoch \(did you mean max_epochs\?\)"),
+        (["+trainer.default_root_dir=a"], "trainer.default_root_dir=a would have no effect: .* hydra.run.dir=FOLDER"),
+        (["+trainer.logger=true"], "trainer.logger=True would have no effect: each run writes TensorBoard and csv"),
+        (["+trainer.callbacks=[]"], r"trainer.callbacks=\[\] would have no effect: they come from early_stop="),
+        (["+trainer.plugins=null"], "trainer.plugins=None would have no effect: checkpoints are written by one of"),
+        (["+trainer.use_distributed_sampler=true"], "trainer.use_distributed_sampler=True would have no effect: the"),
+        (["+trainer.log_every_n_steps=50"], "trainer.log_every_n_steps=50 would have no effect: each step is logged"),
         (["+model.depth=3"], r"there is no key model.depth; valid in model: name, library, in_channels, dropout"),
         (["+modle=vgg11"], r"there is no key modle \(did you mean .*valid in the config"),
         (["schedule.name=stepp"], r"schedule.name=stepp: not one of step, .* \(did you mean step\?\)"),
@@ -220,6 +231,20 @@ def test_mistakes_are_named(overrides, message):
     with pytest.raises(InputError, match=message) as error:
         check_train(train_cfg(*overrides))
     assert "\n" not in str(error.value)
+
+
+def test_what_training_gives_the_trainer_itself_is_refused_and_nothing_else():
+    calls = [node for node in ast.walk(ast.parse((ROOT / "fer/training/run.py").read_text())) if type(node) is ast.Call]
+    (call,) = [call for call in calls if ast.unparse(call).startswith("build(config['trainer']")]
+    assert {keyword.arg for keyword in call.keywords} == set(TRAINER_OWN)
+
+
+@pytest.mark.parametrize("option", of("augment"))
+def test_every_augmentation_lists_every_key(option):
+    keys = [field.name for field in dataclasses.fields(Augment)]
+    assert list(OmegaConf.load(CONF / f"augment/{option}.yaml")) == keys
+    # without a plus before it
+    assert check_train(train_cfg(f"augment={option}", "augment.rotate=10"))["augment"]["rotate"] == 10
 
 
 def test_a_yaml_file_with_a_typo_is_refused():

@@ -34,7 +34,8 @@ from fer.darknet.formats.photo_folder import (
 )
 from fer.darknet.formats.photos import group_photos, label_line
 from fer.data.photos import PhotoRow
-from fer.data.preparation.prepare import count_table, prepare
+from fer.data.preparation.prepare import prepare
+from fer.data.preparation.summary import count_table
 from fer.data.source import BLOCK_ROWS, Block
 from fer.data.storage.hdf5 import read_column
 from fer.errors import InputError

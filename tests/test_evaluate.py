@@ -10,7 +10,7 @@ import torch
 from conftest import fit, train_config, write_tiny
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from fer.data.loading.datamodule import FaceDataset
+from fer.data.loading.dataset import FaceDataset
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info, write_store
 from fer.errors import InputError

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, fit, train_config, write_tiny
 
+from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column
 from fer.demo.server import load
@@ -18,7 +19,7 @@ from fer.deployment.export import export, export_onnx, export_torch, quantize
 from fer.errors import InputError
 from fer.labels import CLASSES
 from fer.models.checkpoint import load_checkpoint
-from fer.prediction.backends import channels_first, open_network
+from fer.prediction.backends import open_network
 from fer.training.module import EmotionClassifier
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fer.data.readers.fer2013 import fer2013_source, pixel_csv_source
-from fer.data.readers.legacy_h5 import is_seed_h5, seed_h5_source
+from fer.data.readers.original_h5 import is_original_h5, original_h5_source
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.errors import InputError
 
@@ -304,7 +304,7 @@ def test_seed_h5_is_read_as_it_is(tmp_path):
     path = seed_h5(
         tmp_path / "data.h5", Training=(pixels[300], labels[300]), PrivateTest=(pixels[20], labels[20].astype("int64"))
     )
-    assert is_seed_h5(path)
+    assert is_original_h5(path)
     source = fer2013_source(path, FaceFormat(), PhotoLimits())
     rows, skipped = read(source)
     assert skipped == [("7", "label 7 is not in 0..6"), ("303", "label -1 is not in 0..6")]
@@ -322,7 +322,7 @@ def test_seed_h5_of_fer2013_has_the_row_numbers_of_the_csv(tmp_path):
         return np.zeros((n, 1), np.uint8), np.zeros(n, int)
 
     path = seed_h5(tmp_path / "data.h5", Training=zeros(28709), PublicTest=zeros(3589), PrivateTest=zeros(3589))
-    source = seed_h5_source(path, FaceFormat(size=1))
+    source = original_h5_source(path, FaceFormat(size=1))
     assert source.names == ("fer2013",)
     paths = {}
     for block in source.blocks():
@@ -344,20 +344,20 @@ def test_seed_h5_of_fer2013_has_the_row_numbers_of_the_csv(tmp_path):
 )
 def test_seed_h5_of_another_shape_is_refused(tmp_path, pixels, labels, message):
     with pytest.raises(InputError, match=message):
-        seed_h5_source(seed_h5(tmp_path / "data.h5", Training=(pixels, labels)), TINY)
+        original_h5_source(seed_h5(tmp_path / "data.h5", Training=(pixels, labels)), TINY)
 
 
 def test_what_is_no_seed_h5(tmp_path):
     with h5py.File(tmp_path / "ours.h5", "w") as file:
         file["train/image"] = np.zeros((1, 2, 2), np.uint8)
-    assert not is_seed_h5(tmp_path / "ours.h5")
-    assert not is_seed_h5(write(tmp_path / "a.csv", GOLDEN))
+    assert not is_original_h5(tmp_path / "ours.h5")
+    assert not is_original_h5(write(tmp_path / "a.csv", GOLDEN))
     with pytest.raises(InputError, match=r"ours\.h5"):
         fer2013_source(tmp_path / "ours.h5", TINY, PhotoLimits())
     cut = seed_h5(tmp_path / "cut.h5", Training=(np.zeros((99, 2304), np.uint8), np.zeros(99, int)))
     cut.write_bytes(cut.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"cut\.h5: .*damaged"):
-        is_seed_h5(cut)
+        is_original_h5(cut)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from fer.inspection.contents import (
     faces_figure,
     mistakes_figure,
 )
-from fer.inspection.page import look
+from fer.inspection.page import write_page
 
 EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 
@@ -100,7 +100,7 @@ def test_a_flat_colour_is_found_and_a_coloured_pattern_is_not(tmp_path):
 def test_the_page_says_what_was_counted(rows, tmp_path, capsys):
     skipped = [Skipped("here", f"{i}.jpg", "zero bytes") for i in range(30)] + [Skipped("here", "x.jpg", "truncated")]
     write_skipped(tmp_path / "rows.h5.skipped.csv", skipped)
-    page = look(rows)
+    page = write_page(rows)
     assert page == tmp_path / "rows-look" / "index.html"
     told = (
         "10 faces; 3 groups of equal faces (7 faces), 2 of them in several splits and 1 with different labels; 2 faces"
@@ -114,7 +114,7 @@ def test_the_page_says_what_was_counted(rows, tmp_path, capsys):
 
 def test_a_drawn_files_page_says_so_on_top(tmp_path):
     file = write_rows(tmp_path / "a.h5", [("train", 0, noise(1), "a")], drawn=True, valence=[0.5], box=[[1, 2, 30, 40]])
-    text = Elements(look(file).read_text()).text
+    text = Elements(write_page(file).read_text()).text
     assert text.index("Drawn sample data, not photos of people.") < text.index("Class balance")
     assert "Not known: arousal" in text and "Not known: valence" not in text
     assert "train130.000.0030.0030.0030.0030.0030.00" in text  # box width
@@ -122,7 +122,7 @@ def test_a_drawn_files_page_says_so_on_top(tmp_path):
 
 
 def test_the_page_is_static_and_can_be_read_aloud(rows):
-    page = look(rows)
+    page = write_page(rows)
     elements = Elements(page.read_text())
     assert {tag for tag, _ in elements.tags} & {"script", "iframe", "link", "object", "form"} == set()
     for _, attributes in elements.tags:
@@ -148,7 +148,7 @@ def test_names_from_files_stay_text(tmp_path):
     ]
     file = write_rows(tmp_path / "a<b>&.h5", rows, class_names=(EVIL, "../$a$b"))
     write_skipped(tmp_path / "a<b>&.h5.skipped.csv", [Skipped(EVIL, line, EVIL)])
-    page = look(file)
+    page = write_page(file)
     elements = Elements(page.read_text("utf-8"))
     assert elements.of("script") == [] and not [image for image in elements.of("img") if "onerror" in image]
     assert elements.text.count(EVIL) > 5 and "new\\u000aline \\u202egnp.exe" in elements.text and "ü" in elements.text
@@ -158,21 +158,21 @@ def test_names_from_files_stay_text(tmp_path):
 
 
 def test_an_earlier_page_is_replaced_and_nothing_else(rows, tmp_path):
-    page = look(rows, tmp_path / "page")
+    page = write_page(rows, tmp_path / "page")
     (page.parent / "sheet-train-0-Happy.png").unlink()
-    assert look(rows, tmp_path / "page") == page and (page.parent / "sheet-train-0-Happy.png").is_file()
+    assert write_page(rows, tmp_path / "page") == page and (page.parent / "sheet-train-0-Happy.png").is_file()
     (page.parent / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="look.py did not write mine.txt"):
-        look(rows, tmp_path / "page")
+        write_page(rows, tmp_path / "page")
     foreign = tmp_path / "foreign"
     foreign.mkdir()
-    look(rows, foreign)  # an empty folder is taken
+    write_page(rows, foreign)  # an empty folder is taken
     (foreign / "index.html").write_text("<title>mine</title>")
     for taken in (foreign, foreign / "index.html", rows):
         with pytest.raises(InputError, match="look.py did not write"):
-            look(rows, taken)
+            write_page(rows, taken)
     with pytest.raises(InputError, match="cannot be written"):
-        look(rows, rows / "below_a_file")
+        write_page(rows, rows / "below_a_file")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["foreign", "page", "rows.h5"]
 
 
@@ -180,7 +180,7 @@ def test_files_that_are_not_ours(tmp_path):
     (tmp_path / "a.h5").write_text("no HDF5")
     for name, message in (("a.h5", "not a readable HDF5 file"), ("b.h5", "no such file")):
         with pytest.raises(InputError, match=message):
-            look(tmp_path / name)
+            write_page(tmp_path / name)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
 
 

@@ -8,8 +8,9 @@ import torch
 from conftest import train_config, write_tiny
 from scipy.stats import binom
 
-from fer.data.loading.datamodule import FaceDataModule, FaceDataset, TrainBatches
-from fer.data.loading.samplers import BUFFER_BLOCKS, Order
+from fer.data.loading.datamodule import FaceDataModule
+from fer.data.loading.dataset import FaceDataset
+from fer.data.loading.samplers import BUFFER_BLOCKS, Order, TrainBatches
 from fer.data.source import FaceFormat
 from fer.data.storage import lazy_images as disk
 from fer.data.storage.hdf5 import read_column, read_info
@@ -62,7 +63,7 @@ def test_what_is_kept_on_the_device_is_there_before_any_step(tiny):
     assert dataset.images.device.type == dataset.labels.device.type == "meta"
     (rows, share), *_ = TrainBatches(150, 32, 0, device="meta")
     batch = dataset[rows, share]
-    assert batch.image.device.type == batch.label.device.type == batch.index.device.type == "meta"
+    assert batch.image.device.type == batch.label.device.type == batch.rows.device.type == "meta"
     assert batch.image.shape == (32, 1, 20, 20)
 
 
@@ -83,21 +84,21 @@ def test_disk_gives_every_row_once_with_any_workers(tiny, small_blocks, start):
     data = FaceDataModule(tiny, 32, num_workers=2 if start else 0, keep="disk")
     data.setup("fit")
     # the parent has read, so that a forked worker inherits an open file
-    data._train.images[torch.tensor([0])]
+    data._splits["train"].images[torch.tensor([0])]
     loader = data.train_dataloader()
     loader.multiprocessing_context = start
     batches = list(loader)
-    assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(150))
+    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == list(range(150))
     images = torch.from_numpy(read_column(tiny, "train", "image"))
     labels = torch.from_numpy(read_column(tiny, "train", "label"))
     for batch in batches:
-        assert torch.equal(batch.image[:, 0], images[batch.index]) and torch.equal(batch.label, labels[batch.index])
+        assert torch.equal(batch.image[:, 0], images[batch.rows]) and torch.equal(batch.label, labels[batch.rows])
 
 
 def test_disk_reads_each_block_once_an_epoch(tiny, small_blocks, monkeypatch):
     data = FaceDataModule(tiny, 8, keep="disk")
     data.setup("fit")
-    images, reads = data._train.images, []
+    images, reads = data._splits["train"].images, []
     images[torch.tensor([0])]
     stored = images._images
 

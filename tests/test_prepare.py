@@ -14,7 +14,10 @@ import pytest
 from conftest import ROOT, write_tiny
 
 from fer.data.preparation import backends as backend
-from fer.data.preparation.prepare import command_for, prepare
+from fer.data.preparation.prepare import prepare
+from fer.data.preparation.sources import open_source
+from fer.data.preparation.stage import Stage
+from fer.data.preparation.summary import command_for
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info
 from fer.errors import InputError
@@ -233,6 +236,21 @@ def test_a_killed_run_goes_on_without_decoding_twice(tmp_path, run, monkeypatch)
         assert {k: v for k, v in a.attrs.items() if k != "class_names"}.keys() == {
             k for k in b.attrs if k != "class_names"
         }
+
+
+@pytest.mark.parametrize("left", [b"", bytes(5000), b"PK\x03\x04 the beginning of a zip"])
+def test_a_block_that_a_crash_of_the_machine_left_damaged_is_decoded_again(tmp_path, left):
+    fer2013 = fer2013_csv(tmp_path / "fer2013.csv", [50] * 7, [1] * 7, [1] * 7)
+    config, out = data("fer2013", raw=fer2013, size=8), tmp_path / "out.h5"
+    stage = Stage(out, open_source(config).fingerprint())
+    stage.fill(open_source(config), backend.local(1))
+    first, second = sorted(stage.folder.glob("*.npz"))
+    first.write_bytes(left)
+    before = second.stat().st_mtime_ns
+    again = Stage(out, open_source(config).fingerprint())
+    again.fill(open_source(config), backend.local(1))
+    assert again.counts.sum() == 52 * 7 and second.stat().st_mtime_ns == before
+    assert sum(len(faces.label) for faces in again.blocks()) == 52 * 7
 
 
 def test_other_options_start_again(tmp_path):

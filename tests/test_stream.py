@@ -62,7 +62,7 @@ def test_batches_are_those_of_the_file(both, keep, workers):
     first, second = (kept(file, keep, num_workers=workers) for file in both)
     assert len(first) == len(second) == 10 + 1
     for a, b in zip(first, second, strict=True):
-        assert torch.equal(a.image, b.image) and torch.equal(a.label, b.label) and torch.equal(a.index, b.index)
+        assert torch.equal(a.image, b.image) and torch.equal(a.label, b.label) and torch.equal(a.rows, b.rows)
 
 
 def test_shards_train_the_same_weights(both, tmp_path):

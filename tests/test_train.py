@@ -16,7 +16,8 @@ from conftest import ROOT, fit, train_config, write_tiny
 from pytorch_lightning.callbacks import Timer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fer.data.loading.datamodule import FaceDataModule, TrainBatches
+from fer.data.loading.datamodule import FaceDataModule
+from fer.data.loading.samplers import TrainBatches
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column
 from fer.deployment.export import export_weights

@@ -209,20 +209,20 @@ def test_batches_hold_the_targets_of_their_rows(voted, keep, kind):
     module = FaceDataModule(voted, 8, keep=keep, votes=kind)
     module.setup("fit")
     batches = list(module.train_dataloader())
-    index = torch.cat([batch.index for batch in batches])
+    index = torch.cat([batch.rows for batch in batches])
     assert sorted(index.tolist()) == [row for row in range(20) if row not in (3, 8)]
     for batch in batches:
-        assert batch.image[:, 0, 0, 0].tolist() == (batch.index + 10).tolist()
-        assert batch.label.tolist() == (batch.index % 7).tolist()
+        assert batch.image[:, 0, 0, 0].tolist() == (batch.rows + 10).tolist()
+        assert batch.label.tolist() == (batch.rows % 7).tolist()
         if kind == "clean":
             assert batch.target is None
             continue
-        assert batch.target.sum(1).tolist() == pytest.approx([1] * len(batch.index))
+        assert batch.target.sum(1).tolist() == pytest.approx([1] * len(batch.rows))
         # row 1's label is Disgust, and its tenth vote is for happiness
-        for target in batch.target[batch.index == 1]:
+        for target in batch.target[batch.rows == 1]:
             assert target.tolist() == pytest.approx([0, 0.9, 0, 0.1, 0, 0, 0])
     (val,) = module.val_dataloader()
-    assert val.target is None and val.index.tolist() == list(range(8))
+    assert val.target is None and val.rows.tolist() == list(range(8))
 
 
 def test_the_loss_is_the_cross_entropy_with_the_votes(voted, tmp_path):

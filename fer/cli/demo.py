@@ -6,7 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fer.cli.launch import launch
-from fer.config.checks import check_keys, typed
+from fer.config.checks import check_keys
+from fer.config.plain import typed
 from fer.config.schemas import Demo, Faces
 from fer.errors import InputError
 

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.config.checks import closest
+from fer.config.plain import closest
 from fer.errors import InputError
 
 P = ParamSpec("P")

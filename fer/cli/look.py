@@ -17,13 +17,13 @@ def job(cfg: DictConfig, _: Path) -> None:
     if bool(data) == bool(keys["file"]):
         raise InputError("give data=NAME, whose prepared file is shown, or file=FILE.h5, one of them")
     if data and not Path(data["file"]).is_file():
-        from fer.data.preparation.prepare import command_for
+        from fer.data.preparation.summary import command_for
 
         raise InputError(f"{data['file']}: no such file; make it with `{command_for(data)}`")
     # pandas and matplotlib take a second to import, which --help and a misspelt key should not wait for
-    from fer.inspection.page import look
+    from fer.inspection.page import write_page
 
-    print(f"wrote {look(data['file'] if data else keys['file'], keys['out'], keys['seed'])}")
+    print(f"wrote {write_page(data['file'] if data else keys['file'], keys['out'], keys['seed'])}")
 
 
 def main(words: Sequence[str] = ()) -> None:

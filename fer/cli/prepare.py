@@ -10,7 +10,8 @@ from fer.config.checks import check_data, check_keys
 from fer.config.schemas import Prepare
 from fer.darknet.formats.export import export
 from fer.darknet.formats.photo_folder import darknet_folder
-from fer.data.preparation.prepare import DARKNET_FORMATS, describe, prepare
+from fer.data.preparation.prepare import DARKNET_FORMATS, prepare
+from fer.data.preparation.summary import describe
 from fer.errors import InputError
 
 ENDINGS = {"h5": ".h5", "litdata": ".litdata", "csv": ".csv", "folder": ""}

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fer.cli.launch import launch
-from fer.config.checks import check_train
+from fer.config.train import check_train
 from fer.darknet.config import check_darknet_train
 
 

@@ -1,0 +1,1 @@
+"""The checks before anything is built."""

@@ -208,7 +208,7 @@ class Train:
 
 @dataclass
 class Evaluate:
-    # a name or path, or a list of them, which OmegaConf can't say; fer.config.checks checks it
+    # a name or path, or a list of them, which OmegaConf can't say; fer.evaluation.run checks it
     ckpt: Any = MISSING
     split: str = MISSING
     ten_crop: bool = MISSING

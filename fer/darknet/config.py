@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fer.config.checks import check_data, plain, typed
+from fer.config.checks import check_data
+from fer.config.plain import plain, typed
 from fer.config.schemas import Darknet
 from fer.errors import InputError
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -21,8 +22,11 @@ from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, PhotoL
 #: x, y, width, height in pixels of the photo, x to the right and y down.
 Box = tuple[float, float, float, float]
 
+#: x0, y0, x1, y1 in pixels of the photo, ends excluded.
+Corners = tuple[int, int, int, int]
+
 # Pillow's classes are used directly: Image.open warns of big pictures, or raises, before our own limit can.
-_OTHER_FORMATS = {
+_OTHER_FORMATS: dict[bytes, type[ImageFile]] = {
     b"BM": BmpImageFile, b"GIF8": GifImageFile, b"RIFF": WebPImageFile,
     b"II*\0": TiffImageFile, b"MM\0*": TiffImageFile,
 }  # fmt: skip
@@ -48,7 +52,7 @@ class PhotoRow:
     landmarks: str | np.ndarray | None = None
 
 
-def crop_box(photo_width: int, photo_height: int, box: Box, margin: float = 0.0) -> tuple[int, int, int, int] | None:
+def crop_box(photo_width: int, photo_height: int, box: Box, margin: float = 0.0) -> Corners | None:
     """Return the corners x0, y0, x1, y1 (ends excluded) of a box widened by a margin and clipped to the photo.
 
     ``margin`` is a fraction of the box's width and height, half of it on each side; edges are rounded to the nearest
@@ -87,7 +91,12 @@ def fit(image: np.ndarray, face: FaceFormat) -> np.ndarray:
     return image
 
 
-def _other_format(data: bytes) -> type | None:
+def channels_first(faces: np.ndarray) -> np.ndarray:
+    """Return faces uint8 (N, size, size) or (N, size, size, 3) as contiguous (N, C, size, size)."""
+    return np.ascontiguousarray(faces[:, None] if faces.ndim == 3 else faces.transpose(0, 3, 1, 2))
+
+
+def _other_format(data: bytes) -> type[ImageFile] | None:
     return next((image_file for signature, image_file in _OTHER_FORMATS.items() if data.startswith(signature)), None)
 
 
@@ -101,12 +110,16 @@ def _header(data: bytes) -> tuple[int, int, bool]:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = struct.unpack_from(">II", data, 16)
         return width, height, data.rfind(b"\0\0\0\0IEND") >= 0
-    return *_other_format(data)(io.BytesIO(data)).size, True
+    image_file = _other_format(data)
+    if image_file is None:
+        raise ValueError("no known format")
+    return *image_file(io.BytesIO(data)).size, True
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, bool]:
     # A walk from marker to marker (ITU-T T.81, B.1): Pillow's own adds about a tenth to the time of decoding.
-    at, size = 2, None
+    at = 2
+    size: tuple[int, int] | None = None
     while True:
         at = data.index(b"\xff", at)
         marker = data[at + 1]
@@ -115,11 +128,14 @@ def _jpeg_header(data: bytes) -> tuple[int, int, bool]:
         elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # these have no segment
             at += 2
         elif marker == 0xDA:  # start of scan; the end marker of an EXIF thumbnail lies before it
+            if size is None:
+                raise ValueError("no frame header before the scan")
             height, width = size
             return width, height, data.rfind(b"\xff\xd9", at) >= 0
         else:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header, not tables
-                size = struct.unpack_from(">HH", data, at + 5)
+                height, width = struct.unpack_from(">HH", data, at + 5)
+                size = height, width
             at += 2 + struct.unpack_from(">H", data, at + 2)[0]
 
 
@@ -183,6 +199,14 @@ def _points(landmarks: str | np.ndarray) -> np.ndarray | None:
         return None
 
 
+def _corners(row: PhotoRow, width: int, height: int, margin: float) -> tuple[Corners, Corners | None] | None:
+    """Return the corners of what is cut from a photo and of the annotated box; None where that lies outside."""
+    if row.box is None:
+        return (0, 0, width, height), None
+    crop, box = crop_box(width, height, row.box, margin), crop_box(width, height, row.box)
+    return None if crop is None or box is None else (crop, box)
+
+
 def decode_photos(
     rows: Iterable[PhotoRow | Skipped], face: FaceFormat, limits: PhotoLimits, names: tuple[str, ...]
 ) -> Faces:
@@ -195,7 +219,8 @@ def decode_photos(
     rows = list(rows)
     faces = empty_faces(sum(len(row.splits) for row in rows if isinstance(row, PhotoRow)), face)
     at = 0
-    file, photo = None, "missing file"
+    file: str | None = None
+    photo: np.ndarray | str = "missing file"
     for row in rows:
         if isinstance(row, Skipped):
             faces.skipped.append(row)
@@ -205,14 +230,11 @@ def decode_photos(
         if isinstance(photo, str):
             faces.skipped.append(Skipped(row.source, row.path, photo))
             continue
-        height, width = photo.shape[:2]
-        crop, box = (0, 0, width, height), None
-        if row.box is not None:
-            crop, box = crop_box(width, height, row.box, face.margin), crop_box(width, height, row.box)
-            if crop is None or box is None:
-                faces.skipped.append(Skipped(row.source, row.path, "box outside the photo"))
-                continue
-        x0, y0, x1, y1 = crop
+        corners = _corners(row, photo.shape[1], photo.shape[0], face.margin)
+        if corners is None:
+            faces.skipped.append(Skipped(row.source, row.path, "box outside the photo"))
+            continue
+        (x0, y0, x1, y1), box = corners
         picture = fit(photo[y0:y1, x0:x1], face)
         points = None if row.landmarks is None else _points(row.landmarks)
         for split in row.splits:

@@ -87,11 +87,18 @@ class Faces:
 class Source(Protocol):
     """A reader of one raw data set."""
 
-    #: What its rows are recorded as coming from, e.g. ("affectnet",).
-    names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    #: What the user should be told; complete once ``blocks`` is exhausted.
-    notes: list[str]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its rows are recorded as coming from, e.g. ("affectnet",)."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user; complete once ``blocks`` is exhausted."""
+        ...
 
     def fingerprint(self) -> dict[str, Any]:
         """Return plain data that changes whenever the decoded faces would."""

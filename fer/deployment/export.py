@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer.data.loading.datamodule import EVAL_BATCH
+from fer.data.loading.dataset import EVAL_BATCH
+from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info
 from fer.deployment.onnx import checked, mib, require, session_of, write_onnx
 from fer.errors import InputError
-from fer.evaluation.report import write_files
 from fer.evaluation.run import prepared_file, val_temperature
 from fer.labels import require_same
 from fer.models.checkpoint import describe, divide_logits, load_checkpoint, load_weights, save_weights
-from fer.prediction.backends import channels_first
+from fer.system.files import write_files
 from fer.training.augment import center_crop
 from fer.training.module import EmotionClassifier, to_unit
 

@@ -7,7 +7,6 @@ integers (N,) in 0..C-1; confusion counts are (C, C), rows true, columns predict
 
 import json
 import math
-import os
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fer.errors import InputError
-from fer.system.files import is_full
+from fer.system.files import write_files
 
 #: How the two ways of scoring are written for people.
 CROP_NAMES = {"plain": "plain", "ten_crop": "ten-crop"}
@@ -264,32 +263,3 @@ def save_report(
         "report.json": lambda path: path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8"),
     }
     return write_files(folder, writers)
-
-
-def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict[str, Path]:
-    """Call each writer with a temporary path in ``folder``, rename it to its key, and return name -> path, last first.
-
-    Raises:
-        InputError: the folder cannot be made or written in.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the report's folder {folder} ({error.strerror}): choose another") from error
-    written = {name: folder / name for name in reversed(writers)}
-    for name, write in writers.items():
-        temporary = folder / f".{name}.{os.getpid()}.tmp"
-        try:
-            temporary.touch()
-        except OSError as error:
-            if is_full(error):
-                raise
-            raise InputError(
-                f"{written[name]}: cannot be written ({error.strerror}): choose another place with out="
-            ) from error
-        try:
-            write(temporary)
-            temporary.replace(written[name])
-        finally:
-            temporary.unlink(missing_ok=True)
-    return written

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from fer.data.loading.datamodule import EvalBatches, FaceDataset
-from fer.data.preparation.prepare import command_for
+from fer.data.loading.dataset import EvalBatches, FaceDataset
+from fer.data.preparation.summary import command_for
 from fer.data.source import SPLIT_NAMES
 from fer.data.storage.hdf5 import StoreInfo, read_column, read_info
 from fer.errors import InputError

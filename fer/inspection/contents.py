@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -128,22 +129,22 @@ def equal_faces(contents: Contents) -> list[np.ndarray]:
 
 def equal_faces_table(contents: Contents, groups: Sequence[np.ndarray]) -> list[tuple[str, int, int, int]]:
     """Return rows (splits, groups, faces in them, groups whose labels differ), a row a set of splits, and all last."""
-    found: dict[str, list[np.ndarray]] = {}
+    by_splits: dict[str, list[np.ndarray]] = {}
     for group in groups:
-        found.setdefault(" + ".join(SPLITS[code] for code in np.unique(contents.split[group])), []).append(group)
+        by_splits.setdefault(" + ".join(SPLITS[code] for code in np.unique(contents.split[group])), []).append(group)
 
-    def row(name: str, some: Sequence[np.ndarray]) -> tuple[str, int, int, int]:
-        return name, len(some), sum(map(len, some)), sum(len(set(contents.label[group])) > 1 for group in some)
+    def row(name: str, part: Sequence[np.ndarray]) -> tuple[str, int, int, int]:
+        return name, len(part), sum(map(len, part)), sum(len(set(contents.label[group])) > 1 for group in part)
 
-    return [row(name, some) for name, some in sorted(found.items())] + [row("all", groups)]
+    return [row(name, part) for name, part in sorted(by_splits.items())] + [row("all", groups)]
 
 
 def read_faces(file: str | Path, split: str, rows: Iterable[int]) -> np.ndarray:
     """Return the pixels of some rows of a split, uint8 (n, ...), in the order asked for."""
     with h5py.File(file, "r") as opened:
         images = opened[split]["image"]
-        found = [images[int(row)] for row in rows]
-        return np.stack(found) if found else np.empty((0, *images.shape[1:]), np.uint8)
+        faces = [images[int(row)] for row in rows]
+        return np.stack(faces) if faces else np.empty((0, *images.shape[1:]), np.uint8)
 
 
 def faces_figure(faces: np.ndarray, captions: Sequence[str], columns: int, title: str) -> Figure:
@@ -153,7 +154,7 @@ def faces_figure(faces: np.ndarray, captions: Sequence[str], columns: int, title
     """
     size = faces.shape[1]
     side = size * max(1, round(_SHOWN / size)) if size <= _SHOWN else _SHOWN
-    how = cv2.INTER_NEAREST if size <= _SHOWN else cv2.INTER_AREA
+    interpolation = cv2.INTER_NEAREST if size <= _SHOWN else cv2.INTER_AREA
     columns = max(1, min(columns, len(faces)))
     text = 6 + 13 * max((caption.count("\n") + 1 for caption in captions), default=0) if captions else 0
     width, heading = columns * (side + 4) + 4, textwrap.wrap(title, max(24, columns * (side + 4) // 8)) or [""]
@@ -163,10 +164,10 @@ def faces_figure(faces: np.ndarray, captions: Sequence[str], columns: int, title
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    write = {"va": "top", "parse_math": False}  # a class called "a$b$c" is no formula
+    write: dict[str, Any] = {"va": "top", "parse_math": False}  # a class called "a$b$c" is no formula
     for i, face in enumerate(faces):
         y, x = top + i // columns * (side + 4 + text), 4 + i % columns * (side + 4)
-        shown = cv2.resize(face, (side, side), interpolation=how)
+        shown = cv2.resize(face, (side, side), interpolation=interpolation)
         sheet[y : y + side, x : x + side] = shown if shown.ndim == 3 else shown[:, :, None]
         if captions:
             lines = [line if len(line) <= 16 else f"{line[:9]}…{line[-6:]}" for line in captions[i].split("\n")]
@@ -198,8 +199,8 @@ def equal_faces_figure(contents: Contents, groups: Sequence[np.ndarray], count: 
     """Return one face of each of the first groups, with the split and label of its first rows."""
     names, captions, faces = contents.info.class_names, [], []
     for group in groups[:count]:
-        told = Counter((int(contents.split[i]), int(contents.label[i])) for i in group)
-        lines = [f"{n} {SPLITS[code]} {names[label]}" for (code, label), n in sorted(told.items())]
+        numbers = Counter((int(contents.split[i]), int(contents.label[i])) for i in group)
+        lines = [f"{n} {SPLITS[code]} {names[label]}" for (code, label), n in sorted(numbers.items())]
         captions.append("\n".join(lines if len(lines) <= 4 else [*lines[:3], f"and {len(lines) - 3} more"]))
         faces.append(read_faces(contents.info.path, SPLITS[contents.split[group[0]]], contents.index[group[:1]])[0])
     return faces_figure(
@@ -236,10 +237,10 @@ def histogram_figure(values: dict[str, np.ndarray], label: str) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 50)
-    for split, some in values.items():
-        if len(some):
-            weights = np.full(len(some), 100 / len(some))
-            axes.hist(some, bins, weights=weights, histtype="step", label=f"{split} ({len(some):,})")
+    for split, known in values.items():
+        if len(known):
+            weights = np.full(len(known), 100 / len(known))
+            axes.hist(known, bins.tolist(), weights=weights, histtype="step", label=f"{split} ({len(known):,})")
     axes.set(xlabel=label, ylabel="% of the split")
     axes.legend(fontsize=8)
     return figure
@@ -256,8 +257,10 @@ def mistakes_figure(folder: str | Path, count: int = 25, file: str | Path | None
     folder = Path(folder)
     try:
         report = json.loads((folder / "report.json").read_text("utf-8"))
-        text = {"dtype": object, "keep_default_na": False, "encoding_errors": "surrogateescape"}
-        rows = pd.read_csv(folder / "predictions.csv", **text)
+        # all columns as text; a photo's name need not be UTF-8
+        rows = pd.read_csv(
+            folder / "predictions.csv", dtype=object, keep_default_na=False, encoding_errors="surrogateescape"
+        )
         file, split = Path(file or report["file"]), report["split"]
         shares = rows[[name for name in rows.columns if name.startswith("p_")]].astype(float).max(axis=1)
         wrong = rows[rows["label"] != rows["prediction"]].assign(share=shares).nlargest(count, "share")

@@ -4,7 +4,6 @@ import csv
 import html
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,12 +27,13 @@ from fer.inspection.contents import (
     histogram_figure,
     mean_faces_figure,
 )  # fmt: skip
+from fer.system.files import replacing_folder
 
 #: By this an earlier page is known as ours.
 _GENERATOR = '<meta name="generator" content="fer look.py">'
 
 
-def look(file: str | Path, out: str | Path | None = None, seed: int = 0) -> Path:
+def write_page(file: str | Path, out: str | Path | None = None, seed: int = 0) -> Path:
     """Write index.html and its pictures of a prepared file into the folder ``out`` and return the page.
 
     ``out`` is by default the file's path without its ending and with ``-look``. The folder gets its name when it is
@@ -47,16 +47,9 @@ def look(file: str | Path, out: str | Path | None = None, seed: int = 0) -> Path
     _require_ours(out)
     contents = examine(file)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # in the same folder as out, so that the page is renamed and not copied
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-            new, old = Path(temporary) / "new", Path(temporary) / "old"
-            new.mkdir()
+        with replacing_folder(out, _require_ours) as new:
             page = _Page(contents, new, seed)
             (new / "index.html").write_text(page.text(), "utf-8")
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
     except OSError as error:
         raise InputError(f"out={out}: cannot be written ({error.strerror or error}); choose another folder") from error
     print(page.summary())
@@ -176,7 +169,8 @@ class _Page:
     def _skipped(self) -> str:
         """Return the section on the rows that preparation left out; the list may be long and hold any names."""
         path = self._info.path.with_name(self._info.path.name + ".skipped.csv")
-        reasons, first = Counter(), []
+        reasons: Counter[str | None] = Counter()
+        first: list[list[str | None]] = []
         if path.is_file():
             with open(path, newline="", encoding="utf-8", errors="replace") as opened:
                 for row in csv.DictReader(opened):

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.models.pretrained import locate
@@ -117,11 +118,6 @@ def to_device(module: Any, device: str) -> tuple[Any, Any]:
         return module.to(found, memory_format=torch.channels_last), found
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={device}: {str(error).splitlines()[0]}; device=cpu always works") from error
-
-
-def channels_first(faces: np.ndarray) -> np.ndarray:
-    """Return faces uint8 (N, size, size) or (N, size, size, 3) as contiguous (N, C, size, size)."""
-    return np.ascontiguousarray(faces[:, None] if faces.ndim == 3 else faces.transpose(0, 3, 1, 2))
 
 
 def _providers(device: str, available: list[str]) -> list[Any]:

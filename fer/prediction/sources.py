@@ -18,6 +18,7 @@ import numpy as np
 from fer.data.readers.image_folder import IMAGE_SUFFIXES
 from fer.data.source import PhotoLimits
 from fer.errors import InputError
+from fer.system.files import put_in_place
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts")
 
@@ -278,7 +279,7 @@ class VideoWriter:
             if frames < self._written:
                 self._temporary.unlink(missing_ok=True)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-            os.replace(self._temporary, self.path)
+            put_in_place(self._temporary, self.path)
 
     def write(self, picture: np.ndarray) -> None:
         if self._writer is None:

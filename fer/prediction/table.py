@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fer.errors import InputError
-from fer.system.files import is_full
+from fer.system.files import is_full, put_in_place
 
 _COLUMNS = ("file", "frame", "time", "track", "x", "y", "width", "height", "score", "label", "confidence")
 
@@ -48,7 +48,7 @@ class Rows:
             if kind is not None and issubclass(kind, InputError):
                 os.unlink(file.name)
             else:
-                os.replace(file.name, path)
+                put_in_place(Path(file.name), path)
 
     def write(self, **row: Any) -> None:
         """Write one row; columns that are not given are empty in the csv and null in the JSON line."""

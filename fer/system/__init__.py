@@ -1,0 +1,1 @@
+"""What the machine asks for: whole files, devices, memory, several processes."""

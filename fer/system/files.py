@@ -1,10 +1,18 @@
-"""Files that are at any moment the old one or the whole new one, also where the disk is full."""
+"""Files and folders that are at any moment the old or the whole new ones, also where the disk is full.
 
+What is new is written beside the old, under its name and ``.tmp``, and renamed when it is whole. A name that is always
+the same lets the next run write over what a killed one left. Every rename of the project goes through this module.
+"""
+
+import ctypes
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from fer.errors import InputError
 
@@ -13,32 +21,133 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write to; after the block that file takes the place of ``path``.
 
-    Where the block raises, the temporary file is removed and ``path`` is what it was.
+    Where the block raises, the temporary file is removed and ``path`` is what it was. ``sync`` is that of
+    `put_in_place`.
 
     Raises:
         InputError: there is no room for the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = _beside(path)
     try:
         yield temporary
-        # before the rename, or a crash of the machine could leave the new name without the data
+        put_in_place(temporary, path, sync)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if reason := _no_room(error):
+            before = "; the one written before is intact" if path.exists() else ""
+            raise InputError(f"{path}: not written, {reason}{before}: free space or choose another place") from error
+        raise
+
+
+def put_in_place(temporary: Path, path: Path, sync: bool = True) -> None:
+    """Give the written file ``temporary`` the name ``path``, instead of the file that has it.
+
+    Its data goes to the disk before the rename: file systems may do the two in the other order, and a crash of the
+    machine in between would leave an empty file under the name, and the old one gone. The rename itself need not be on
+    the disk: until it is, the name stands for the old file, which is whole. A sync takes some milliseconds; ``sync``
+    False is for the many small files of a run whose reader knows a damaged one and makes it again.
+    """
+    if sync:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if is_full(error):
-            before = "; the one written before is intact" if path.exists() else ""
-            raise InputError(
-                f"{path}: not written, {os.strerror(error.errno).lower()}{before}: free space or choose another place"
-            ) from error
+    os.replace(temporary, path)
+
+
+def require_new_folder(out: Path) -> None:
+    """Refuse a folder that already holds something, before any work is done for it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: already exists and is not an empty folder; give another out=FOLDER")
+
+
+@contextmanager
+def replacing_folder(path: Path, require: Callable[[Path], None] = require_new_folder) -> Iterator[Path]:
+    """Give a new folder beside ``path`` to fill; after the block it takes the place of ``path``.
+
+    ``require`` raises where what ``path`` holds must stay; it is asked before the block and again after it. Where the
+    block raises, the new folder is removed and ``path`` is what it was.
+    """
+    require(path)
+    temporary = _beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        put_folder_in_place(temporary, path, require)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def put_folder_in_place(temporary: Path, path: Path, require: Callable[[Path], None] = require_new_folder) -> None:
+    """Give the filled folder ``temporary`` the name ``path``; what has it is removed, unless ``require`` raises.
+
+    As in `put_in_place` the data goes to the disk first, by one call for the whole file system: to sync thousands of
+    small files one by one takes many times as long as to write them.
+    """
+    _sync_file_system(temporary)
+    require(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as aside:
+        # a folder that holds something can't be replaced in one step
+        if path.exists():
+            path.rename(Path(aside, "old"))
+        temporary.rename(path)
+
+
+def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict[str, Path]:
+    """Call each writer with a temporary path in ``folder``, rename it to its key, and return name -> path, last first.
+
+    Raises:
+        InputError: the folder cannot be made or written in, or there is no room.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder} ({error.strerror}): choose another") from error
+    written = {name: folder / name for name in reversed(writers)}
+    for name, write in writers.items():
+        with replacing(written[name]) as temporary:
+            try:
+                temporary.touch()
+            except OSError as error:
+                if is_full(error):
+                    raise
+                raise InputError(
+                    f"{written[name]}: cannot be written ({error.strerror}): choose another place with out="
+                ) from error
+            write(temporary)
+    return written
 
 
 def is_full(error: BaseException) -> bool:
     """Say whether the operating system had no room for a file."""
-    return isinstance(error, OSError) and error.errno in _FULL
+    return _no_room(error) is not None
+
+
+def _no_room(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return os.strerror(error.errno).lower()
+    return None
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
+
+
+def _sync_file_system(folder: Path) -> None:
+    """Write to the disk all that its file system holds in memory; on systems other than Linux, all file systems."""
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)

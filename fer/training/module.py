@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fer.config.checks import build
-from fer.data.loading.datamodule import Batch
+from fer.data.loading.dataset import Batch
 from fer.evaluation.report import metrics_from_confusion
 from fer.models.networks import build_model
 from fer.training.augment import Augment, center_crop, ten_crop

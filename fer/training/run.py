@@ -15,7 +15,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fer.config.checks import build
 from fer.data.loading.datamodule import FaceDataModule
-from fer.data.preparation.prepare import command_for, describe, prepare
+from fer.data.preparation.prepare import prepare
+from fer.data.preparation.summary import command_for, describe
 from fer.data.storage.hdf5 import StoreInfo, read_column
 from fer.errors import InputError
 from fer.evaluation.report import curves_figure

@@ -17,11 +17,13 @@ from fer.darknet.formats.lists import Entry, count, settle_splits, write_lists, 
 from fer.darknet.formats.photo_folder import LIST_ENDING, MARK, check_path, darknet_order, spell
 from fer.darknet.formats.photos import Look, Photo, group_photos, label_lines, look_at
 from fer.data.preparation.backends import local
-from fer.data.preparation.prepare import open_source, write_skipped
+from fer.data.preparation.prepare import write_skipped
+from fer.data.preparation.sources import open_source
 from fer.data.preparation.stage import Stage
+from fer.data.preparation.summary import Summary
 from fer.data.source import BLOCK_ROWS, SPLITS, PhotoLimits, Skipped, Source
-from fer.data.storage.csv_and_png import require_new_folder
 from fer.errors import InputError
+from fer.system.files import put_folder_in_place, require_new_folder
 
 CROPS = ("photo", "face")
 LINKS = {"symlink": os.symlink, "copy": shutil.copyfile}
@@ -34,7 +36,7 @@ def export(
     crop: str = "photo",
     link: str = "symlink",
     workers: int | None = None,
-) -> dict[str, Any]:
+) -> Summary:
     """Write the folder ``out`` for the Darknet program's ``task``; goes on where a killed run stopped.
 
     A classifier gets each photo (``crop="photo"``) or each face as it is prepared for HDF5 (``crop="face"``). Rows that
@@ -87,9 +89,7 @@ def export(
         "drawn": drawn, "crop": crop, "made_by": dict(data),
     }  # fmt: skip
     (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n")
-    if out.exists():
-        out.rmdir()
-    os.replace(folder, out)
+    put_folder_in_place(folder, out)
     stage.remove()
     return {
         "out": str(out), "counts": count(entries, source), "class_names": list(source.class_names),

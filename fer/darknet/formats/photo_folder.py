@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from fer.data.preparation.prepare import command_for
+from fer.data.preparation.summary import command_for
 from fer.errors import InputError
 from fer.labels import CLASSES, DARKNET, canonical
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fer.darknet.formats.cfg import Section, render
 from fer.darknet.formats.photo_folder import DATA_FILE, NAMES_FILE, DarknetData
+from fer.system.files import replacing
 
 
 def lay_out(
@@ -45,9 +46,8 @@ def judged_by(data: DarknetData) -> str:
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
     """Write run.json: plain data on the program, the data and the start of a run, for reports."""
-    temporary = folder / "run.json.tmp"
-    temporary.write_text(json.dumps(facts, indent=1) + "\n")
-    os.replace(temporary, folder / "run.json")
+    with replacing(folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def read_facts(weights: Path) -> dict[str, Any]:

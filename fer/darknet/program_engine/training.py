@@ -22,7 +22,7 @@ from fer.darknet.program_engine.scores import classifier_valid, detector_map
 from fer.darknet.program_engine.transfer import iteration_of, pretrained, resumed
 from fer.darknet.runs.monitor import Monitor, curves
 from fer.darknet.runs.scorer import Scorer, best_weights, read_best, take_along
-from fer.data.preparation.prepare import describe
+from fer.data.preparation.summary import describe
 from fer.errors import InputError, Interrupted, Stopped
 
 #: The program goes on after these, with a random picture or with wrong labels.

@@ -4,7 +4,6 @@ AlexeyAB's own ``-topk`` crashes at its first evaluation, and Debian's program h
 """
 
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from fer.darknet.formats.weights import Net, is_whole, newest_whole, read_header
 from fer.errors import InputError
+from fer.system.files import put_in_place, replacing
 
 #: Seconds between two looks for a new checkpoint.
 _LOOK_EVERY = 0.5
@@ -85,7 +85,7 @@ class Scorer:
 
     def _keep(self, copy: Path, best: dict[str, float]) -> None:
         self.best = best
-        os.replace(copy, best_weights(self._net.weights))
+        put_in_place(copy, best_weights(self._net.weights))
         write_best(self._net.weights, best)
 
 
@@ -95,7 +95,8 @@ def best_weights(weights: Path) -> Path:
 
 
 def write_best(weights: Path, best: dict[str, float]) -> None:
-    best_weights(weights).with_suffix(".json").write_text(json.dumps(best) + "\n")
+    with replacing(best_weights(weights).with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(best) + "\n")
 
 
 def read_best(weights: Path) -> dict[str, float] | None:

@@ -12,10 +12,9 @@ from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_net
 from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, labels_of, open_on, suppress
 from fer.darknet.torch_engine.scores import square
-from fer.data.photos import crop_box
+from fer.data.photos import channels_first, crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
-from fer.prediction.backends import channels_first
 from fer.prediction.detectors import Found, open_finder, whole_picture
 from fer.prediction.predictor import Face, Picture, Predictor, colored, to_array
 

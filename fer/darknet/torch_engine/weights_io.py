@@ -1,6 +1,5 @@
 """A network's numbers from and to Darknet's .weights files, byte for byte."""
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from fer.darknet.formats.weights import Net, read_header, whole_layers
 from fer.darknet.torch_engine.modules import Weighted
 from fer.darknet.torch_engine.network import DarknetNetwork
 from fer.errors import InputError
+from fer.system.files import replacing
 
 #: The version that AlexeyAB's program writes; before 0.2 the images seen are a uint32.
 VERSION = (0, 2, 5)
@@ -91,14 +91,11 @@ def save_weights(
     parts = [struct.pack("<3iQ" if version[0] * 10 + version[1] >= 2 else "<3iI", *version, seen)]
     for _, _, tensor in _stored(network, path, first or count):
         parts.append(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(b"".join(parts))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"".join(parts))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _require_same(path: Path, network: DarknetNetwork, sections: Sequence[Section], count: int) -> None:

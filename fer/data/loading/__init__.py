@@ -1,0 +1,1 @@
+"""From a prepared file to batches: the data module and the order of the rows."""

@@ -1,88 +1,24 @@
 """FaceDataModule: a prepared HDF5 file as batches of uint8 faces, which are on the device, in memory or on disk."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
+from fer.data.loading.dataset import EvalBatches, FaceDataset
 from fer.data.loading.samplers import Order, TrainBatches
 from fer.data.readers.ferplus import apply_votes
 from fer.data.storage.hdf5 import StoreInfo, has_column, read_column, read_info
-from fer.data.storage.lazy_images import DiskImages, channels_first, choose_keep
-from fer.data.storage.shards import StreamImages, read_images
+from fer.data.storage.lazy_images import DiskImages, choose_keep
 from fer.errors import InputError
 
-#: Faces in a batch where no gradient is kept.
-EVAL_BATCH = 256
+Whole = TypeVar("Whole")
 
 
-class Batch(NamedTuple):
-    """Faces of one step on one rank.
-
-    ``image`` uint8 (N, C, H, W), ``label`` int64 (N,), ``index`` int64 (N,), the row in the split, and ``share``: this
-    rank's part of the global batch times the number of ranks, 1.0 but in a last batch that does not divide evenly.
-    ``target`` float32 (N, classes), the probabilities to train on in place of the labels, or None.
-    """
-
-    image: torch.Tensor
-    label: torch.Tensor
-    index: torch.Tensor
-    share: float
-    target: torch.Tensor | None = None
-
-
-class FaceDataset(Dataset):
-    """One split of a prepared file or of a folder of shards; asked for a list of rows it gives a Batch.
-
-    Images are a tensor on ``device``, where labels, ``target`` (n, classes) and the rows asked for are too, or with
-    ``disk`` stay where they are. Worker processes can be started by fork or by spawn, if the device is the CPU.
-    """
-
-    def __init__(
-        self,
-        file: str | Path,
-        split: str,
-        device: torch.device | str = "cpu",
-        disk: bool = False,
-        target: torch.Tensor | None = None,
-    ) -> None:
-        shards = Path(file).is_dir()
-        if disk:
-            self.images = StreamImages(file, split) if shards else DiskImages(file, split)
-        else:
-            pixels = read_images(file, split) if shards else read_column(file, split, "image")
-            self.images = channels_first(torch.from_numpy(pixels)).to(device)
-        self.labels = torch.from_numpy(read_column(file, split, "label")).to(device)
-        self.target = None if target is None else target.to(device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, rows: tuple[torch.Tensor, float]) -> Batch:
-        index, share = rows
-        target = None if self.target is None else self.target[index]
-        return Batch(self.images[index], self.labels[index], index, share, target)
-
-
-class EvalBatches(Sampler):
-    """Rows of each evaluation step, in file order; every row is seen by exactly one rank."""
-
-    def __init__(self, n: int, rank: int = 0, ranks: int = 1, device: torch.device | str = "cpu") -> None:
-        self._rows = torch.arange(rank, n, ranks, device=device)
-
-    def __len__(self) -> int:
-        return -(-len(self._rows) // EVAL_BATCH)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, float]]:
-        for rows in self._rows.split(EVAL_BATCH):
-            yield rows, 1.0
-
-
-def _given(batch: Batch) -> Batch:
+def _as_it_is(batch: Whole) -> Whole:
     """Collate nothing: the data set gives whole batches. A named function, because spawn must pickle it."""
     return batch
 
@@ -93,8 +29,7 @@ class FaceDataModule(pl.LightningDataModule):
     ``batch_size`` is global: the number of faces a step over all devices. ``keep`` says where the faces are: "device",
     uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
     file or the shards, where an epoch is shuffled among blocks of rows; or "auto", as `choose_keep` finds. ``sampler``
-    is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of
-    `apply_votes`, which concerns train alone.
+    is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of `apply_votes`, which concerns train alone.
 
     Raises:
         InputError: the file is missing or not prepared, or has no train or val split, or not the votes to train on.
@@ -126,11 +61,10 @@ class FaceDataModule(pl.LightningDataModule):
         self._file, self._batch_size, self._seed, self._workers = file, batch_size, seed, num_workers
         self._keep, self._sampler, self._votes = keep, sampler, votes
         self._resume_step = 0
-        self._train: FaceDataset | None = None
-        self._val: FaceDataset | None = None
+        self._splits: dict[str, FaceDataset] = {}
 
     def setup(self, stage: str) -> None:
-        if self._train is not None:
+        if self._splits:
             return
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if self._keep == "auto":
@@ -139,19 +73,19 @@ class FaceDataModule(pl.LightningDataModule):
                 # ranks that chose differently would draw different orders
                 self._keep = self.trainer.strategy.broadcast(self._keep)
             if self._keep != "memory":
-                self._say(f"data.keep=auto: the faces are kept on {self._keep}")
+                self._print(f"data.keep=auto: the faces are kept on {self._keep}")
         self._device = device if self._keep == "device" else torch.device("cpu")
-        rows, target = self._chosen()
-        where = {"device": self._device, "disk": self._keep == "disk"}
-        self._train = FaceDataset(self._file, "train", target=target, **where)
-        self._val = FaceDataset(self._file, "val", **where)
+        rows, target = self._training_rows()
+        disk = self._keep == "disk"
+        train = FaceDataset(self._file, "train", self._device, disk, target)
+        self._splits = {"train": train, "val": FaceDataset(self._file, "val", self._device, disk)}
         self._order = Order(
             rows,
-            self._train.labels.cpu()[rows] if self._sampler == "balanced" else None,
-            self._train.images.block_rows if self._keep == "disk" else None,
+            train.labels.cpu()[rows] if self._sampler == "balanced" else None,
+            train.images.block_rows if isinstance(train.images, DiskImages) else None,
         )
 
-    def _chosen(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _training_rows(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the rows to train on, and the targets of all rows where votes give them."""
         n = self.info.rows("train")
         if self._votes == "none":
@@ -160,22 +94,28 @@ class FaceDataModule(pl.LightningDataModule):
         rows = torch.from_numpy(np.flatnonzero(kept))
         if not len(rows):
             raise InputError(f"{self._file}: recipe.votes={self._votes} leaves no row to train on")
-        self._say(f"recipe.votes={self._votes}: trained on {len(rows):,} of {n:,} rows")
+        self._print(f"recipe.votes={self._votes}: trained on {len(rows):,} of {n:,} rows")
         return rows, None if target is None else torch.from_numpy(target)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if not self.trainer or self.trainer.is_global_zero:
             print(line)
 
     def train_dataloader(self) -> DataLoader:
         sampler = TrainBatches(
-            len(self._order), self._batch_size, self._seed, *self._place(), order=self._order, device=self._device
+            len(self._order),
+            self._batch_size,
+            self._seed,
+            *self._rank(),
+            order=self._order,
+            device=self._device,
         )
         sampler.start, self._resume_step = self._resume_step, 0
-        return self._loader(self._train, sampler)
+        return self._loader(self._splits["train"], sampler)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self._val, EvalBatches(len(self._val), *self._place(), device=self._device))
+        val = self._splits["val"]
+        return self._loader(val, EvalBatches(len(val), *self._rank(), device=self._device))
 
     def identities(self) -> dict[str, torch.Tensor]:
         """Return the hashes by which evaluation knows what a model was trained and selected on."""
@@ -187,13 +127,14 @@ class FaceDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step within the epoch, which a run interrupted between two epochs' ends needs, and the order."""
+        assert self.trainer, "only a trainer asks for it"
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         done = progress.current.completed
         # before the last step of an epoch its batch is the last one too, but not done
         ended = progress.is_last_batch and progress.current.ready == done
-        return {"step": 0 if ended else done, "disk": self._keep == "disk"} | self._cut()
+        return {"step": 0 if ended else done, "disk": self._keep == "disk"} | self._step_keys()
 
-    def _cut(self) -> dict[str, int]:
+    def _step_keys(self) -> dict[str, int]:
         """Return what decides beside the rows which faces the steps of an epoch have seen."""
         return {"batch_size": self._batch_size, "seed": self._seed}
 
@@ -204,7 +145,7 @@ class FaceDataModule(pl.LightningDataModule):
                 "resume: the run was cut in the middle of an epoch, whose order is another with data.keep=disk; "
                 f"resume it with data.keep={'disk' if disk else 'memory'}"
             )
-        for key, value in self._cut().items():
+        for key, value in self._step_keys().items():
             # checkpoints of before do not tell
             if state_dict["step"] and (was := state_dict.get(key, value)) != value:
                 raise InputError(
@@ -213,7 +154,8 @@ class FaceDataModule(pl.LightningDataModule):
                 )
         self._resume_step = state_dict["step"]
 
-    def _place(self) -> tuple[int, int]:
+    def _rank(self) -> tuple[int, int]:
+        """Return the number of this process and how many there are."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, dataset: FaceDataset, sampler: Sampler) -> DataLoader:
@@ -223,7 +165,7 @@ class FaceDataModule(pl.LightningDataModule):
             dataset,
             batch_size=None,
             sampler=sampler,
-            collate_fn=_given,
+            collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available() and self._keep != "device",

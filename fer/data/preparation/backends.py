@@ -11,7 +11,7 @@ import cv2
 import PIL
 from joblib import Parallel, delayed
 
-from fer.data.preparation.stage import Backend, load, save
+from fer.data.preparation.stage import Backend, load_whole, save
 from fer.data.source import Block, Faces
 from fer.errors import InputError
 
@@ -39,10 +39,10 @@ def local(workers: int | None = None) -> Backend:
 
 
 def _load_or_decode(decode: Decode, block: Block, path: Path) -> tuple[Block, Faces]:
-    if path.is_file():
-        return block, load(path)
-    faces = decode(block)
-    save(path, faces)
+    faces = load_whole(path)
+    if faces is None:
+        faces = decode(block)
+        save(path, faces)
     return block, faces
 
 
@@ -101,26 +101,31 @@ def _decoded(
     # The reader may be large (a table's rows), so it is a result of its own that workers keep. Not scatter: what was
     # scattered is lost with the worker that has it.
     reader = client.submit(_same, decode, pure=False)
+
+    def submit(block: Block) -> "Future":
+        return client.submit(_decode_there, reader, block, raw, _versions(), pure=False)
+
     running: deque[tuple[Block, Path, Future | None]] = deque()
-    most = 2
+    ahead = 2
     for block, path in blocks:
-        future = None
-        if not path.is_file():
-            future = client.submit(_decode_there, reader, block, raw, _versions(), pure=False)
-        running.append((block, path, future))
-        if len(running) > most:
-            yield _first(client, running)
+        running.append((block, path, None if path.is_file() else submit(block)))
+        if len(running) > ahead:
+            yield _first(client, running, submit)
             # workers come and go
-            most = 2 * sum(client.nthreads().values())
+            ahead = 2 * sum(client.nthreads().values())
     while running:
-        yield _first(client, running)
+        yield _first(client, running, submit)
 
 
-def _first(client: "Client", running: "deque[tuple[Block, Path, Future | None]]") -> tuple[Block, Faces]:
+def _first(
+    client: "Client", running: "deque[tuple[Block, Path, Future | None]]", submit: "Callable[[Block], Future]"
+) -> tuple[Block, Faces]:
     """Return the first block that runs, with its faces, which are on disk then."""
     block, path, future = running.popleft()
     if future is None:
-        return block, load(path)
+        if (faces := load_whole(path)) is not None:
+            return block, faces
+        future = submit(block)
     while True:
         try:
             faces = future.result(timeout=_NO_WORKER)

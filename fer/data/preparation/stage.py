@@ -1,8 +1,8 @@
 """Decoded blocks on disk, beside the output, so that a run that was killed goes on where it was."""
 
 import json
-import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fer.data.source import SPLITS, Block, FaceFormat, Faces, Skipped, Source, empty_faces
+from fer.system.files import replacing
 
 #: Columns that the file of a block lacks when they are unknown in all its rows.
 _OPTIONAL = ("valence", "arousal", "landmarks", "box")
@@ -79,6 +80,14 @@ class Stage:
         return self.folder / f"{number:07d}.npz"
 
 
+def load_whole(path: Path) -> Faces | None:
+    """Read the faces of a block; None where it is not there, or is what a crash of the machine left of it."""
+    try:
+        return load(path)
+    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
 def load(path: Path) -> Faces:
     """Read the faces of a block."""
     with np.load(path) as saved:
@@ -100,7 +109,5 @@ def save(path: Path, faces: Faces) -> None:
             del values[name]
     values["path"] = np.array([text.encode() for text in faces.path], dtype=np.bytes_)
     values["skipped"] = np.array(json.dumps([[s.source, s.path, s.reason] for s in faces.skipped]))
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
+    with replacing(path, sync=False) as temporary, open(temporary, "wb") as file:
         np.savez(file, **values)
-    os.replace(temporary, path)

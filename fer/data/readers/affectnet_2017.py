@@ -1,10 +1,10 @@
 """AffectNet of 2017: training.csv and validation.csv with boxes, photos under Manually_Annotated_Images."""
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fer.data.photos import Box, PhotoRow, in_blocks, relative_path
 from fer.data.readers.affectnet_base import Release, affect, integer
@@ -26,12 +26,17 @@ def _box(cells: Sequence[str]) -> Box | str:
     return (x, y, width, height) if width > 0 and height > 0 else "empty box"
 
 
+def _progress(stream: TextIO, before: int, total: int) -> float:
+    """Return the fraction of ``total`` bytes that were read, ``before`` of them in other files."""
+    return (before + stream.buffer.tell()) / total
+
+
 class CsvRelease(Release):
     def __init__(self, *common: Any, csvs: dict[str, Path | None], images: Path):
         super().__init__(*common)
         self._images = str(images.absolute())
         self._csvs = [path for path in csvs.values() if path is not None]
-        self._tell_missing([name for name, path in csvs.items() if path is None])
+        self._note_missing([name for name, path in csvs.items() if path is None])
 
     def _inputs(self) -> list[list[Any]]:
         statuses = [(path, path.stat()) for path in self._csvs]
@@ -43,15 +48,12 @@ class CsvRelease(Release):
         for path in self._csvs:
             # newline="" is what csv asks for; a byte that is no UTF-8 can only be in a path, which is then missing.
             with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
-                yield from in_blocks(
-                    self._rows(stream, path), lambda stream=stream, read=read: (read + stream.buffer.tell()) / total
-                )
+                yield from in_blocks(self._rows(stream, path), partial(_progress, stream, read, total))
             read += path.stat().st_size
 
-    def _rows(self, stream: io.TextIOWrapper, csv_path: Path) -> Iterator[PhotoRow | Skipped]:
+    def _rows(self, stream: TextIO, csv_path: Path) -> Iterator[PhotoRow | Skipped]:
         reader = csv.reader(stream)
         training = csv_path.name == "training.csv"
-        labels = {str(code): label for code, label in self._labels.items()}
         while True:
             try:
                 cells = next(reader)
@@ -65,24 +67,27 @@ class CsvRelease(Release):
                 if tuple(cell.strip() for cell in cells) != COLUMNS:
                     raise InputError(f"{csv_path} line {reader.line_num}: columns must be {', '.join(COLUMNS)}")
                 continue
-            reason = None
-            if len(cells) != len(COLUMNS):
-                reason = f"{len(cells)} columns instead of {len(COLUMNS)}"
-            else:
-                code = cells[6] if cells[6] in labels else str(integer(cells[6]))
-                if code not in labels:
-                    reason = f"unknown expression code {cells[6]!r}"
-                elif labels[code] is None:
-                    self._dropped[int(code)] += 1
-                    continue
-                elif (path := relative_path(cells[0])) is None:
-                    reason = "path leaves the data folder"
-                elif isinstance(box := _box(cells[1:5]), str):
-                    reason = box
-            if reason is not None:
-                yield Skipped(self.names[0], f"{csv_path.name} line {reader.line_num}: {cells[0]}", reason)
-                continue
-            yield PhotoRow(
-                self.names[0], path, f"{self._images}/{path}", self.splits(training, path), labels[code],
-                box, affect(cells[7]), affect(cells[8]), cells[5],
-            )  # fmt: skip
+            row = self._row(cells, training)
+            if isinstance(row, str):
+                yield Skipped(self.names[0], f"{csv_path.name} line {reader.line_num}: {cells[0]}", row)
+            elif row is not None:
+                yield row
+
+    def _row(self, cells: Sequence[str], training: bool) -> PhotoRow | str | None:
+        """Return the row of a line, or why it is none, or None where its class is dropped."""
+        if len(cells) != len(COLUMNS):
+            return f"{len(cells)} columns instead of {len(COLUMNS)}"
+        code = integer(cells[6])
+        if code not in self._labels:
+            return f"unknown expression code {cells[6]!r}"
+        if (label := self._labels[code]) is None:
+            self._dropped[code] += 1
+            return None
+        if (path := relative_path(cells[0])) is None:
+            return "path leaves the data folder"
+        if isinstance(box := _box(cells[1:5]), str):
+            return box
+        return PhotoRow(
+            self.names[0], path, f"{self._images}/{path}", self.splits(training, path), label,
+            box, affect(cells[7]), affect(cells[8]), cells[5],
+        )  # fmt: skip

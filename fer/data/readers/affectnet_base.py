@@ -64,7 +64,7 @@ class Release:
         in_val = self._val_fraction > 0 and unit_hash(self._seed, path) < self._val_fraction
         return ("val",) if in_val else ("train",)
 
-    def _tell_missing(self, names: list[str]) -> None:
+    def _note_missing(self, names: list[str]) -> None:
         self._layout_notes += [f"AffectNet's {name} is not there: its rows are missing" for name in names]
 
     def _inputs(self) -> list[list[Any]]:

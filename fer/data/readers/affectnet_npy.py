@@ -56,9 +56,9 @@ class NpyRelease(Release):
     def __init__(self, *common: Any, sets: list[Path]):
         super().__init__(*common)
         self._sets = [folder.absolute() for folder in sets]
-        found = [folder.name for folder in self._sets]
-        self._tell_missing([name for name in ("train_set", "val_set") if name not in found])
-        if not {"train_set", "val_set"} & set(found):
+        names = [folder.name for folder in self._sets]
+        self._note_missing([name for name in ("train_set", "val_set") if name not in names])
+        if not {"train_set", "val_set"} & set(names):
             self._layout_notes.append(f"AffectNet folder {self._sets[0]} is taken as the training set")
 
     def _inputs(self) -> list[list[Any]]:

@@ -8,9 +8,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import BinaryIO, cast
 
 from fer.errors import InputError
+
+_Stream = io.BufferedIOBase | BinaryIO
 
 ARCHIVES = (".gz", ".xz", ".zip")
 
@@ -42,7 +44,7 @@ def open_csv(path: Path) -> Iterator[tuple[Iterator[bytes], Callable[[], int], s
         yield _lines(stream, path), raw.tell, PurePosixPath(name).stem
 
 
-def _unpacked(raw: IO[bytes], path: Path) -> tuple[IO[bytes], str]:
+def _unpacked(raw: BinaryIO, path: Path) -> tuple[_Stream, str]:
     """Return the stream of the csv itself and its file name."""
     suffix = path.suffix.lower()
     if suffix == ".gz":
@@ -52,28 +54,29 @@ def _unpacked(raw: IO[bytes], path: Path) -> tuple[IO[bytes], str]:
     if suffix == ".zip":
         archive = zipfile.ZipFile(raw)
         member = _csv_in(archive, path)
-        return io.BufferedReader(archive.open(member), 1 << 20), member
+        # typeshed calls what open returns by a wider type
+        return io.BufferedReader(cast(zipfile.ZipExtFile, archive.open(member)), 1 << 20), member
     return raw, path.name
 
 
 def _csv_in(archive: zipfile.ZipFile, path: Path) -> str:
     # Archives made on macOS have a second, hidden "file.csv" of metadata for each file.
-    found = [
+    members = [
         member
         for member in archive.namelist()
         if member.lower().endswith(".csv") and not member.startswith("__MACOSX/")
     ]
     for wanted in (path.stem.removesuffix(".csv") + ".csv", *_KNOWN):
-        named = [member for member in found if PurePosixPath(member).name == wanted]
+        named = [member for member in members if PurePosixPath(member).name == wanted]
         if len(named) == 1:
             return named[0]
-    if len(found) == 1:
-        return found[0]
-    held = ", ".join(found[:5]) or "no csv"
+    if len(members) == 1:
+        return members[0]
+    held = ", ".join(members[:5]) or "no csv"
     raise InputError(f"{path}: it holds {held}; unpack it and give the one csv to read")
 
 
-def _lines(stream: IO[bytes], path: Path) -> Iterator[bytes]:
+def _lines(stream: _Stream, path: Path) -> Iterator[bytes]:
     while True:
         try:
             line = stream.readline(LINE_BYTES)

@@ -1,8 +1,8 @@
-"""FER2013 in all its forms: csv files of pixel strings, their archives, the seed's data.h5, the copy in image folders.
+"""FER2013 in all its forms: csv files of pixel strings, their archives, the original data.h5, image folders.
 
 The csv files are ``fer2013.csv`` (emotion,pixels,Usage), Kaggle's ``icml_face_data.csv`` (emotion, Usage, pixels with
-blanks in the header line) and ``train.csv`` (no Usage), and the seed's ``fer2021.csv`` and ``affectnet.csv``, which
-were joined by ``cat`` and have header lines in the middle.
+blanks in the header line) and ``train.csv`` (no Usage), and the original experiment's ``fer2021.csv`` and
+``affectnet.csv``, which were joined by ``cat`` and have header lines in the middle.
 """
 
 import csv
@@ -15,7 +15,7 @@ import numpy as np
 
 from fer.data.readers.archives import ARCHIVES, open_csv
 from fer.data.readers.image_folder import folder_source
-from fer.data.readers.legacy_h5 import is_seed_h5, seed_h5_source
+from fer.data.readers.original_h5 import is_original_h5, original_h5_source
 from fer.data.readers.pixel_strings import fit_all, parse_pixels
 from fer.data.source import (
     BLOCK_ROWS,
@@ -61,7 +61,7 @@ def pixel_csv_source(
 def fer2013_source(
     raw: Path, face: FaceFormat, limits: PhotoLimits, class_names: Sequence[str] = CLASSES, seed: int = 0
 ) -> Source:
-    """Return the reader of FER2013 wherever it is: a csv, an archive of one, the seed's data.h5, or a folder.
+    """Return the reader of FER2013 wherever it is: a csv, an archive of one, the original data.h5, or a folder.
 
     A folder holds one of the csvs, or the copy in image files (train/<class>/, test/<class>/); ``limits`` and ``seed``
     are for the image files only.
@@ -71,7 +71,8 @@ def fer2013_source(
     """
     raw = Path(raw)
     if raw.is_file():
-        return seed_h5_source(raw, face, class_names) if is_seed_h5(raw) else pixel_csv_source(raw, face, class_names)
+        source = original_h5_source if is_original_h5(raw) else pixel_csv_source
+        return source(raw, face, class_names)
     stems = (*_FER2013_STEMS, "train")
     files = [f"{stem}.csv{archive}" for stem in stems for archive in ("", *ARCHIVES)]
     # The tar file that Kaggle's archive holds comes last: it is only looked for to tell how it is unpacked.

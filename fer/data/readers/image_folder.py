@@ -19,16 +19,16 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def name_classes(found: Iterable[str]) -> tuple[str, ...]:
+def name_classes(labels: Iterable[str]) -> tuple[str, ...]:
     """Return the class names that some labels mean: FER2013's order if all are expressions, else sorted as they are.
 
     >>> name_classes(["sadness", "joy"])[3], len(name_classes(["sad", "contempt"])), name_classes(["dog", "cat"])
     ('Happy', 8, ('cat', 'dog'))
     """
-    found = set(found)
-    meant = {canonical(name) for name in found}
+    labels = set(labels)
+    meant = {canonical(label) for label in labels}
     if None in meant or not meant:
-        return tuple(sorted(found))
+        return tuple(sorted(labels))
     return CLASSES_WITH_CONTEMPT if "Contempt" in meant else CLASSES
 
 
@@ -105,15 +105,15 @@ class FolderSource:
             self._classes[None] = folders
         else:
             raise InputError(f"no class folders in {root}: needs <class>/*.jpg or <split>/<class>/*.jpg")
-        found = {split: {_class_of(path) for path in paths} for split, paths in self._classes.items()}
+        labels = {split: {_class_of(path) for path in paths} for split, paths in self._classes.items()}
         if class_names is None:
-            class_names = name_classes(set().union(*found.values()))
-            self._require_agreement(found)
+            class_names = name_classes(set().union(*labels.values()))
+            self._require_agreement(labels)
         self.class_names = class_names
-        self._tell()
+        self._note_splits()
 
-    def _require_agreement(self, found: dict[str | None, set[str]]) -> None:
-        meant = {split: {canonical(name) or name for name in names} for split, names in found.items()}
+    def _require_agreement(self, labels: dict[str | None, set[str]]) -> None:
+        meant = {split: {canonical(name) or name for name in names} for split, names in labels.items()}
         first = next(iter(meant))
         for split in meant:
             if meant[split] != meant[first]:
@@ -123,7 +123,7 @@ class FolderSource:
                     " or give the class names"
                 )
 
-    def _tell(self) -> None:
+    def _note_splits(self) -> None:
         val, test = self._fractions
         if None in self._classes:
             self.notes.append(
@@ -219,11 +219,14 @@ class FolderSource:
                 yield Skipped(source, path, f"unknown label {_class_of(folder)!r}")
             else:
                 paths.append(path)
-        splits = [split] * len(paths)
+        if label is None:
+            return
         if split is None:
             splits = stratified_split(paths, [label] * len(paths), *self._fractions, self._seed)
         elif split == "train" and self._carves_val:
             splits = stratified_split(paths, [label] * len(paths), self._fractions[0], 0.0, self._seed)
+        else:
+            splits = [split] * len(paths)
         for path, its_split in zip(paths, splits, strict=True):
             yield PhotoRow(source, path, f"{self._root}/{path}", (its_split,), label)
 

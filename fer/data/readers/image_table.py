@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,26 +85,31 @@ class TableSource:
         self._rows = [self._row(index + 2, cells) for index, cells in enumerate(table.to_dict("records"))]
         self._assign_splits("split" in table.columns)
 
-    def _row(self, line: int, cells: dict[str, str]) -> PhotoRow | Skipped:
-        """Return the row of a csv line; its splits are empty where there is no split column."""
-        path, label, splits = relative_path(cells["path"]), cells["label"], ()
-        reason = None
-        box = _box([cells[name] for name in self._box_columns]) if self._box_columns else None
-        if "split" in cells:
-            splits = (SPLIT_NAMES.get(cells["split"].lower()),)
+    def _row(self, line: int, cells: Mapping[Hashable, str]) -> PhotoRow | Skipped:
+        """Return the row of a csv line."""
+        row = self._photo_row(cells)
+        if isinstance(row, str):
+            return Skipped(self.names[0], f"{self._csv_path.name} line {line}: {cells['path']}", row)
+        return row
+
+    def _photo_row(self, cells: Mapping[Hashable, str]) -> PhotoRow | str:
+        """Return the row, its splits empty where there is no split column, or why it can't be taken."""
+        path = relative_path(cells["path"])
         if path is None:
-            reason = "path leaves the data folder" if cells["path"] else "no path"
-        elif not label:
-            reason = "no label"
-        elif self._label_of[label] is None:
-            reason = f"unknown label {label!r}"
-        elif splits == (None,):
-            reason = f"unknown split {cells['split']!r}"
-        elif isinstance(box, str):
-            reason = box
-        if reason is not None:
-            return Skipped(self.names[0], f"{self._csv_path.name} line {line}: {cells['path']}", reason)
-        return PhotoRow(self.names[0], path, str(self._root / path), splits, self._label_of[label], box)
+            return "path leaves the data folder" if cells["path"] else "no path"
+        if not cells["label"]:
+            return "no label"
+        if (label := self._label_of[cells["label"]]) is None:
+            return f"unknown label {cells['label']!r}"
+        splits: tuple[str, ...] = ()
+        if "split" in cells:
+            if (split := SPLIT_NAMES.get(cells["split"].lower())) is None:
+                return f"unknown split {cells['split']!r}"
+            splits = (split,)
+        box = _box([cells[name] for name in self._box_columns]) if self._box_columns else None
+        if isinstance(box, str):
+            return box
+        return PhotoRow(self.names[0], path, str(self._root / path), splits, label, box)
 
     def _assign_splits(self, has_column: bool) -> None:
         """Give every row its splits and tell how in the notes."""

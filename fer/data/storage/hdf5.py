@@ -34,14 +34,14 @@ ROWS = "rows.h5"
 _OPTIONAL = ("valence", "arousal", "landmarks")
 
 
-def _hash(items: Iterable[bytes | np.ndarray]) -> np.ndarray:
+def _hash(items: Iterable[bytes | memoryview]) -> np.ndarray:
     """Return the 64-bit BLAKE2b hash of each item's bytes, as int64 (n,)."""
     return np.frombuffer(b"".join(hashlib.blake2b(item, digest_size=8).digest() for item in items), "<i8")
 
 
 def hash_faces(images: np.ndarray) -> np.ndarray:
     """Return the int64 hash of each image (n, ...); equal pixels give equal hashes."""
-    return _hash(np.ascontiguousarray(images))
+    return _hash(image.data for image in np.ascontiguousarray(images))
 
 
 def hash_rows(sources: Iterable[str], paths: Iterable[str]) -> np.ndarray:
@@ -254,9 +254,9 @@ def _create_datasets(
 def _count_duplicates(file: h5py.File) -> dict[str, int]:
     """Count rows whose pixels stand in the file before: within a split, and rows of one split that another has too."""
     hashes = {split: file[split]["face"][:] for split in SPLITS if split in file}
-    found = {split: len(values) - len(np.unique(values)) for split, values in hashes.items()}
+    duplicates = {split: len(values) - len(np.unique(values)) for split, values in hashes.items()}
     for i, first in enumerate(SPLITS):
         for second in SPLITS[i + 1 :]:
             if first in hashes and second in hashes:
-                found[f"{second} also in {first}"] = int(np.isin(hashes[second], hashes[first]).sum())
-    return found
+                duplicates[f"{second} also in {first}"] = int(np.isin(hashes[second], hashes[first]).sum())
+    return duplicates

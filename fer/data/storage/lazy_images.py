@@ -29,29 +29,26 @@ class DiskImages:
         self._file, self._split = Path(file), split
         self._face = read_info(file).face
         self.block_rows = block_rows(self._face.shape)
-        self._forget()
+        #: what `_open` gives, which `_read` understands
+        self._images: Any = None
+        self._process: int | None = None
+        self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
         """Return the images of rows int64 (N,) as uint8 (N, C, H, W)."""
         if self._process != os.getpid():
-            self._forget()
-            self._images, self._process = self._open(), os.getpid()
+            self._images, self._process, self._blocks = self._open(), os.getpid(), OrderedDict()
         rows = index.numpy()
         images = np.empty((len(rows), *self._face.shape), np.uint8)
         blocks = rows // self.block_rows
         order = np.argsort(blocks, kind="stable")
-        found, starts = np.unique(blocks[order], return_index=True)
-        for block, places in zip(found.tolist(), np.split(order, starts[1:]), strict=True):
+        needed, starts = np.unique(blocks[order], return_index=True)
+        for block, places in zip(needed.tolist(), np.split(order, starts[1:]), strict=True):
             images[places] = self._block(block)[rows[places] - block * self.block_rows]
-        return channels_first(torch.from_numpy(images))
+        return channels_first_view(torch.from_numpy(images))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_images": None, "_process": None, "_blocks": OrderedDict()}
-
-    def _forget(self) -> None:
-        self._images: Any = None
-        self._process: int | None = None
-        self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def _open(self) -> Any:
         return h5py.File(self._file, "r")[self._split]["image"]
@@ -74,7 +71,7 @@ def block_rows(shape: tuple[int, ...]) -> int:
     return max(1, _BLOCK_BYTES // int(np.prod(shape)))
 
 
-def channels_first(images: torch.Tensor) -> torch.Tensor:
+def channels_first_view(images: torch.Tensor) -> torch.Tensor:
     """Return stored images, grey (N, H, W) or RGB (N, H, W, 3), as a view (N, C, H, W)."""
     return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
 

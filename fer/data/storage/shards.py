@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from fer.data.source import SPLITS, FaceFormat, Faces
-from fer.data.storage.csv_and_png import require_new_folder
 from fer.data.storage.hdf5 import ROWS, StoreInfo, read_info, write_store
 from fer.data.storage.lazy_images import DiskImages, block_rows
 from fer.errors import InputError
+from fer.system.files import require_new_folder
 
 #: Bytes of a shard, which is fetched whole: large enough for an object store, small enough for the first batches, which
 #: come from as many shards as a buffer has blocks.

@@ -8,7 +8,7 @@ face, the origin lies between the eyes; "left" is the left of the picture.
 import numpy as np
 
 #: Action unit -> how far each landmark of the left half moves, (x, y) in face units; the right half mirrors it.
-ACTION_UNITS = {
+ACTION_UNITS: dict[int, dict[int, tuple[float, float]]] = {
     1: {21: (0, -.24), 20: (0, -.15), 19: (0, -.05)},  # inner brow raiser
     2: {17: (0, -.13), 18: (0, -.22), 19: (0, -.20), 20: (0, -.11), 21: (0, -.03)},  # outer brow raiser
     4: {21: (.07, .17), 20: (.05, .13), 19: (.02, .06), 18: (0, .02)},  # brow lowerer
@@ -35,7 +35,7 @@ ACTION_UNITS = {
 }  # fmt: skip
 
 #: AffectNet code -> action units with their strength; 8 None and 9 Uncertain mix them at random, 10 has no face.
-EXPRESSIONS = {
+EXPRESSIONS: dict[int, dict[int, float]] = {
     0: {},
     1: {6: 1.0, 12: 1.0},
     2: {1: 1.0, 4: 0.5, 15: 1.0},
@@ -46,7 +46,7 @@ EXPRESSIONS = {
     7: {12: 0.9, 14: 1.0},
 }
 
-_LEFT_HALF = {
+_LEFT_HALF: dict[int, tuple[float, float]] = {
     0: (-1, -.05), 1: (-.99, .2), 2: (-.95, .46), 3: (-.87, .71), 4: (-.74, .94), 5: (-.56, 1.13), 6: (-.37, 1.27),
     7: (-.18, 1.35), 8: (0, 1.38),
     17: (-.82, -.32), 18: (-.69, -.42), 19: (-.52, -.45), 20: (-.36, -.42), 21: (-.2, -.36),

@@ -69,7 +69,7 @@ def draw_sample(
     }
     for number in range(_SUBFOLDERS):
         (folder / PHOTO_FOLDER / str(number + 1)).mkdir(parents=True)
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, list[list[Row]]] = {}
     done = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for split, (name, plan) in enumerate(plans.items()):

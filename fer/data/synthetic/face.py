@@ -61,7 +61,9 @@ class Face:
 
 
 @dataclass(slots=True)
-class _Look:
+class _Person:
+    """What is the same in all faces of somebody: colours are BGR, 0..255; ``top`` is the height of the skull."""
+
     skin: np.ndarray
     hair: np.ndarray
     long_hair: bool
@@ -69,7 +71,7 @@ class _Look:
     top: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> "_Look":
+    def draw(cls, rng: np.random.Generator) -> "_Person":
         tone = rng.uniform(0, 1)
         skin = np.array([195, 215, 245]) * (1 - tone) + np.array([45, 65, 105]) * tone + rng.normal(0, 8, 3)
         hair = np.array([[25, 25, 30], [30, 45, 70], [40, 70, 110], [110, 170, 205], [150, 150, 155]])[rng.integers(5)]
@@ -132,30 +134,30 @@ def draw_face(photo: np.ndarray, face: Face, rng: np.random.Generator) -> np.nda
 
     Returns its landmarks (68, 2) in pixels of the photo.
     """
-    look = _Look.draw(rng)
-    _draw_behind(photo, face, look, rng)
+    person = _Person.draw(rng)
+    _draw_behind(photo, face, person, rng)
     corner = np.maximum(np.array(face.centre) - 2 * face.unit, 0).astype(int)
     end = (np.array(face.centre) + 2 * face.unit).astype(int)
     image = photo[corner[1] : end[1], corner[0] : end[0]]
     here = Face(tuple(face.centre - corner), face.unit, face.angles, face.units)
     marks = here.landmarks(rng)
-    top = look.top
+    top = person.top
     right = ((0.99, -0.3), (0.9, -0.65), (0.55, top + 0.05))
     scalp = here.at(*right, (0, top - 0.05), *((-x, y) for x, y in reversed(right)))
     outline = _curve(np.concatenate([marks[:17], scalp]), closed=True)
-    _fill(image, outline, look.skin)
+    _fill(image, outline, person.skin)
     before = image.copy()
-    if not look.long_hair and rng.random() < 0.15:
-        _draw_beard(image, here, marks, look)
-    _draw_wrinkles(image, here, marks, look.skin)
-    _draw_nose(image, here, marks, look.skin)
-    _draw_eyes(image, here, marks, look, rng)
-    _draw_mouth(image, here, marks, look.skin * (0.62, 0.58, 0.86) * rng.uniform(0.85, 1.0))
-    if not look.bald:
+    if not person.long_hair and rng.random() < 0.15:
+        _draw_beard(image, here, marks, person)
+    _draw_wrinkles(image, here, marks, person.skin)
+    _draw_nose(image, here, marks, person.skin)
+    _draw_eyes(image, here, marks, person, rng)
+    _draw_mouth(image, here, marks, person.skin * (0.62, 0.58, 0.86) * rng.uniform(0.85, 1.0))
+    if not person.bald:
         left, right = rng.uniform(-0.98, -0.76, 2)
         fringe = _curve(here.at((-0.85, -0.62), (-0.3, left), (0.4, right), (0.85, -0.62)))
         around = here.at((0.95, -0.5), (1.2, -0.2), (1.2, -1.6), (-1.2, -1.6), (-1.2, -0.2), (-0.95, -0.5))
-        _fill(image, np.concatenate([fringe, around]), look.hair)
+        _fill(image, np.concatenate([fringe, around]), person.hair)
     _keep_inside(image, before, outline)
     if rng.random() < 0.12:
         _draw_glasses(image, here, marks, rng.uniform(10, 90, 3))
@@ -163,29 +165,29 @@ def draw_face(photo: np.ndarray, face: Face, rng: np.random.Generator) -> np.nda
     return marks + corner
 
 
-def _draw_behind(image: np.ndarray, face: Face, look: _Look, rng: np.random.Generator) -> None:
+def _draw_behind(image: np.ndarray, face: Face, person: _Person, rng: np.random.Generator) -> None:
     """Hair, neck, shoulders and ears; the shoulders turn less than the head."""
     yaw, _, roll = face.angles
     body, clothes = Face(face.centre, face.unit, (0.3 * yaw, 0, 0.3 * roll), {}), rng.uniform(20, 230, 3)
-    if not look.bald:
-        top, end = look.top, rng.uniform(0.6, 1.9) if look.long_hair else 0.1
+    if not person.bald:
+        top, end = person.top, rng.uniform(0.6, 1.9) if person.long_hair else 0.1
         crown = ((-1.1, -0.1), (-1.02, -0.65), (-0.6, top - 0.05), (0, top - 0.18), (0.6, top - 0.05), (1.02, -0.65))
         ends = ((1.1, -0.1), (1.15, end), (0.6, end + 0.1), (-0.6, end + 0.1), (-1.15, end))
-        _fill(image, _curve(face.at(*crown, *ends), closed=True), look.hair)
+        _fill(image, _curve(face.at(*crown, *ends), closed=True), person.hair)
     neck = np.concatenate([face.at((-0.5, 0.9), (0.5, 0.9), lift=-0.3), body.at((0.6, 2.1), (-0.6, 2.1))])
-    _fill(image, neck, look.skin * 0.75)
+    _fill(image, neck, person.skin * 0.75)
     _fill(image, body.at((-0.7, 1.85), (0.7, 1.85), (1.9, 2.3), (2.1, 12), (-2.1, 12), (-1.9, 2.3)), clothes)
-    if not look.long_hair:
+    if not person.long_hair:
         for side in (-1, 1):
             ear = face.at((side, -0.1), (side * 1.12, -0.12), (side * 1.12, 0.2), (side, 0.4))
-            _fill(image, _curve(ear, closed=True), look.skin * 0.85)
+            _fill(image, _curve(ear, closed=True), person.skin * 0.85)
 
 
-def _draw_beard(image: np.ndarray, face: Face, marks: np.ndarray, look: _Look) -> None:
+def _draw_beard(image: np.ndarray, face: Face, marks: np.ndarray, person: _Person) -> None:
     upper = face.at((0.6, 0.75), (0.3, 0.72), (-0.3, 0.72), (-0.6, 0.75))
-    _fill(image, np.concatenate([marks[1:16], upper]), look.skin * 0.6 + look.hair * 0.25)
+    _fill(image, np.concatenate([marks[1:16], upper]), person.skin * 0.6 + person.hair * 0.25)
     middle = marks[48:60].mean(0)
-    _fill(image, middle + (marks[48:60] - middle) * 1.25, look.skin * 0.9)
+    _fill(image, middle + (marks[48:60] - middle) * 1.25, person.skin * 0.9)
 
 
 def _draw_wrinkles(image: np.ndarray, face: Face, marks: np.ndarray, skin: np.ndarray) -> None:
@@ -223,21 +225,21 @@ def _draw_nose(image: np.ndarray, face: Face, marks: np.ndarray, skin: np.ndarra
     _stroke(image, _curve(marks[31:36]), 0.07 * face.unit, skin * 0.62)
 
 
-def _draw_eyes(image: np.ndarray, face: Face, marks: np.ndarray, look: _Look, rng: np.random.Generator) -> None:
+def _draw_eyes(image: np.ndarray, face: Face, marks: np.ndarray, person: _Person, rng: np.random.Generator) -> None:
     u = face.unit
     iris = np.array([[30, 40, 60], [60, 90, 110], [150, 120, 70], [40, 60, 90]])[rng.integers(4)]
     gaze = rng.normal(0, 0.04, 2) - (0, 0.02)
     for first in (36, 42):
         lids = _curve(marks[first : first + 6], closed=True)
         before = image.copy()
-        _fill(image, lids, np.full(3, min(235.0, 140 + 0.5 * look.skin.mean())))
+        _fill(image, lids, np.full(3, min(235.0, 140 + 0.5 * person.skin.mean())))
         middle = (marks[first] + marks[first + 3]) / 2 + gaze * u
         for radius, color in ((0.125, iris), (0.06, np.full(3, 12))):
             _fill(image, middle + radius * u * _CIRCLE, color)
         _keep_inside(image, before, lids)
-        _stroke(image, lids[:16], 0.055 * u, look.skin * 0.25)
-        _stroke(image, np.concatenate([lids[15:], lids[:1]]), 0.03 * u, look.skin * 0.6)
-    brow, width = np.minimum(look.hair * 0.7, look.skin * 0.38), rng.uniform(0.07, 0.14) * u
+        _stroke(image, lids[:16], 0.055 * u, person.skin * 0.25)
+        _stroke(image, np.concatenate([lids[15:], lids[:1]]), 0.03 * u, person.skin * 0.6)
+    brow, width = np.minimum(person.hair * 0.7, person.skin * 0.38), rng.uniform(0.07, 0.14) * u
     for first in (17, 22):
         _stroke(image, _curve(marks[first : first + 5]), width, brow)
 

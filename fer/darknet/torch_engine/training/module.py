@@ -1,6 +1,5 @@
 """A net of a cfg trained in torch: the programs' loss, their SGD and the iterations that they count."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from fer.darknet.torch_engine.training.ema import Average
 from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, cost_scale_of
 from fer.darknet.torch_engine.training.schedules import rate_of
 from fer.errors import InputError
+from fer.system.files import replacing
 
 # Options of [net] that change a training and are not built, with the value that asks for nothing; the batches and the
 # losses refuse theirs.
@@ -143,14 +143,11 @@ class DarknetTraining(pl.LightningModule):
             "optimizer": self.optimizers().optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else None,
             "random": torch.get_rng_state(), "average": self.average.values if self.average else [],
         }  # fmt: skip
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            torch.save(state, temporary)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                torch.save(state, temporary)
         except (OSError, RuntimeError) as error:
             raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def load_state(self, path: Path) -> None:
         """Go on with a saved run exactly: its weights, momenta, iteration and generator of random numbers.

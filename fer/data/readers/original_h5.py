@@ -1,4 +1,4 @@
-"""The seed's data.h5: ``Training_pixel`` uint8 (N, 2304), ``Training_label`` int64 (N,), and two more such pairs."""
+"""The original experiment's data.h5: ``Training_pixel`` uint8 (N, 2304), ``Training_label`` (N,), two more pairs."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ _KNOWN = {
 }
 
 
-def is_seed_h5(path: Path) -> bool:
-    """Return whether a file is HDF5 with datasets named as the seed names them.
+def is_original_h5(path: Path) -> bool:
+    """Return whether a file is HDF5 with datasets named as the original experiment names them.
 
     Raises:
         InputError: it is HDF5, but damaged.
@@ -37,20 +37,20 @@ def is_seed_h5(path: Path) -> bool:
         return any(f"{prefix}_pixel" in file for prefix in _PREFIXES.values())
 
 
-def seed_h5_source(path: Path, face: FaceFormat, class_names: Sequence[str] = CLASSES) -> Source:
-    """Return the reader of the seed's data.h5.
+def original_h5_source(path: Path, face: FaceFormat, class_names: Sequence[str] = CLASSES) -> Source:
+    """Return the reader of the original experiment's data.h5.
 
-    The source is called by the seed's data set whose split sizes the file has (fer2013, fer2021, affectnet), else by
-    the file's stem. The ``path`` of a row is its number, from 0, counted through Training, PublicTest and PrivateTest;
-    it is the row's number in the csv too if that has the splits in this order, as FER2013's and the seed's have.
+    The source is called by the data set whose split sizes the file has (fer2013, fer2021, affectnet), else by the
+    file's stem. The ``path`` of a row is its number, from 0, counted through Training, PublicTest and PrivateTest; it
+    is the row's number in the csv too if that has the splits in this order, as FER2013's and the original ones have.
 
     Raises:
         InputError: the file is damaged or its datasets have another shape or type.
     """
-    return _SeedH5(Path(path), face, tuple(class_names))
+    return _OriginalH5(Path(path), face, tuple(class_names))
 
 
-class _SeedH5:
+class _OriginalH5:
     """Rows of a block are (split, index in the split)."""
 
     def __init__(self, path: Path, face: FaceFormat, class_names: tuple[str, ...]):
@@ -62,7 +62,7 @@ class _SeedH5:
             raise InputError(f"{path}: it has no rows in Training_pixel, PublicTest_pixel or PrivateTest_pixel")
         sizes = list(self._sizes.values())
         self._first = dict(zip(SPLITS, (0, sizes[0], sizes[0] + sizes[1]), strict=True))
-        self.names = (_KNOWN.get(tuple(sizes), path.stem),)
+        self.names = (_KNOWN.get((sizes[0], sizes[1], sizes[2]), path.stem),)
         self.notes = [
             f"{path.name}: no {_PREFIXES[split]} rows: the file gives no {split} split"
             for split, size in self._sizes.items()
@@ -73,7 +73,7 @@ class _SeedH5:
         """Return the file's place, size and time, and all that decides about its faces."""
         stat = self._path.stat()
         return {
-            "reader": "seed h5 1",
+            "reader": "original h5 1",
             "file": str(self._path.resolve()),
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,

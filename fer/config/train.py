@@ -1,0 +1,170 @@
+"""The checks of a classifier's training run: each group, and how they go together."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fer.config.checks import check_data
+from fer.config.plain import check_target, choose, plain, typed
+from fer.config.schemas import MODEL, SCHEDULE, Augment, Recipe, Train
+from fer.errors import InputError
+
+#: What training gives the trainer itself, and what to do instead of giving it.
+TRAINER_OWN = {
+    "default_root_dir": "set the run folder with hydra.run.dir=FOLDER",
+    "logger": "each run writes TensorBoard and csv logs into its folder; leave it out",
+    "callbacks": "they come from early_stop=, recipe.ema=, trainer.max_time= and the like; leave it out",
+    "plugins": "checkpoints are written by one of ours; leave it out",
+    "use_distributed_sampler": "the data module divides each batch among the processes; leave it out",
+    "log_every_n_steps": "each step is logged; leave it out",
+}
+
+
+def check_train(cfg: DictConfig) -> dict[str, Any]:
+    """Check the whole training config and return it as plain data; nothing is built and no file is opened.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type or out of range, a target that does not exist.
+    """
+    config: dict[str, Any] = {
+        "data": check_data(cfg.data),
+        "model": typed(cfg.model, choose(cfg.model, "library", MODEL, "model"), "model"),
+        "schedule": typed(cfg.schedule, choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
+        "augment": typed(cfg.augment, Augment, "augment"),
+        "recipe": typed(cfg.recipe, Recipe, "recipe"),
+    }
+    groups = (*config, "optimizer", "trainer", "darknet")
+    rest = {key: value for key, value in plain(cfg).items() if key not in groups}
+    config |= typed(OmegaConf.create(rest), Train, "", groups)
+    # last, because looking the classes up imports torch
+    config["optimizer"] = check_target(plain(cfg.optimizer), "optimizer", given=("params",))
+    config["trainer"] = _check_trainer(plain(cfg.trainer))
+    _check_sizes(config)
+    _check_run(config)
+    _check_epochs(config)
+    _check_schedule(config["schedule"])
+    _check_augment(config["augment"])
+    _check_recipe(config["recipe"], config["trainer"])
+    _check_fused(config["optimizer"], config["trainer"])
+    return config
+
+
+def _check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
+    for key, remedy in TRAINER_OWN.items():
+        if key in trainer:
+            raise InputError(f"trainer.{key}={trainer[key]} would have no effect: {remedy}")
+    return check_target(trainer, "trainer", given=tuple(TRAINER_OWN))
+
+
+def _check_sizes(config: dict[str, Any]) -> None:
+    """Refuse sizes, colours and batches that do not go together."""
+    size, crop, channels = config["data"]["size"], config["augment"]["crop"], config["model"]["in_channels"]
+    if not 1 <= crop <= size:
+        raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
+    if config["data"]["color"] == "rgb" and channels == 1:
+        raise InputError("data.color=rgb needs model.in_channels=3")
+    if channels not in (1, 3):
+        raise InputError(f"model.in_channels={channels} is not 1 (grey) or 3 (grey repeated, or RGB)")
+    batch, devices = config["batch_size"], config["trainer"].get("devices")
+    if batch < 1:
+        raise InputError(f"batch_size={batch} is not a positive number")
+    if isinstance(devices, int) and devices > 1 and batch % devices:
+        raise InputError(f"batch_size={batch} is the global batch and does not divide by trainer.devices={devices}")
+
+
+def _check_run(config: dict[str, Any]) -> None:
+    if config["resume"] and config["init"]:
+        raise InputError("resume= goes on with a run, init= starts a new one from its weights: give one of them")
+    if not 0 <= config["seed"] < 1 << 32:
+        raise InputError(f"seed={config['seed']} is not between 0 and {(1 << 32) - 1}")
+    if config["num_workers"] < 0:
+        raise InputError(f"num_workers={config['num_workers']} is not a number of processes, 0 is none")
+    if config["early_stop"] is not None and config["early_stop"] < 1:
+        raise InputError(f"early_stop={config['early_stop']} is not a number of epochs; early_stop=null is off")
+
+
+def _check_epochs(config: dict[str, Any]) -> None:
+    """Refuse a length of the run or a validation that leaves no best epoch to choose."""
+    trainer = config["trainer"]
+    epochs = trainer.get("max_epochs")
+    endless = epochs == -1 and config["schedule"]["name"] != "cosine"
+    if not endless and (not isinstance(epochs, int) or epochs < 1):
+        raise InputError(f"trainer.max_epochs={epochs} is not a number of epochs; schedules other than cosine take -1")
+    # without val/acc there is no best epoch
+    if not trainer.get("limit_val_batches", 1.0):
+        raise InputError("trainer.limit_val_batches=0 leaves no val/acc to choose the best epoch by: give 1 or more")
+    every = trainer.get("check_val_every_n_epoch", 1)
+    if not isinstance(every, int) or every < 1 or not endless and every > epochs:
+        raise InputError(
+            f"trainer.check_val_every_n_epoch={every} leaves no val/acc to choose the best epoch by: give 1 to "
+            f"trainer.max_epochs={epochs}"
+        )
+
+
+def _check_schedule(schedule: dict[str, Any]) -> None:
+    for key in ("start", "warmup", "patience"):
+        if schedule.get(key, 0) < 0:
+            raise InputError(f"schedule.{key}={schedule[key]} is not a number of epochs")
+    if schedule.get("every", 1) < 1:
+        raise InputError(f"schedule.every={schedule['every']} is not a positive number of epochs")
+    if schedule.get("rate", 1) <= 0:
+        raise InputError(f"schedule.rate={schedule['rate']} is not a positive factor")
+    if not 0 <= schedule.get("floor", 0) <= 1:
+        raise InputError(f"schedule.floor={schedule['floor']} is not a fraction of the first rate")
+    if not 0 < schedule.get("factor", 0.5) < 1:
+        raise InputError(f"schedule.factor={schedule['factor']} is not a factor between 0 and 1")
+
+
+def _check_augment(augment: dict[str, Any]) -> None:
+    for key in ("flip", "erase"):
+        if not 0 <= augment[key] <= 1:
+            raise InputError(f"augment.{key}={augment[key]} is not a probability")
+    for key in ("scale", "translate", "brightness", "contrast"):
+        if not 0 <= augment[key] < 1:
+            raise InputError(f"augment.{key}={augment[key]} is not a fraction from 0 (off) to below 1")
+    if not 0 <= augment["rotate"] <= 180:
+        raise InputError(f"augment.rotate={augment['rotate']} is not an angle of 0 to 180 degrees")
+
+
+def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
+    if not 0 <= recipe["label_smoothing"] < 1:
+        raise InputError(f"recipe.label_smoothing={recipe['label_smoothing']} is not a fraction from 0 to below 1")
+    for key in ("mixup", "cutmix"):
+        if recipe[key] < 0:
+            raise InputError(f"recipe.{key}={recipe[key]} is not the alpha of a Beta distribution, 0 is off")
+    if not 0 <= recipe["mix"] <= 1:
+        raise InputError(f"recipe.mix={recipe['mix']} is not a share of the batches")
+    if recipe["mix"] and not recipe["mixup"] and not recipe["cutmix"]:
+        raise InputError(f"recipe.mix={recipe['mix']} needs recipe.mixup or recipe.cutmix above 0")
+    if recipe["ema"] is not None and not 0 < recipe["ema"] < 1:
+        raise InputError(f"recipe.ema={recipe['ema']} is not a decay between 0 and 1")
+    if recipe["sampler"] not in ("shuffle", "balanced"):
+        raise InputError(f"recipe.sampler={recipe['sampler']}: not shuffle or balanced")
+    if recipe["votes"] not in ("none", "soft", "clean"):
+        raise InputError(f"recipe.votes={recipe['votes']}: not none, soft or clean")
+    if recipe["class_weights"] not in ("none", "balanced"):
+        raise InputError(f"recipe.class_weights={recipe['class_weights']}: not none or balanced")
+    if recipe["class_weights"] == recipe["sampler"] == "balanced":
+        raise InputError("recipe.class_weights=balanced and recipe.sampler=balanced correct the same twice: give one")
+    if recipe["logit_adjustment"] < 0:
+        raise InputError(f"recipe.logit_adjustment={recipe['logit_adjustment']} is not a factor of 0 (off) or more")
+    if not 0 <= recipe["teacher_weight"] <= 1:
+        raise InputError(f"recipe.teacher_weight={recipe['teacher_weight']} is not a weight of 0 to 1")
+    if recipe["teacher_temperature"] <= 0:
+        raise InputError(f"recipe.teacher_temperature={recipe['teacher_temperature']} is not a positive number")
+    if recipe["sam"] is not None:
+        if recipe["sam"] <= 0:
+            raise InputError(f"recipe.sam={recipe['sam']} is not a positive radius; recipe.sam=null is off")
+        if str(trainer.get("precision")) in ("16-mixed", "16"):
+            raise InputError("recipe.sam cannot take its two gradients in 16-mixed: set trainer.precision=bf16-mixed")
+        if trainer.get("accumulate_grad_batches", 1) != 1:
+            raise InputError("recipe.sam takes two gradients of one batch: set trainer.accumulate_grad_batches=1")
+
+
+def _check_fused(optimizer: dict[str, Any], trainer: dict[str, Any]) -> None:
+    # Lightning's own limit, which it tells of in the first step only
+    if optimizer.get("fused") and trainer.get("gradient_clip_val") and str(trainer.get("precision")).endswith("-mixed"):
+        raise InputError(
+            f"optimizer.fused=true cannot clip gradients with trainer.precision={trainer['precision']}: "
+            "set trainer.gradient_clip_val=null or optimizer.fused=null"
+        )

@@ -1,0 +1,67 @@
+"""What a preparation tells at its end, and the command that a message names to have one made."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
+
+import pandas as pd
+
+from fer.data.source import SPLITS
+
+
+class Summary(TypedDict):
+    """What was written; ``counts`` is split -> source -> rows per class, ``skipped`` reason -> rows not taken.
+
+    ``photos`` are the numbers of photos in the lists of a folder for the Darknet program, which no other has.
+    """
+
+    out: str
+    counts: dict[str, dict[str, list[int]]]
+    class_names: list[str]
+    skipped: dict[str, int]
+    notes: list[str]
+    drawn: bool
+    duplicates: dict[str, int]
+    photos: NotRequired[dict[str, int]]
+
+
+def count_table(counts: Mapping[str, Mapping[str, list[int]]], class_names: Sequence[str]) -> str:
+    """Return the table of rows per split, source and class that ``prepare.py`` ends with."""
+    rows: dict[str, list[int]] = {}
+    for split in SPLITS:
+        per_source = counts.get(split, {})
+        for source, numbers in per_source.items():
+            rows[f"{split} {source}"] = [*numbers, sum(numbers)]
+        if len(per_source) > 1:
+            total = [sum(column) for column in zip(*per_source.values(), strict=True)]
+            rows[f"{split} all"] = [*total, sum(total)]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*class_names, "all"])
+    return table.map("{:,}".format).to_string()
+
+
+def describe(summary: Summary) -> str:
+    """Return what a run of ``prepare`` says at its end."""
+    lines = [count_table(summary["counts"], summary["class_names"])]
+    if summary["drawn"]:
+        lines.insert(0, "These are drawn sample data, not photos of people.")
+    if listed := summary.get("photos"):
+        lines.append("photos in the lists: " + ", ".join(f"{split} {n:,}" for split, n in listed.items()))
+    lines += [f"note: {note}" for note in summary["notes"]]
+    if found := {name: n for name, n in summary["duplicates"].items() if n}:
+        lines.append(
+            "rows with the same pixels as an earlier row: " + ", ".join(f"{n:,} {name}" for name, n in found.items())
+        )
+    if summary["skipped"]:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(summary["skipped"].items()))
+        lines.append(
+            f"skipped {sum(summary['skipped'].values()):,} rows ({reasons}), listed in {summary['out']}.skipped.csv"
+        )
+    lines.append(f"wrote {summary['out']}")
+    return "\n".join(lines)
+
+
+def command_for(data: Mapping[str, Any]) -> str:
+    """Return the ``prepare.py`` command that makes the file of a ``data`` config."""
+    wanted = ("affectnet", "fer2013") if data["name"] == "fer2021" else () if data["name"] == "sample" else ("raw",)
+    paths = [f"data.{key}={shlex.quote(str(data[key])) if data[key] else 'PATH'}" for key in wanted]
+    return " ".join(["python prepare.py", f"data={data['name']}", *paths])
