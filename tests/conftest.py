@@ -224,8 +224,9 @@ def nothing_leaks():
 
 def train_config(file, **changes):
     """Compose the training config for a tiny file; changes are overrides such as ``**{"trainer.max_epochs": 2}``."""
-    from fer.config.checks.train import check_train
     from hydra import compose, initialize_config_dir
+
+    from fer.config.train import check_train
 
     overrides = {
         "data": "fer2013", "data.file": file, "data.size": 20, "augment.crop": 16, "model": "vgg_small",

@@ -16,8 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from test_prepare import affectnet_folder, fer2013_csv
 
 from fer.cli.launch import literal
-from fer.config.checks import check_data, check_keys, check_predict, check_train
+from fer.config.checks import check_data, check_keys, check_predict
 from fer.config.schemas import Evaluate, Export, Look, Prepare
+from fer.config.train import check_train
 from fer.darknet.config import check_darknet, check_darknet_train
 from fer.darknet.design.architectures import recipe
 from fer.darknet.formats.cfg import render

@@ -10,15 +10,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import ROOT
-from fer.config.checks.plain import check_target
-from fer.config.checks.train import TRAINER_OWN, check_train
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fer.cli.launch import literal
 from fer.config.checks import build, check_data, check_predict
+from fer.config.plain import check_target
 from fer.config.schemas import Augment
+from fer.config.train import TRAINER_OWN, check_train
 from fer.darknet.config import check_darknet_train
 from fer.errors import InputError
 from fer.training.module import build_network
