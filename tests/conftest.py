@@ -113,6 +113,9 @@ class Singletons(contextlib.AbstractContextManager):
     """Puts back what Hydra knows of the running job."""
 
     def __enter__(self):
+        # its import registers resolvers, once a process; after this line they would be forgotten with the job
+        import fer.config  # noqa: F401
+
         self.state = Singleton.get_state()
 
     def __exit__(self, *_):

@@ -7,12 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from conftest import ROOT, train_config
 from PIL import Image
 
-from fer.config.checks import check_data
 from fer.data.photos import read_photo
-from fer.data.preparation.prepare import prepare
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.data.synthetic.face import Face as DrawnFace
 from fer.data.synthetic.face import draw_face
@@ -20,7 +17,6 @@ from fer.errors import InputError
 from fer.labels import affectnet_to_label
 from fer.prediction.detectors import Found, open_finder
 from fer.prediction.predictor import BATCH_FACES, Predictor
-from fer.training.run import train
 
 LABELS = ("dark", "middle", "bright")
 
@@ -170,27 +166,9 @@ def test_a_jpeg_in_colour_turned_grey_is_its_y_channel_as_in_preparation(tmp_pat
     assert difference.mean() < 0.5 and (difference > 1).mean() < 0.02
 
 
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory):
-    """The drawn sample data and a small net trained on it."""
-    from hydra import compose, initialize_config_dir
-
-    folder = tmp_path_factory.mktemp("sample")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        data = check_data(compose("prepare", ["data=sample", f"data.raw={folder / 'raw'}"]).data)
-    file = folder / "sample.h5"
-    prepare(data, file)
-    changes = {
-        "data": "sample", "data.size": 48, "augment.crop": 44, "schedule": "cosine", "trainer.max_epochs": 8,
-        "batch_size": 64, "optimizer.lr": 0.03,
-    }  # fmt: skip
-    train(train_config(file, **changes), folder / "run")
-    return folder / "raw", folder / "run/checkpoints/best.ckpt"
-
-
 @pytest.mark.slow
-def test_labels_from_the_whole_photo_against_the_annotated_boxes(sample):
-    folder, ckpt = sample
+def test_labels_from_the_whole_photo_against_the_annotated_boxes(demo):
+    folder, ckpt = demo / "data/sample", demo / "runs/demo/latest/checkpoints/best.ckpt"
     photos = {}
     with open(folder / "validation.csv", newline="") as stream:
         for row in csv.reader(stream):
