@@ -114,7 +114,7 @@ class Singletons(contextlib.AbstractContextManager):
 
     def __enter__(self):
         # its import registers resolvers, once a process; after this line they would be forgotten with the job
-        import fer.config  # noqa: F401
+        import fer.cli.train  # noqa: F401
 
         self.state = Singleton.get_state()
 
