@@ -40,6 +40,7 @@ class FaceDataset(Dataset):
 
     Images are a tensor on ``device``, where labels, ``target`` (n, classes) and the rows asked for are too, or with
     ``disk`` stay where they are. Worker processes can be started by fork or by spawn, if the device is the CPU.
+    ``shards`` is where the user says that those of the folder lie (see `StreamImages`).
     """
 
     def __init__(
@@ -49,12 +50,15 @@ class FaceDataset(Dataset):
         device: torch.device | str = "cpu",
         disk: bool = False,
         target: torch.Tensor | None = None,
+        shards: str | None = None,
     ) -> None:
-        shards = Path(file).is_dir()
+        folder = Path(file).is_dir()
+        if shards and not folder:
+            raise InputError(f"data.shards={shards}: {file} is no folder of shards; leave it out")
         if disk:
-            self.images = StreamImages(file, split) if shards else DiskImages(file, split)
+            self.images = StreamImages(file, split, shards) if folder else DiskImages(file, split)
         else:
-            pixels = read_images(file, split) if shards else read_column(file, split, "image")
+            pixels = read_images(file, split, shards) if folder else read_column(file, split, "image")
             self.images = channels_first(torch.from_numpy(pixels)).to(device)
         self.labels = torch.from_numpy(read_column(file, split, "label")).to(device)
         self.target = None if target is None else target.to(device)
@@ -94,7 +98,7 @@ class FaceDataModule(pl.LightningDataModule):
     uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
     file or the shards, where an epoch is shuffled among blocks of rows; or "auto", as `choose_keep` finds. ``sampler``
     is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of
-    `apply_votes`, which concerns train alone.
+    `apply_votes`, which concerns train alone. ``shards`` is where those of the folder lie, as the user says.
 
     Raises:
         InputError: the file is missing or not prepared, or has no train or val split, or not the votes to train on.
@@ -109,6 +113,7 @@ class FaceDataModule(pl.LightningDataModule):
         keep: str = "auto",
         sampler: str = "shuffle",
         votes: str = "none",
+        shards: str | None = None,
     ) -> None:
         super().__init__()
         self.info: StoreInfo = read_info(file)
@@ -124,7 +129,7 @@ class FaceDataModule(pl.LightningDataModule):
                 "with data.votes=fer2013new.csv"
             )
         self._file, self._batch_size, self._seed, self._workers = file, batch_size, seed, num_workers
-        self._keep, self._sampler, self._votes = keep, sampler, votes
+        self._keep, self._sampler, self._votes, self._shards = keep, sampler, votes, shards
         self._resume_step = 0
         self._train: FaceDataset | None = None
         self._val: FaceDataset | None = None
@@ -142,7 +147,7 @@ class FaceDataModule(pl.LightningDataModule):
                 self._say(f"data.keep=auto: the faces are kept on {self._keep}")
         self._device = device if self._keep == "device" else torch.device("cpu")
         rows, target = self._chosen()
-        where = {"device": self._device, "disk": self._keep == "disk"}
+        where = {"device": self._device, "disk": self._keep == "disk", "shards": self._shards}
         self._train = FaceDataset(self._file, "train", target=target, **where)
         self._val = FaceDataset(self._file, "val", **where)
         self._order = Order(

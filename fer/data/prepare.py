@@ -158,8 +158,9 @@ def prepare(
     drawn = "drawn" in source.names
     info = None
     if form in ("h5", "litdata"):
-        # what decides about training only, or was not given, is no part of how the file was made
-        made_by = {key: value for key, value in data.items() if key != "keep" and (key != "votes" or value)}
+        # what concerns readers only, or was not given, is no part of how the file was made
+        idle = ("keep", "shards", *(() if data.get("votes") else ("votes",)))
+        made_by = {key: value for key, value in data.items() if key not in idle}
         facts = (source.class_names, source.names, face, drawn, made_by, votes)
         if form == "h5":
             info = write_store(out, stage.blocks, *facts)
