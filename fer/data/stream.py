@@ -76,7 +76,11 @@ class StreamImages(DiskImages):
         from litdata import StreamingDataset
         from litdata.streaming.resolver import Dir
 
-        return StreamingDataset(Dir(*self._place), shuffle=False)
+        images = StreamingDataset(Dir(*self._place), shuffle=False)
+        # asked for a slice, it fetches whole shards into its cache; else each item by itself from a bucket, each epoch
+        # anew, and from local: not safely where several processes read
+        images[0:0]
+        return images
 
     def _read(self, number: int) -> np.ndarray:
         path, url = self._place
