@@ -20,6 +20,7 @@ import pytest
 from filelock import FileLock
 from hydra.core.singleton import Singleton
 
+import fer.config  # noqa: F401  what it registers is no state of one run, to be put back
 from fer.data.source import SPLITS, FaceFormat, empty_faces
 from fer.data.storage.hdf5 import write_store
 from fer.labels import CLASSES

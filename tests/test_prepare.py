@@ -127,6 +127,33 @@ def test_a_prepared_file_describes_itself(small, tmp_path):
     assert read_info(out).duplicates["train"] == 33
 
 
+@pytest.mark.parametrize("kind", ["raw", "virtual", "external link", "soft link", "whole split"])
+def test_no_values_are_read_from_another_file(tmp_path, kind):
+    file, secret = write_tiny(tmp_path / "a.h5", {"train": 7}), tmp_path / "secret"
+    secret.write_bytes(b"password")
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["train/path"] = np.array([b"password"])
+    with h5py.File(file, "a") as opened:
+        train = opened["train"]
+        del train["path"]
+        if kind == "raw":
+            train.create_dataset("path", 1, "S8", external=[(str(secret), 0, 8)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(1, "S8")
+            layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "train/path", 1, "S8")
+            train.create_virtual_dataset("path", layout)
+        elif kind == "whole split":
+            del opened["train"]
+            opened["train"] = h5py.ExternalLink(tmp_path / "other.h5", "train")
+        else:
+            soft = kind == "soft link"
+            train["path"] = (
+                h5py.SoftLink("/train/x") if soft else h5py.ExternalLink(tmp_path / "other.h5", "train/path")
+            )
+    with pytest.raises(InputError, match=r"a\.h5: the values of '.*' lie in another file, which is not read"):
+        read_info(file)
+
+
 def test_eight_classes_keep_contempt(small, tmp_path):
     prepare(data("affectnet", raw=small[0], contempt="true"), tmp_path / "out.h5")
     info = read_info(tmp_path / "out.h5")

@@ -28,7 +28,9 @@ def test_submitit_runs_the_jobs_of_a_sweep(common, tmp_path, run):
 
 
 @pytest.mark.slow
-def test_submitit_on_this_machine_is_refused_with_ranks(common, tmp_path, run):
+def test_submitit_on_this_machine_is_refused_with_ranks(common, tmp_path, run, monkeypatch):
+    # for a result that a job which ended with an error never writes
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 0)
     ranks = ["hydra/launcher=submitit_local", "trainer.devices=2", f"hydra.sweep.dir={tmp_path}"]
     done = run("train.py", *common, *ranks, code=1)
     assert "use hydra/launcher=basic" in done.stdout + done.stderr

@@ -20,6 +20,7 @@ class Data:
     max_pixels: int = MISSING
     seed: int = MISSING
     keep: str = "auto"
+    shards: str | None = None
 
 
 @dataclass

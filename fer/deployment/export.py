@@ -71,7 +71,7 @@ def export(keys: dict[str, Any], data: dict[str, Any] | None) -> Path:
     elif kind != "onnx_int8":
         {"onnx": export_onnx, "pt2": export_torch}[kind](ckpt, out)
     else:
-        file, _ = prepared_file(load_checkpoint(ckpt), data)
+        file, *_ = prepared_file(load_checkpoint(ckpt), data)
         with tempfile.TemporaryDirectory(prefix="fer-export-") as folder:
             plain = export_onnx(ckpt, Path(folder, "float32.onnx"))
             accuracy = quantize(plain, out, file, keys["calibration"])
@@ -167,6 +167,8 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     out, info = checked(out, ".onnx"), read_info(file)
+    if info.path.is_dir():
+        raise InputError(f"{file}: shards are not calibrated on; prepare the same data with format=h5")
     before = session_of(onnx_file)
     meta = before.get_modelmeta().custom_metadata_map
     if meta.get("project") != "fer-lightning":

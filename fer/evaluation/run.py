@@ -40,14 +40,14 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None) -> float:
     models = [load_checkpoint(ckpt) for ckpt in ckpts]
     for model, ckpt in zip(models[1:], ckpts[1:], strict=True):
         _require_alike(models[0], model, ckpts[0], ckpt)
-    file, name = prepared_file(models[0], data)
+    file, name, shards = prepared_file(models[0], data)
     split = SPLIT_NAMES.get(keys["split"].lower())
     if split not in ("val", "test"):
         raise InputError(f"split={keys['split']}: not val (PublicTest) or test (PrivateTest)")
     scales = keys.get("scales")
     _check_scales(scales, keys["ten_crop"], models)
     folder = Path(keys["out"]) if keys["out"] else _folder(ckpts, f"{name}-{split}")
-    rows = open_split(models, ckpts, file, split)
+    rows = open_split(models, ckpts, file, split, shards)
     seen = np.any([is_among(rows.faces, model.identities["train_faces"]) for model in models], axis=0)
     validated = np.any([is_among(rows.rows, model.identities["val_rows"]) for model in models], axis=0)
 
@@ -98,8 +98,12 @@ class Rows:
     drawn: bool
 
 
-def open_split(models: Sequence[EmotionClassifier], ckpts: Sequence[str], file: str, split: str) -> Rows:
+def open_split(
+    models: Sequence[EmotionClassifier], ckpts: Sequence[str], file: str, split: str, shards: str | None = None
+) -> Rows:
     """Open a split of a prepared file on which to score models; ``ckpts`` are what errors call them.
+
+    ``shards`` is where those of a folder lie, as the user says.
 
     Raises:
         InputError: no such split, other classes or another face size, or rows that a model was trained on.
@@ -112,11 +116,11 @@ def open_split(models: Sequence[EmotionClassifier], ckpts: Sequence[str], file: 
     paths = read_column(file, split, "path").tolist()
     for model, ckpt in zip(models, ckpts, strict=True):
         _refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
-    return Rows(FaceDataset(file, split), rows, faces, sources, paths, info.drawn)
+    return Rows(FaceDataset(file, split, shards=shards), rows, faces, sources, paths, info.drawn)
 
 
-def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tuple[str, str]:
-    """Return the file and the name of a checked data config, or of the data that a model was trained on.
+def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tuple[str, str, str | None]:
+    """Return the file, the name and the shards' place of a checked data config, or of the data of the training.
 
     Raises:
         InputError: there is no such file.
@@ -125,7 +129,8 @@ def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tupl
     if not Path(chosen["file"]).exists():
         command = command_for(data) if data else "python prepare.py"
         raise InputError(f"{chosen['file']}: no such file; make it with `{command}`, or give data=NAME")
-    return chosen["file"], chosen["name"]
+    # where shards lie is for the user to say, never for a checkpoint
+    return chosen["file"], chosen["name"], (data or {}).get("shards")
 
 
 @torch.inference_mode()
@@ -161,8 +166,8 @@ def val_temperature(ckpt: str | Path, data: dict[str, Any] | None) -> float:
         InputError: no such file, or one that does not fit or that the checkpoint was trained on.
     """
     model = load_checkpoint(ckpt)
-    file, _ = prepared_file(model, data)
-    faces = open_split([model], [str(ckpt)], file, "val").dataset
+    file, _, shards = prepared_file(model, data)
+    faces = open_split([model], [str(ckpt)], file, "val", shards).dataset
     temperature = fit_temperature(predict(model, faces, "cpu", average_ten_crop=False), faces.labels.numpy())
     print(f"temperature {temperature:.4f}, fitted to {len(faces):,} val faces of {file}")
     return temperature

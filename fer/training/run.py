@@ -87,6 +87,7 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
         keep=config["data"]["keep"],
         sampler=config["recipe"]["sampler"],
         votes=config["recipe"]["votes"],
+        shards=config["data"]["shards"],
     )
     _require_same_faces(config["data"], data.info)
     model = EmotionClassifier(

@@ -30,6 +30,7 @@ class FaceDataModule(pl.LightningDataModule):
     uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
     file or the shards, where an epoch is shuffled among blocks of rows; or "auto", as `choose_keep` finds. ``sampler``
     is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of `apply_votes`, which concerns train alone.
+    ``shards`` is where those of the folder lie, as the user says.
 
     Raises:
         InputError: the file is missing or not prepared, or has no train or val split, or not the votes to train on.
@@ -44,6 +45,7 @@ class FaceDataModule(pl.LightningDataModule):
         keep: str = "auto",
         sampler: str = "shuffle",
         votes: str = "none",
+        shards: str | None = None,
     ) -> None:
         super().__init__()
         self.info: StoreInfo = read_info(file)
@@ -59,7 +61,7 @@ class FaceDataModule(pl.LightningDataModule):
                 "with data.votes=fer2013new.csv"
             )
         self._file, self._batch_size, self._seed, self._workers = file, batch_size, seed, num_workers
-        self._keep, self._sampler, self._votes = keep, sampler, votes
+        self._keep, self._sampler, self._votes, self._shards = keep, sampler, votes, shards
         self._resume_step = 0
         self._splits: dict[str, FaceDataset] = {}
 
@@ -77,8 +79,9 @@ class FaceDataModule(pl.LightningDataModule):
         self._device = device if self._keep == "device" else torch.device("cpu")
         rows, target = self._training_rows()
         disk = self._keep == "disk"
-        train = FaceDataset(self._file, "train", self._device, disk, target)
-        self._splits = {"train": train, "val": FaceDataset(self._file, "val", self._device, disk)}
+        train = FaceDataset(self._file, "train", self._device, disk, target, self._shards)
+        val = FaceDataset(self._file, "val", self._device, disk, shards=self._shards)
+        self._splits = {"train": train, "val": val}
         self._order = Order(
             rows,
             train.labels.cpu()[rows] if self._sampler == "balanced" else None,

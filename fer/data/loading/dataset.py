@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Sampler
 from fer.data.storage.hdf5 import read_column
 from fer.data.storage.lazy_images import DiskImages, channels_first_view
 from fer.data.storage.shards import StreamImages, read_images
+from fer.errors import InputError
 
 #: Faces in a batch where no gradient is kept.
 EVAL_BATCH = 256
@@ -35,6 +36,7 @@ class FaceDataset(Dataset):
 
     Images are a tensor on ``device``, where labels, ``target`` (n, classes) and the rows asked for are too, or with
     ``disk`` stay where they are. Worker processes can be started by fork or by spawn, if the device is the CPU.
+    ``shards`` is where the user says that those of the folder lie (see `StreamImages`).
     """
 
     def __init__(
@@ -44,13 +46,16 @@ class FaceDataset(Dataset):
         device: torch.device | str = "cpu",
         disk: bool = False,
         target: torch.Tensor | None = None,
+        shards: str | None = None,
     ) -> None:
-        shards = Path(file).is_dir()
+        folder = Path(file).is_dir()
+        if shards and not folder:
+            raise InputError(f"data.shards={shards}: {file} is no folder of shards; leave it out")
         self.images: torch.Tensor | DiskImages
         if disk:
-            self.images = StreamImages(file, split) if shards else DiskImages(file, split)
+            self.images = StreamImages(file, split, shards) if folder else DiskImages(file, split)
         else:
-            pixels = read_images(file, split) if shards else read_column(file, split, "image")
+            pixels = read_images(file, split, shards) if folder else read_column(file, split, "image")
             self.images = channels_first_view(torch.from_numpy(pixels)).to(device)
         self.labels = torch.from_numpy(read_column(file, split, "label")).to(device)
         self.target = None if target is None else target.to(device)

@@ -135,8 +135,9 @@ def _write(
     if form == "folder":
         write_folder(out, stage.blocks, source.class_names, source.names)
         return {}
-    # what decides about training only, or was not given, is no part of how the file was made
-    made_by = {key: value for key, value in data.items() if key != "keep" and (key != "votes" or value)}
+    # what concerns readers only, or was not given, is no part of how the file was made
+    idle = ("keep", "shards", *(() if data.get("votes") else ("votes",)))
+    made_by = {key: value for key, value in data.items() if key not in idle}
     facts = (source.class_names, source.names, face, drawn, made_by, votes)
     if form == "litdata":
         return write_stream(out, stage.blocks, *facts, shards).duplicates

@@ -80,6 +80,11 @@ def read_info(path: str | Path) -> StoreInfo:
             raise InputError(
                 f"{path}: not a prepared file of schema version {SCHEMA_VERSION}; make it with `python prepare.py`"
             )
+        if foreign := next(_foreign(file), None):
+            raise InputError(
+                f"{path}: the values of {foreign!r} lie in another file, which is not read; make it again with "
+                "`python prepare.py`"
+            )
         return StoreInfo(
             path=path,
             class_names=tuple(attributes["class_names"]),
@@ -90,6 +95,18 @@ def read_info(path: str | Path) -> StoreInfo:
             duplicates=json.loads(attributes["duplicates"]),
             made_by=json.loads(attributes["made_by"]),
         )
+
+
+def _foreign(group: h5py.Group, depth: int = 1) -> Iterator[str]:
+    """Yield the names whose values lie in other files: HDF5 lets a file name any other, and reads it as if its own."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            yield name
+        elif isinstance(item := group[name], h5py.Group):
+            # no deeper than a column of a split, as groups can hold each other
+            yield from _foreign(item, depth - 1) if depth else ()
+        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            yield item.name
 
 
 def is_store(path: str | Path) -> bool:

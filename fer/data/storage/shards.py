@@ -1,12 +1,19 @@
 """Prepared faces as LitData shards, for object storage: a folder with one set of shards a split, and rows.h5.
 
 ``rows.h5`` is the prepared file (see `fer.data.storage.hdf5`) without its images. It has two attributes more:
-``block_rows`` and, if the shards don't lie in the folder, ``shards``, where they do, such as s3://bucket/affectnet. An
-item of LitData's is a block of images, uint8 (block_rows, ...), as `DiskImages` reads them: epochs have the same order.
+``block_rows`` and, if the shards were to be copied away, ``shards``, where to, such as s3://bucket/affectnet. An item
+of LitData's is a block of images, uint8 (block_rows, ...), as `DiskImages` reads them: epochs have the same order.
+
+LitData reads what an ``index.json`` tells it to, pickles too, which run code, from and into any folder. So it is given
+none that was not checked, and it reads from no place that a file names: from the folder itself, or where the user says.
 """
 
+import hashlib
+import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,35 +32,139 @@ from fer.system.files import require_new_folder
 #: come from as many shards as a buffer has blocks.
 _SHARD_BYTES = 4 << 20
 
+#: Of an index.json, what says how items are read: as numpy arrays in no tree. What is left out here must be null.
+_CONFIG = {
+    "data_format": ["numpy"],
+    "data_spec": '[1, {"type": null, "context": null, "children_spec": []}]',
+    "item_loader": "PyTreeLoader",
+}
+#: Keys that say nothing about it.
+_IDLE = ("chunk_bytes", "types")
+_SHARD = re.compile(r"chunk-\d+-\d+\.bin")
+_REMOTE = re.compile(r"[a-z0-9]+:")
+
 
 class StreamImages(DiskImages):
     """The images of one split of a folder of shards, read as `DiskImages` reads them.
 
-    Shards that lie elsewhere are fetched when they are first needed and kept by LitData in its cache on disk.
+    ``shards`` is where the user says that they lie, a folder or an address of LitData's; None is in the folder itself.
+    Those at an address are fetched when they are first needed and kept by LitData in its cache on disk.
 
     Raises:
-        InputError: LitData is not installed.
+        InputError: LitData is not installed, or the shards lie elsewhere, are not all there or are not ours.
     """
 
-    def __init__(self, folder: str | Path, split: str) -> None:
+    def __init__(self, folder: str | Path, split: str, shards: str | None = None) -> None:
         super().__init__(folder, split)
         require_litdata()
         with h5py.File(self._file / ROWS, "r") as rows:
-            self.block_rows = int(rows.attrs["block_rows"])
-            self._shards = f"{rows.attrs.get('shards', self._file)}/{split}"
+            self.block_rows = int(rows.attrs.get("block_rows", 0))
+            named = str(rows.attrs.get("shards", "."))
+        if self.block_rows < 1:
+            raise InputError(f"{self._file / ROWS}: not the rows of a folder of shards; make it with format=litdata")
+        self._n = read_info(folder).rows(split)
+        blocks = -(-self._n // self.block_rows)
+        if shards and _REMOTE.match(shards):
+            url = f"{shards.rstrip('/')}/{split}"
+            self._place = (str(_fetch_index(url, blocks)), url)
+        else:
+            own = Path(shards, split).expanduser().resolve() if shards else _inside(self._file, named, split)
+            _require_shards(own, blocks)
+            self._place = (str(own), None)
 
     def _open(self) -> Any:
         from litdata import StreamingDataset
+        from litdata.streaming.resolver import Dir
 
-        return StreamingDataset(self._shards, shuffle=False)
+        images = StreamingDataset(Dir(*self._place), shuffle=False)
+        # asked for a slice, it fetches whole shards into its cache; else each item by itself from a bucket, each epoch
+        # anew, and from local: not safely where several processes read
+        images[0:0]
+        return images
 
     def _read(self, number: int) -> np.ndarray:
-        return self._images[number]
+        path, url = self._place
+        try:
+            block = self._images[number]
+        except Exception as error:  # LitData raises many types on foreign bytes
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"{url or path}: block {number} of its images can't be read: {reason}") from error
+        shape = (min(self.block_rows, self._n - number * self.block_rows), *self._face.shape)
+        if not isinstance(block, np.ndarray) or block.dtype != np.uint8 or block.shape != shape:
+            raise InputError(f"{url or path}: block {number} is not the images that {self._file / ROWS} tells of")
+        return block
 
 
-def read_images(folder: str | Path, split: str) -> np.ndarray:
+def _inside(folder: Path, named: str, split: str) -> Path:
+    """Return where the shards of a split lie that rows.h5 says are at ``named``, which has to be in the folder."""
+    place = (folder / named / split).resolve()
+    if _REMOTE.match(named) or not place.is_relative_to(folder.resolve()):
+        elsewhere = str(place.parent) if named == "." else named
+        raise InputError(
+            f"{folder}: says that its shards lie elsewhere; if you trust that place, give data.shards={elsewhere!r} "
+            "(to evaluate.py and export.py with data=NAME)"
+        )
+    return place
+
+
+def _require_shards(place: Path, blocks: int) -> None:
+    """Raise InputError where a folder has not all shards of a split, as files of its own."""
+    entries = os.scandir(place) if place.is_dir() else ()
+    files, index = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}, place / "index.json"
+    if index.name not in files:
+        raise InputError(f"{index}: no such file, or a link; copy the shards again, or give data.shards=PLACE")
+    for name in _check_index(index.read_bytes(), str(index), blocks):
+        if name not in files:
+            raise InputError(f"{place / name}: no such file, or a link; copy the shards again")
+
+
+def _fetch_index(url: str, blocks: int) -> Path:
+    """Return a folder of LitData's cache for the shards at an address, their index.json in it.
+
+    LitData fetches one itself only where there is none, so it reads the one that was checked.
+    """
+    from litdata.streaming.downloader import get_downloader
+
+    cache = Path(os.environ.get("LITDATA_CACHE_DIR") or "~/.lightning/chunks").expanduser()
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="index-", dir=cache) as folder:
+        index = Path(folder, "index.json")
+        try:
+            get_downloader(url, folder, []).download_file(f"{url}/index.json", str(index))
+            content = index.read_bytes()
+        except Exception as error:  # of each kind of address another
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"{url}/index.json: could not be fetched: {reason}") from error
+        _check_index(content, f"{url}/index.json", blocks)
+        own = cache / hashlib.sha256(f"{url}\0".encode() + content).hexdigest()
+        own.mkdir(exist_ok=True)
+        os.replace(index, own / "index.json")
+    return own
+
+
+def _check_index(content: bytes, name: str, blocks: int) -> list[str]:
+    """Return the names of the shards in an index.json; InputError where it is none of ours, of so many blocks."""
+    try:
+        index = json.loads(content)
+        config, chunks = index["config"], index["chunks"]
+        files, sizes = [chunk["filename"] for chunk in chunks], [chunk["chunk_size"] for chunk in chunks]
+        ours = (
+            {key: value for key, value in config.items() if key not in _IDLE and value is not None} == _CONFIG
+            and all(_SHARD.fullmatch(file) for file in files)
+            and all(type(n) is int and n > 0 for n in sizes + [chunk["chunk_bytes"] for chunk in chunks])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        ours = False
+    if not ours:
+        raise InputError(f"{name}: not of shards that prepare.py wrote, so it is not read; prepare the data again")
+    if sum(sizes) != blocks:
+        raise InputError(f"{name}: of {sum(sizes)} blocks of images, but {ROWS} is of {blocks}; copy the shards again")
+    return files
+
+
+def read_images(folder: str | Path, split: str, shards: str | None = None) -> np.ndarray:
     """Read all images of a split, uint8 (n, ...) as `read_column` gives those of a prepared file."""
-    images, n = StreamImages(folder, split), read_info(folder).rows(split)
+    images, n = StreamImages(folder, split, shards), read_info(folder).rows(split)
     pixels = images[torch.arange(n)].numpy()
     return pixels[:, 0] if read_info(folder).face.color == "grey" else pixels.transpose(0, 2, 3, 1)
 
@@ -71,7 +182,8 @@ def write_stream(
 ) -> StoreInfo:
     """Write the faces of all blocks as the folder ``out``, which gets its name when it is complete.
 
-    ``shards`` is where its sub-folders will be copied to; the other arguments are those of `write_store`.
+    ``shards`` is where its sub-folders will be copied to, a note for those who read them; the other arguments are those
+    of `write_store`.
 
     Raises:
         InputError: there is such a folder, or LitData is not installed.
@@ -120,4 +232,4 @@ def require_litdata() -> None:
     try:
         import litdata  # noqa: F401
     except ImportError as error:
-        raise InputError('shards need LitData: pip install "fer-lightning[stream]"') from error
+        raise InputError('shards need LitData: pip install ".[stream]" in the checkout') from error
