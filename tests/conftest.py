@@ -171,6 +171,13 @@ def demo_commands():
     return [shlex.split(command) for command in re.findall(r"\$\(BIN\)/python (.*)", recipe)]
 
 
+def copy_demo(demo, home):
+    """Copy the demo's run and prepared file, for a test that writes beside them; the photos stay where they are."""
+    shutil.copytree(demo / "runs", home / "runs")
+    (home / "data").mkdir()
+    shutil.copy(demo / "data/sample-48-grey.h5", home / "data")
+
+
 @pytest.fixture(scope="session")
 def demo(shared):
     """The folder in which the first two commands of ``make demo`` have run; not to be changed."""
@@ -203,13 +210,6 @@ def darknet_demo(shared):
         return shared(f"darknet_demo_{engine}", make)
 
     return get
-
-
-def copy_demo(demo, home):
-    """Copy the demo's run and prepared file, for a test that writes beside them; the photos stay where they are."""
-    shutil.copytree(demo / "runs", home / "runs")
-    (home / "data").mkdir()
-    shutil.copy(demo / "data/sample-48-grey.h5", home / "data")
 
 
 @pytest.fixture(autouse=True)

@@ -69,6 +69,7 @@ def test_the_stored_notebooks_hold_no_outputs():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the demo is waited for
 @pytest.mark.parametrize(("name", "shown"), [("01_data", 4), ("02_results", 3), ("03_predict", 2)])
 def test_every_cell_runs(made, tmp_path, name, shown):
     environment = {key: str(value) for key, value in made.items()}

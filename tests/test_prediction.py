@@ -335,11 +335,18 @@ def test_help_imports_neither_torch_nor_opencv_and_takes_less_than_two_seconds(t
     assert not imported & {"torch", "cv2", "pytorch_lightning"} and 0 < min(seconds) < 2
 
 
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    """A video of 3,000 frames, of which a test sees the first ones."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    write_video(path, 3000)
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_complete_files(ckpt, tmp_path, sent):
-    write_video(tmp_path / "clip.mp4", 3000)
-    command = [sys.executable, str(ROOT / "predict.py"), "source=clip.mp4", f"ckpt={ckpt}", "device=cpu"]
+def test_an_interrupt_leaves_complete_files(ckpt, long_video, tmp_path, sent):
+    command = [sys.executable, str(ROOT / "predict.py"), f"source={long_video}", f"ckpt={ckpt}", "device=cpu"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, deadline = tmp_path / "predictions", time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
