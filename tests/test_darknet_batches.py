@@ -1,6 +1,7 @@
 """Mini-batches of an exported folder: drawn alike by any number of workers, sized and labelled as the cfg says."""
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 from fer.darknet.formats.cfg import parse
 from fer.darknet.formats.lists import Entry, write_lists
-from fer.darknet.torch_engine.training.batches import TrainingBatches, labels_of, open_boxes, read_list, training_loader
+from fer.darknet.formats.photo_folder import labels_of, read_list
+from fer.darknet.torch_engine.training.batches import TrainingBatches, open_boxes, training_loader
 from fer.darknet.torch_engine.training.reading import PhotoError
 from fer.errors import InputError
 
@@ -205,7 +207,7 @@ def test_an_exported_list_is_read_back_whatever_its_bytes(tmp_path):
     folder = os.fsdecode(b"/data/caf\xe9")  # a name that is no UTF-8
     assert write_lists(tmp_path, folder, "classifier", NAMES, entries) == {"train": 2}
     listed = read_list(tmp_path / "train.list")
-    assert listed == [f"{folder}/{file}" for file in files] and labels_of(listed, NAMES).tolist() == [0, 2]
+    assert listed == [Path(folder, file) for file in files] and labels_of(listed, NAMES).tolist() == [0, 2]
     with pytest.raises(PhotoError, match="png: missing file; "):
         classifier(listed)[0]
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer.darknet.program_engine.scores import read_valid
 from fer.darknet.scoring.mean_ap import (
     Detections,
     Truth,
@@ -12,7 +13,6 @@ from fer.darknet.scoring.mean_ap import (
     match,
     mean_average_precision,
     read_truth,
-    read_valid,
 )
 from fer.errors import InputError
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fer.data.preparation.prepare import command_for
@@ -92,6 +93,38 @@ def read_photos(folder: Path) -> pd.DataFrame:
     )
     table["file"] = os.path.abspath(folder) + os.sep + table["file"]
     return table
+
+
+def read_list(list_file: Path) -> list[Path]:
+    """Return the photos of an exported list, a path a line.
+
+    Raises:
+        InputError: it cannot be read or lists none.
+    """
+    try:
+        lines = list_file.read_text("utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise InputError(f"{list_file}: {error.strerror}; make the Darknet folder anew with prepare.py") from error
+    photos = [Path(line) for line in lines if line]
+    if not photos:
+        raise InputError(f"{list_file}: lists no photo")
+    return photos
+
+
+def labels_of(photos: Sequence[str | Path], names: Sequence[str]) -> np.ndarray:
+    """Return each photo's class (N,): the one whose name stands anywhere in its path.
+
+    Raises:
+        InputError: a path with no name in it, or several.
+    """
+    labels = np.empty(len(photos), np.int64)
+    for index, photo in enumerate(map(str, photos)):
+        matches = [label for label, name in enumerate(names) if name in photo]
+        if len(matches) != 1:
+            listed = ", ".join(names[label] for label in matches) or "none"
+            raise InputError(f"{photo}: has not one of the classes in its path, but {listed}; make the folder anew")
+        labels[index] = matches[0]
+    return labels
 
 
 def darknet_folder(data: Mapping[str, Any], task: str, crop: str) -> Path:

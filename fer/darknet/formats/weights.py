@@ -91,6 +91,35 @@ def newest_whole(folder: Path, base: str, sections: Sequence[Section]) -> Path |
     return max(whole)[-1] if whole else None
 
 
+def find_resume_weights(resume: str, base: str, sections: Sequence[Section]) -> Path:
+    """Return the weights to go on with: a file, or the newest whole one of a run folder or its backup folder.
+
+    Raises:
+        InputError: there is none, or it is not whole.
+    """
+    path = Path(resume)
+    if path.is_dir():
+        folder = path / "backup" if (path / "backup").is_dir() else path
+        found = newest_whole(folder, base, sections)
+        if found is None:
+            raise InputError(
+                f"resume={resume}: no whole weights file of {base} in {folder}; the program saves the first after 100 "
+                "iterations, start the run again"
+            )
+        return found
+    if not path.is_file():
+        raise InputError(f"resume={resume}: no such file or folder")
+    if (held := whole_layers(path, sections)) < len(layers(sections)):
+        count = len(layers(sections))
+        raise InputError(f"resume={resume}: holds {held} of {count} layers; start with darknet.pretrained={resume}")
+    return path
+
+
+def saved_iteration(weights: Path, sections: Sequence[Section]) -> int:
+    """Return the iteration that a weights file was saved at, as the program counts: images seen over the batch."""
+    return read_header(weights).seen // int(sections[0].options["batch"])
+
+
 def find_cfg(weights: Path, key: str = "darknet.cfg") -> Path:
     """Return the .cfg that weights belong to: the one whose name they begin with, else the only one.
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from fer.darknet.program_engine.log import Complaint, LineSplitter, parse_line
+from fer.darknet.formats.records import Complaint
+from fer.darknet.program_engine.log import LineSplitter, parse_line
 from fer.errors import InputError, Interrupted
 
 #: Seconds between the request to end and the kill.

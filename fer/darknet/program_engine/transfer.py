@@ -1,11 +1,11 @@
-"""What a run starts from: weights cut with the program's ``partial``, a file of first layers, or an earlier run."""
+"""What a run starts from: weights cut with the program's ``partial``, or a file of first layers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fer.darknet.formats.cfg import Section, layers, parse
-from fer.darknet.formats.weights import find_cfg, newest_whole, read_header, weights_bytes, whole_layers
+from fer.darknet.formats.weights import find_cfg, weights_bytes, whole_layers
 from fer.darknet.program_engine.process import explain, run
 from fer.darknet.program_engine.program import Program, command
 from fer.errors import InputError
@@ -60,32 +60,3 @@ def _cut(program: Program, options: dict[str, Any], source: Path, n: int, target
         raise InputError(f"darknet partial wrote no {target}: {explain(finished)}")
     if (found := whole_layers(target, sections)) < n:
         raise InputError(f"darknet partial wrote only {found} of {n} layers to {target} (disk full?)")
-
-
-def resumed(resume: str, base: str, sections: Sequence[Section]) -> Path:
-    """Return the weights to go on with: a file, or the newest whole one of a run folder or its backup folder.
-
-    Raises:
-        InputError: there is none, or it is not whole.
-    """
-    path = Path(resume)
-    if path.is_dir():
-        folder = path / "backup" if (path / "backup").is_dir() else path
-        found = newest_whole(folder, base, sections)
-        if found is None:
-            raise InputError(
-                f"resume={resume}: no whole weights file of {base} in {folder}; the program saves the first after 100 "
-                "iterations, start the run again"
-            )
-        return found
-    if not path.is_file():
-        raise InputError(f"resume={resume}: no such file or folder")
-    if (held := whole_layers(path, sections)) < len(layers(sections)):
-        count = len(layers(sections))
-        raise InputError(f"resume={resume}: holds {held} of {count} layers; start with darknet.pretrained={resume}")
-    return path
-
-
-def iteration_of(weights: Path, sections: Sequence[Section]) -> int:
-    """Return the iteration that a weights file was saved at, as the program counts: images seen over the batch."""
-    return read_header(weights).seen // int(sections[0].options["batch"])

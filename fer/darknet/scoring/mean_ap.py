@@ -3,7 +3,7 @@
 Boxes are x, y, width, height in pixels of the photo, x and y at the left and upper edge, x to the right, y down.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from fer.errors import InputError
 
 #: Recalls at which a class's precision is kept for the picture: COCO's 101 points.
 RECALLS = np.linspace(0, 1, 101)
+
+#: A class's precision, recall and counts are of the detections with more confidence: `detector map`'s own default.
+THRESHOLD = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def match(detections: Detections, truth: Truth, least: float = 0.5) -> tuple[np.
 
 
 def mean_average_precision(
-    detections: Detections, truth: Truth, names: Sequence[str], threshold: float = 0.25
+    detections: Detections, truth: Truth, names: Sequence[str], threshold: float = THRESHOLD
 ) -> dict[str, Any]:
     """Return mAP@0.50 over all detections, and counts at a confidence over ``threshold``, as plain data.
 
@@ -132,42 +135,6 @@ def average_precision(right: np.ndarray, truths: int) -> tuple[float, list[float
     at = np.searchsorted(tp, np.ceil(RECALLS * truths - 1e-9))
     curve = np.append(precision, 0.0)[at]
     return float(precision[right].sum() / truths), curve.tolist()
-
-
-def read_valid(folder: Path, stem: str, sizes: Mapping[str, tuple[int, int]], classes: int) -> Detections:
-    """Return the boxes that Debian's `detector valid` wrote, a file ``STEM0.txt``, ``STEM1.txt`` ... a class.
-
-    A line is ``id confidence left upper right lower``, in pixels counted from 1 and clipped to 1..width and 1..height;
-    ``sizes`` has width and height by id, in the order of the photos. A box that was clipped at the right or the lower
-    edge is taken to reach that edge.
-
-    Raises:
-        InputError: a file is missing, or a line is not such a line or names no photo.
-    """
-    index = {name: number for number, name in enumerate(sizes)}
-    photo, label, confidence, corners = [], [], [], []
-    for number in range(classes):
-        path = folder / f"{stem}{number}.txt"
-        if not path.is_file():
-            raise InputError(f"{path}: the darknet program did not write it; run it again, or see its log")
-        for line_number, line in enumerate(path.read_text().splitlines(), 1):
-            try:
-                name, score, *box = line.split()
-                left, upper, right, lower = map(float, box)
-                photo.append(index[name])
-                confidence.append(float(score))
-            except (ValueError, KeyError) as error:
-                raise InputError(
-                    f"{path}, line {line_number}: {line!r} is no detection in one of the photos"
-                ) from error
-            label.append(number)
-            corners.append((left, upper, right, lower))
-    at, edges = np.array(photo, int), np.array(list(sizes.values()), float).reshape(-1, 2)
-    corner = np.array(corners, float).reshape(-1, 4)
-    upper_left, lower_right = corner[:, :2] - 1, corner[:, 2:]
-    lower_right = np.where(lower_right < edges[at], lower_right - 1, edges[at])
-    box = np.concatenate([upper_left, (lower_right - upper_left).clip(0)], axis=1)
-    return Detections(at, np.array(label, int), np.array(confidence, float), box)
 
 
 def read_truth(photos: Sequence[Path], classes: int) -> tuple[Truth, list[tuple[int, int]]]:

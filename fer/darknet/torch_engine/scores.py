@@ -12,9 +12,9 @@ from torchmetrics.detection import MeanAveragePrecision
 from tqdm import tqdm
 
 from fer.darknet.formats.dialects import TITLES
+from fer.darknet.formats.photo_folder import read_list
 from fer.darknet.formats.weights import Net
-from fer.darknet.program_engine.scores import THRESHOLD, read_list
-from fer.darknet.scoring.mean_ap import Detections, Truth, mean_average_precision, read_truth
+from fer.darknet.scoring.mean_ap import THRESHOLD, Detections, Truth, mean_average_precision, read_truth
 from fer.darknet.torch_engine.inference import (
     LEAST,
     Detector,

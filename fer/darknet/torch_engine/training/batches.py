@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fer.darknet.formats.cfg import task_of
+from fer.darknet.formats.photo_folder import labels_of
 from fer.darknet.formats.section import Section, integer, number, positive
 from fer.darknet.scoring.mean_ap import read_truth
 from fer.darknet.torch_engine.training.augment import (
@@ -42,37 +43,6 @@ _REFUSED = (
     "mixup blur gaussian_noise track contrastive unsupervised dynamic_minibatch adversarial_lr "
     "sequential_subdivisions center max_ratio min_ratio"
 ).split()
-
-
-def read_list(path: Path) -> list[str]:
-    """Return the photos that a list names, a path a line.
-
-    Raises:
-        InputError: it is not there, or names none.
-    """
-    try:
-        photos = [line for line in path.read_text("utf-8", errors="surrogateescape").splitlines() if line]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; make the Darknet folder anew with prepare.py") from error
-    if not photos:
-        raise InputError(f"{path}: lists no photo")
-    return photos
-
-
-def labels_of(photos: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return each photo's class (N,): the one whose name stands anywhere in its path.
-
-    Raises:
-        InputError: a path with no name in it, or several.
-    """
-    labels = np.empty(len(photos), np.int64)
-    for index, photo in enumerate(photos):
-        found = [label for label, name in enumerate(names) if name in photo]
-        if len(found) != 1:
-            told = ", ".join(names[label] for label in found) or "none"
-            raise InputError(f"{photo}: has not one of the classes in its path, but {told}; make the folder anew")
-        labels[index] = found[0]
-    return labels
 
 
 def open_boxes(path: str, classes: int) -> np.ndarray:
@@ -108,7 +78,7 @@ class TrainingBatches(Dataset):
     """
 
     def __init__(
-        self, sections: Sequence[Section], photos: Sequence[str], names: Sequence[str], seed: int,
+        self, sections: Sequence[Section], photos: Sequence[str | Path], names: Sequence[str], seed: int,
         dialect: str = "alexeyab", rank: int = 0, ranks: int = 1,
     ) -> None:  # fmt: skip
         net = sections[0]

@@ -43,8 +43,9 @@ class DarknetTraining(pl.LightningModule):
     """
 
     def __init__(
-        self, sections: Sequence[Section], photos: Sequence[str], names: Sequence[str], seed: int, workers: int = 0
-    ) -> None:
+        self, sections: Sequence[Section], photos: Sequence[str | Path], names: Sequence[str], seed: int,
+        workers: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         net = sections[0]
         for key, nothing in _NOT_BUILT.items():

@@ -10,26 +10,16 @@ import pytorch_lightning as pl
 
 from fer.config.checks import build
 from fer.darknet.formats.cfg import parse, task_of
-from fer.darknet.formats.photo_folder import DarknetData
+from fer.darknet.formats.photo_folder import DarknetData, labels_of, read_list
+from fer.darknet.formats.records import Step
 from fer.darknet.formats.run_folder import judged_by, lay_out
-from fer.darknet.formats.weights import Net, find_cfg
-from fer.darknet.program_engine.log import Step
-from fer.darknet.program_engine.training import (
-    METRIC,
-    facts_of,
-    fitted_to,
-    introduce,
-    open_data,
-    open_sections,
-    require_room,
-    tell,
-)
-from fer.darknet.program_engine.transfer import iteration_of, resumed
+from fer.darknet.formats.weights import Net, find_cfg, find_resume_weights, saved_iteration
 from fer.darknet.runs.monitor import Monitor
 from fer.darknet.runs.scorer import Scorer, take_along
+from fer.darknet.runs.setup import METRIC, fit_to_data, open_dataset, read_sections, require_disk_space, run_facts
+from fer.darknet.runs.summary import print_results, print_start
 from fer.darknet.torch_engine import scores as native
 from fer.darknet.torch_engine.network import summary
-from fer.darknet.torch_engine.training.batches import labels_of, read_list
 from fer.darknet.torch_engine.training.module import DarknetTraining
 from fer.darknet.torch_engine.weights_io import load_weights, save_weights
 from fer.errors import InputError
@@ -57,10 +47,10 @@ def train(config: dict[str, Any], out: Path) -> float:
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
     keep_freed_memory()
     options = config["darknet"]
-    sections, name = open_sections(options)
+    sections, name = read_sections(options)
     task = task_of(sections)
-    data = open_data(config, task)
-    sections = fitted_to(sections, options, data)
+    data = open_dataset(config, task)
+    sections = fit_to_data(sections, options, data)
     net = Net(out / "backup" / f"{name}.weights", out / f"{name}.cfg", data.names, sections, task)
     pl.seed_everything(config["seed"], verbose=False)
     photos = read_list(data.lists["train"])
@@ -92,13 +82,13 @@ def train(config: dict[str, Any], out: Path) -> float:
         with stop.watching(), naming_lost_ranks(trainer, recorder.last):
             trainer.fit(module)
         return 0.0
-    require_room(out, sections, 8)
-    lay_out(out, name, sections, data, facts_of(config, "torch", data, name))
+    require_disk_space(out, sections, 8)
+    lay_out(out, name, sections, data, run_facts(config, "torch", data, name))
     (out / "layers.txt").write_text(f"{summary(sections)}\n")
     if before:
         take_along(before, net.weights)
     where = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {config['trainer']['precision']}"
-    introduce(f"torch on {where}", net, data, max_batches, out)
+    print_start(f"torch on {where}", net, data, max_batches, out)
     shown = config["trainer"].get("enable_progress_bar", True)
     recorder.begin(Monitor(out, sections, max_batches, module.iteration, METRIC[task], shown), module.iteration)
     try:
@@ -106,7 +96,7 @@ def train(config: dict[str, Any], out: Path) -> float:
             trainer.fit(module)
     finally:
         recorder.monitor.close()
-    return tell(out, net, recorder.monitor, data, " darknet.engine=torch")
+    return print_results(out, net, recorder.monitor, data, " darknet.engine=torch")
 
 
 class Recorder(pl.Callback):
@@ -201,7 +191,7 @@ class Recorder(pl.Callback):
             scores = native.detector_map(checkpoint, checkpoint.names, photos, self._device)
             return {"val/map50": scores["map50"]} | {f"val/ap/{row['name']}": row["ap"] for row in scores["per_class"]}
         listed = read_list(photos)
-        ranks = native.classify(checkpoint, [Path(photo) for photo in listed], self._device).argsort(1)[:, ::-1]
+        ranks = native.classify(checkpoint, listed, self._device).argsort(1)[:, ::-1]
         right = ranks == labels_of(listed, checkpoint.names)[:, None]
         k = min(5, len(checkpoint.names))
         return {"val/top1": float(right[:, 0].mean()), f"val/top{k}": float(right[:, :k].any(1).mean())}
@@ -228,17 +218,18 @@ def _start(module: DarknetTraining, config: dict[str, Any], name: str) -> Path |
     if path.is_dir():
         folder = path / "backup" if (path / "backup").is_dir() else path
         saved = folder / f"{name}_last.ckpt"
-        path = saved if saved.is_file() and not options["clear"] else resumed(config["resume"], name, sections)
+        on_weights = options["clear"] or not saved.is_file()
+        path = find_resume_weights(config["resume"], name, sections) if on_weights else saved
     if path.suffix == ".ckpt":
         if options["clear"]:
             raise InputError(f"darknet.clear=true counts anew from .weights: give those beside {path}")
         module.load_state(path)
     else:
-        path = resumed(str(path), name, sections)
+        path = find_resume_weights(str(path), name, sections)
         load_weights(module.network, path)
         if options["clear"]:
             return None
-        module.iteration = iteration_of(path, sections)
+        module.iteration = saved_iteration(path, sections)
     return path.with_name(f"{name}.weights")
 
 
