@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fer.data.boxes import iou
 from fer.errors import InputError
 
 _ATTEMPTS = 10
@@ -53,6 +54,6 @@ def kmeans_anchors(
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 1000, 1e-4)
     _, _, centres = cv2.kmeans(np.ascontiguousarray(boxes), n, None, stop, _ATTEMPTS, cv2.KMEANS_PP_CENTERS)
     centres = np.round(centres[np.argsort(centres.prod(axis=1))].astype(float), 1)
-    shared = np.minimum(boxes[:, None], centres).prod(axis=2)
-    overlap = shared / (boxes.prod(axis=1)[:, None] + centres.prod(axis=1) - shared)
+    # all at one corner, so that the IoU is that of the shapes
+    overlap = iou(np.pad(boxes, ((0, 0), (2, 0)))[:, None], np.pad(centres, ((0, 0), (2, 0))))
     return [(width, height) for width, height in centres.tolist()], float(overlap.max(axis=1).mean())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fer.data.boxes import iou
 from fer.errors import InputError
 
 #: Recalls at which a class's precision is kept for the picture: COCO's 101 points.
@@ -39,16 +40,6 @@ class Detections:
     box: np.ndarray
 
 
-def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the IoU of boxes (..., 4) with boxes (..., 4), broadcast; 0 where both are empty."""
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    upper_left = np.maximum(first[..., :2], second[..., :2])
-    lower_right = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
-    shared = (lower_right - upper_left).clip(0).prod(axis=-1)
-    whole = first[..., 2:].prod(axis=-1) + second[..., 2:].prod(axis=-1) - shared
-    return np.divide(shared, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
-
-
 def match(detections: Detections, truth: Truth, least: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Return for each detection the truth (N,) it lies on, or -1, and their IoU (N,), or 0.
 
@@ -63,7 +54,7 @@ def match(detections: Detections, truth: Truth, least: float = 0.5) -> tuple[np.
         near = faces.get(photo, order[:0])
         near = near[truth.label[near] == detections.label[index]]
         if len(near):
-            each = intersection_over_union(detections.box[index], truth.box[near])
+            each = iou(detections.box[index], truth.box[near])
             if each.max() > least:
                 found[index], overlap[index] = near[each.argmax()], each.max()
     return found, overlap

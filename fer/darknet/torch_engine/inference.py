@@ -17,6 +17,7 @@ from fer.darknet.torch_engine.network import DarknetNetwork, fuse
 from fer.darknet.torch_engine.onednn import pack
 from fer.darknet.torch_engine.picture import Place, place
 from fer.darknet.torch_engine.weights_io import open_network
+from fer.data.boxes import iou
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.labels import canonical
@@ -167,17 +168,17 @@ def suppress_classes(box: torch.Tensor, confidence: torch.Tensor, power: float |
     if power is None:
         found = [(column > LEAST).nonzero().flatten() for column in confidence.T]
         return [at[suppress(box[at], column[at])] for at, column in zip(found, confidence.T, strict=True)]
-    low = box[:, :2].T.numpy()
-    high, area = low + box[:, 2:].T.numpy(), box[:, 2:].prod(1).numpy()
+    array = box.numpy()
+    low, high = array[:, :2], array[:, :2] + array[:, 2:]
     hidden: dict[int, np.ndarray] = {}  # a box to the places of those that it overlaps too much, in any class
 
     def hides(i: int) -> np.ndarray:
-        shared = (np.minimum(high[:, [i]], high) - np.maximum(low[:, [i]], low)).clip(0).prod(0)
-        near = np.flatnonzero(shared > OVERLAP * (area[i] + area - shared))  # distance only takes from IoU
-        around = np.maximum(high[:, [i]], high[:, near]) - np.minimum(low[:, [i]], low[:, near])
-        apart = (low[:, [i]] + high[:, [i]] - low[:, near] - high[:, near]) / 2
-        far = ((apart**2).sum(0) / (around**2).sum(0)) ** power
-        return near[shared[near] / (area[i] + area[near] - shared[near]) - far > OVERLAP]
+        overlap = iou(array[i], array)
+        near = np.flatnonzero(overlap > OVERLAP)  # distance only takes from IoU
+        around = np.maximum(high[i], high[near]) - np.minimum(low[i], low[near])
+        apart = (low[i] + high[i] - low[near] - high[near]) / 2
+        distance = ((apart**2).sum(1) / (around**2).sum(1)) ** power
+        return near[overlap[near] - distance > OVERLAP]
 
     stay = []
     for column in confidence.T:
