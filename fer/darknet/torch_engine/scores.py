@@ -11,7 +11,7 @@ import torch
 from torchmetrics.detection import MeanAveragePrecision
 from tqdm import tqdm
 
-from fer.darknet.formats.dialects import TITLES
+from fer.darknet.formats.dialects import DIALECTS
 from fer.darknet.formats.photo_folder import read_list
 from fer.darknet.formats.weights import Net
 from fer.darknet.scoring.mean_ap import THRESHOLD, Detections, Truth, mean_average_precision, read_truth
@@ -72,7 +72,8 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
     if dialect == "pjreddie":
         found = _cut(found, sizes)
     scores = mean_average_precision(found, truth, names, THRESHOLD)
-    by = f"computed from torch's boxes, photos {'on grey' if letterboxes(net) else 'stretched'} as in {TITLES[dialect]}"
+    way = "on grey" if letterboxes(net) else "stretched"
+    by = f"computed from torch's boxes, photos {way} as in {DIALECTS[dialect].title}"
     return scores | {"photos": len(photos), "map_by": by, "coco": coco(found, truth)}
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer.darknet.formats import dialects
 from fer.darknet.formats.cfg import layers
+from fer.darknet.formats.dialects import DIALECTS
+from fer.darknet.formats.option_table import OPTIONS
 from fer.darknet.formats.section import Section, integer, number, numbers
 from fer.darknet.torch_engine.boxes import OVERLAPS, giou, iou
 from fer.darknet.torch_engine.training.targets import (
@@ -27,16 +28,19 @@ from fer.darknet.torch_engine.training.targets import (
 )
 from fer.errors import InputError
 
-# Options of AlexeyAB's that change the loss and are not built, with the value that asks for nothing.
-_REJECTS = "equidistant_point badlabels_rejection_percentage num_sigmas_reject_badlabels"
-_NOT_BUILT: dict[str, dict[str, str | None]] = {
-    "net": dict.fromkeys(f"adversarial_lr contrastive {_REJECTS}".split(), "0"),
-    "yolo": {"focal_loss": "0", "objectness_smooth": "0", "iou_thresh_kind": "iou"}
-    | dict.fromkeys(("embedding_layer", "map")),
-}
-# What only AlexeyAB's program reads of a [yolo] to train it; Debian's would leave it out.
-_NEWER = "scale_x_y new_coords label_smooth_eps iou_loss iou_thresh max_delta counters_per_class".split()
-_NEWER += "iou_normalizer obj_normalizer cls_normalizer delta_normalizer".split()
+#: Options that change the loss and are not built.
+_NOT_BUILT = {
+    "net": (
+        "adversarial_lr", "contrastive", "equidistant_point", "badlabels_rejection_percentage",
+        "num_sigmas_reject_badlabels",
+    ),
+    "yolo": ("focal_loss", "objectness_smooth", "iou_thresh_kind", "embedding_layer", "map"),
+}  # fmt: skip
+#: What only AlexeyAB's program reads of a [yolo] to train it; Debian's would leave it out.
+_NOT_DEBIANS = (
+    "scale_x_y", "new_coords", "label_smooth_eps", "iou_loss", "iou_thresh", "max_delta", "counters_per_class",
+    "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer",
+)  # fmt: skip
 
 
 class YoloLoss(nn.Module):
@@ -269,10 +273,11 @@ def _multipliers(section: Section, head: Head) -> Tensor:
 def _require_built(section: Section, program: str) -> None:
     refused, reason = _NOT_BUILT[section.kind], "is not supported with darknet.engine=torch"
     if program == "pjreddie" and section.kind == "yolo":
-        refused = refused | {option: dialects.NEWER["yolo"][option] for option in _NEWER}
-        reason = f"is not supported like {dialects.TITLES[program]}, which does not know it"
-    for option, neutral in refused.items():
-        value = section.options.get(option, neutral)
-        if value != neutral and (neutral in (None, "mse", "iou") or number(section, option, 0) != float(neutral)):
-            remedy = f"set {option}={neutral}" if neutral else "delete it"
-            raise InputError(f"{section.where}: {option}={value} {reason}: {remedy}")
+        refused += _NOT_DEBIANS
+        reason = f"is not supported like {DIALECTS[program].title}, which does not know it"
+    for name in refused:
+        value, option = section.options.get(name), OPTIONS[section.kind][name]
+        if value is None or option.is_neutral(value):
+            continue
+        remedy = f"set {name}={option.neutral}" if option.neutral else "delete it"
+        raise InputError(f"{section.where}: {name}={value} {reason}: {remedy}")
