@@ -11,7 +11,7 @@ import torch
 from fer.darknet.formats.cfg import parse
 from fer.darknet.formats.lists import Entry, write_lists
 from fer.darknet.formats.photo_folder import labels_of, read_list
-from fer.darknet.torch_engine.training.batches import TrainingBatches, open_boxes, training_loader
+from fer.darknet.torch_engine.training.batches import open_boxes, training_batches, training_loader
 from fer.darknet.torch_engine.training.reading import PhotoError
 from fer.errors import InputError
 
@@ -40,11 +40,11 @@ def photos(tmp_path):
 
 
 def classifier(photos, options="", seed=0, **more):
-    return TrainingBatches(parse(CLASSIFIER.format(options)), photos, NAMES, seed, **more)
+    return training_batches(parse(CLASSIFIER.format(options)), photos, NAMES, seed, **more)
 
 
 def detector(photos, options="", head="", seed=0, **more):
-    return TrainingBatches(parse(DETECTOR.format(options, head)), photos, NAMES, seed, **more)
+    return training_batches(parse(DETECTOR.format(options, head)), photos, NAMES, seed, **more)
 
 
 def same(first, second):

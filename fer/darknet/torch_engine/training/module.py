@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from fer.darknet.formats.cfg import Section, integer, task_of
 from fer.darknet.formats.section import number
 from fer.darknet.torch_engine.network import DarknetNetwork
-from fer.darknet.torch_engine.training.batches import TrainingBatches, training_loader
+from fer.darknet.torch_engine.training.batches import training_batches, training_loader
 from fer.darknet.torch_engine.training.ema import Average
 from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, cost_scale_of
 from fer.darknet.torch_engine.training.schedules import rate_of
@@ -63,7 +63,7 @@ class DarknetTraining(pl.LightningModule):
         self.detects = task_of(sections) == "detector"
         self.yolo_loss = YoloLoss(sections) if self.detects else None
         self.cost_scale = None if self.detects else cost_scale_of(sections)
-        self._data = partial(TrainingBatches, sections, photos, names, seed)
+        self._data = partial(training_batches, sections, photos, names, seed)
         self.require_divisible(1)
         self._workers = workers
         #: Of ema_alpha=, None without it.
