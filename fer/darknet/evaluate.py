@@ -11,7 +11,7 @@ import pandas as pd
 
 from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet, read_photos
 from fer.darknet.formats.run_folder import read_facts
-from fer.darknet.formats.weights import Net, open_net
+from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.program_engine.program import Program, find_program, require_support
 from fer.darknet.program_engine.scores import classifier_valid, classify, detector_map
 from fer.darknet.scoring.report import format_detector_report, save_detector_report
@@ -34,7 +34,7 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
         InputError: a file is missing or does not fit, or photos that the net was trained on.
     """
     weights = Path(keys["ckpt"])
-    net = open_net(weights, *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
+    net = open_configured_net(keys["ckpt"], options)
     facts = read_facts(weights)
     program = None
     if options["engine"] == "binary":

@@ -3,10 +3,11 @@
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from fer.darknet.formats.cfg import Section, classes_of, layers, parse, task_of
 from fer.errors import InputError
@@ -99,20 +100,25 @@ def find_resume_weights(resume: str, base: str, sections: Sequence[Section]) -> 
     """
     path = Path(resume)
     if path.is_dir():
-        folder = path / "backup" if (path / "backup").is_dir() else path
-        found = newest_whole(folder, base, sections)
-        if found is None:
+        folder = backup_folder(path)
+        newest = newest_whole(folder, base, sections)
+        if newest is None:
             raise InputError(
                 f"resume={resume}: no whole weights file of {base} in {folder}; the program saves the first after 100 "
                 "iterations, start the run again"
             )
-        return found
+        return newest
     if not path.is_file():
         raise InputError(f"resume={resume}: no such file or folder")
     if (held := whole_layers(path, sections)) < len(layers(sections)):
         count = len(layers(sections))
         raise InputError(f"resume={resume}: holds {held} of {count} layers; start with darknet.pretrained={resume}")
     return path
+
+
+def backup_folder(run: Path) -> Path:
+    """Return the folder of a run that holds its weights, which may be the one given."""
+    return run / "backup" if (run / "backup").is_dir() else run
 
 
 def saved_iteration(weights: Path, sections: Sequence[Section]) -> int:
@@ -188,6 +194,16 @@ def open_net(weights: Path, cfg: Path | None = None, names: Path | None = None) 
     if len(lines) != classes_of(sections):
         raise InputError(f"{names}: {len(lines)} names, but {cfg} has {classes_of(sections)} classes")
     return Net(weights, cfg, lines, sections, task)
+
+
+def open_configured_net(ckpt: str, options: Mapping[str, Any]) -> Net:
+    """Return `open_net` of a weights file with the ``cfg`` and ``names`` of a ``darknet`` config, where they are given.
+
+    Raises:
+        InputError: as `open_net`.
+    """
+    cfg, names = (Path(options[key]) if options[key] else None for key in ("cfg", "names"))
+    return open_net(Path(ckpt), cfg, names)
 
 
 def _base(cfg: Path) -> str:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fer.darknet.formats.weights import Net, open_net
+from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.program_engine.program import Program, find_program, require_support
 from fer.darknet.program_engine.scores import Face, classify, detect
 from fer.data.photos import read_photo
@@ -34,7 +34,7 @@ def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
     Raises:
         InputError: no photo, or weights, cfg, names or program that are missing or do not fit.
     """
-    net = open_net(Path(keys["ckpt"]), *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
+    net = open_configured_net(keys["ckpt"], options)
     program = find_program(options["binary"])
     require_support(program, net.sections, net.task, action="valid")
     media = find_media(keys["source"], keys["out"])

@@ -24,7 +24,15 @@ from fer.darknet.program_engine.program import Program, command, find_program, n
 from fer.darknet.program_engine.scores import classifier_valid, detector_map
 from fer.darknet.program_engine.transfer import pretrained
 from fer.darknet.runs.scorer import Scorer, take_along
-from fer.darknet.runs.setup import METRIC, fit_to_data, open_dataset, read_sections, require_disk_space, run_facts
+from fer.darknet.runs.setup import (
+    METRIC,
+    detector_metrics,
+    fit_to_data,
+    open_dataset,
+    read_sections,
+    require_disk_space,
+    run_facts,
+)
 from fer.darknet.runs.summary import print_results, print_start
 from fer.errors import InputError, Interrupted, Stopped
 
@@ -132,8 +140,7 @@ def _scorer(
         if net.task == "classifier":
             top = classifier_valid(program, checkpoint, data.names, photos, work)
             return {"val/top1": top.top1, f"val/top{top.k}": top.topk}
-        scores = detector_map(program, checkpoint, data.names, photos, work)
-        return {"val/map50": scores["map50"]} | {f"val/ap/{row['name']}": row["ap"] for row in scores["per_class"]}
+        return detector_metrics(detector_map(program, checkpoint, data.names, photos, work))
 
     # the program saves every 100 iterations; a score a checkpoint would take longer than the training on large sets
     return Scorer(net, max(100, epoch), METRIC[net.task], measure, monitor.score, start)

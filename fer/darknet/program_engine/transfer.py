@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from fer.darknet.formats.cfg import Section, layers, parse
-from fer.darknet.formats.weights import find_cfg, weights_bytes, whole_layers
+from fer.darknet.formats.weights import weights_bytes, whole_layers
 from fer.darknet.program_engine.process import explain, run
 from fer.darknet.program_engine.program import Program, command
+from fer.darknet.runs.setup import pretrained_cfg, pretrained_source
 from fer.errors import InputError
 
 
@@ -21,13 +22,9 @@ def pretrained(program: Program, options: dict[str, Any], sections: Sequence[Sec
     Raises:
         InputError: no such file, or one that does not fit the net, with the sizes expected and found.
     """
-    if not options["pretrained"]:
-        if options["pretrained_layers"]:
-            raise InputError("darknet.pretrained_layers needs darknet.pretrained=FILE.weights, which it cuts")
+    source = pretrained_source(options)
+    if source is None:
         return None
-    source = Path(options["pretrained"])
-    if not source.is_file():
-        raise InputError(f"darknet.pretrained={source}: no such file")
     n = options["pretrained_layers"]
     if n is None:
         start = source
@@ -44,9 +41,7 @@ def pretrained(program: Program, options: dict[str, Any], sections: Sequence[Sec
 
 
 def _cut(program: Program, options: dict[str, Any], source: Path, n: int, target: Path) -> None:
-    cfg = Path(options["pretrained_cfg"]) if options["pretrained_cfg"] else find_cfg(source, "darknet.pretrained_cfg")
-    if not cfg.is_file():
-        raise InputError(f"darknet.pretrained_cfg={cfg}: no such file")
+    cfg = pretrained_cfg(options, source)
     sections = parse(cfg.read_text(errors="replace"), str(cfg))
     count = len(layers(sections))
     if not 0 < n <= count:

@@ -12,12 +12,17 @@ from fer.darknet.formats.export import export
 from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet
 from fer.darknet.formats.run_folder import judged_by
 from fer.darknet.formats.section import positive
-from fer.darknet.formats.weights import weights_bytes
+from fer.darknet.formats.weights import find_cfg, weights_bytes
 from fer.data.preparation.prepare import describe
 from fer.errors import InputError
 
 #: The score that chooses the best checkpoint, by task.
 METRIC = {"detector": "val/map50", "classifier": "val/top1"}
+
+
+def detector_metrics(scores: dict[str, Any]) -> dict[str, float]:
+    """Return what an engine's ``detector_map`` says under the names of a run's metrics."""
+    return {"val/map50": scores["map50"]} | {f"val/ap/{row['name']}": row["ap"] for row in scores["per_class"]}
 
 
 def read_sections(options: dict[str, Any]) -> tuple[list[Section], str]:
@@ -70,6 +75,34 @@ def fit_to_data(sections: list[Section], options: dict[str, Any], data: DarknetD
     fitted = fit(sections, options, classes, photos)
     check(fitted, classes)
     return fitted
+
+
+def pretrained_source(options: dict[str, Any]) -> Path | None:
+    """Return the file of ``darknet.pretrained``, None without one.
+
+    Raises:
+        InputError: it is not there, or layers are to be cut of none.
+    """
+    if not options["pretrained"]:
+        if options["pretrained_layers"]:
+            raise InputError("darknet.pretrained_layers needs darknet.pretrained=FILE.weights, which it cuts")
+        return None
+    source = Path(options["pretrained"])
+    if not source.is_file():
+        raise InputError(f"darknet.pretrained={source}: no such file")
+    return source
+
+
+def pretrained_cfg(options: dict[str, Any], source: Path) -> Path:
+    """Return the .cfg that pre-trained weights belong to, as given or found beside them.
+
+    Raises:
+        InputError: there is none.
+    """
+    cfg = Path(options["pretrained_cfg"]) if options["pretrained_cfg"] else find_cfg(source, "darknet.pretrained_cfg")
+    if not cfg.is_file():
+        raise InputError(f"darknet.pretrained_cfg={cfg}: no such file")
+    return cfg
 
 
 def require_disk_space(out: Path, sections: list[Section], files: int = 4) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.darknet.formats.run_folder import read_facts
-from fer.darknet.formats.weights import Net, open_net
+from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.torch_engine.inference import labels_of, letterboxes, open_fused
 from fer.darknet.torch_engine.modules import Softmax
 from fer.darknet.torch_engine.network import DarknetNetwork
@@ -74,7 +74,7 @@ def export(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[str,
         if wrong:
             said = f"{key}={keys[key]}" if key in keys else "data="
             raise InputError(f"{said}: the .weights of a Darknet net are exported with format=onnx alone")
-    net = open_net(weights, *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
+    net = open_configured_net(keys["ckpt"], options)
     out = checked(keys["out"] or weights.with_suffix(".onnx"), ".onnx")
     whole, example, given, answers = _deployed(net)
 

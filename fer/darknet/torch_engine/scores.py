@@ -12,8 +12,9 @@ from torchmetrics.detection import MeanAveragePrecision
 from tqdm import tqdm
 
 from fer.darknet.formats.dialects import DIALECTS
-from fer.darknet.formats.photo_folder import read_list
+from fer.darknet.formats.photo_folder import labels_of, read_list
 from fer.darknet.formats.weights import Net
+from fer.darknet.runs.setup import detector_metrics
 from fer.darknet.scoring.mean_ap import THRESHOLD, Detections, Truth, mean_average_precision, read_truth
 from fer.darknet.torch_engine.inference import (
     LEAST,
@@ -75,6 +76,21 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
     way = "on grey" if letterboxes(net) else "stretched"
     by = f"computed from torch's boxes, photos {way} as in {DIALECTS[dialect].title}"
     return scores | {"photos": len(photos), "map_by": by, "coco": coco(found, truth)}
+
+
+def validate(net: Net, list_file: Path, device: str) -> dict[str, float]:
+    """Return the metrics of a checkpoint on the photos that choose the best one, by their names in a run.
+
+    Raises:
+        InputError: as `classify` and `detector_map`.
+    """
+    if net.task == "detector":
+        return detector_metrics(detector_map(net, net.names, list_file, device))
+    photos = read_list(list_file)
+    ranks = classify(net, photos, device).argsort(1)[:, ::-1]
+    right = ranks == labels_of(photos, net.names)[:, None]
+    k = min(5, len(net.names))
+    return {"val/top1": float(right[:, 0].mean()), f"val/top{k}": float(right[:, :k].any(1).mean())}
 
 
 def coco(found: Detections, truth: Truth) -> dict[str, float] | None:

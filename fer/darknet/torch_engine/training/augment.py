@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from fer.darknet.formats.section import Section, integer, number, positive
+from fer.errors import InputError
+
 Size = tuple[int, int]
 
 #: For warpAffine: the matrix leads from a pixel of the result to one of the photo.
@@ -40,6 +43,32 @@ class ClassifierAugmentation:
     flip: bool = True
     colour: Colour = Colour()
     beyond: bool = False
+
+
+def classifier_options(net: Section, dialect: str) -> ClassifierAugmentation:
+    """Return what a classifier's [net] says of augmentation."""
+    width = positive(net, "width")
+    return ClassifierAugmentation(
+        crop=(positive(net, "min_crop", width), positive(net, "max_crop", 2 * width)),
+        angle=number(net, "angle", 0),
+        aspect=positive_factor(net, "aspect"),
+        flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
+        colour=colour_options(net),
+        beyond=dialect == "pjreddie",
+    )
+
+
+def colour_options(net: Section) -> Colour:
+    """Return what [net] says of colours."""
+    return Colour(number(net, "hue", 0), positive_factor(net, "saturation"), positive_factor(net, "exposure"))
+
+
+def positive_factor(section: Section, key: str) -> float:
+    """Return a number over 0 from a section's options, 1 where it is not there."""
+    value = number(section, key, 1)
+    if value <= 0:
+        raise InputError(f"{section.where}: {key}={value:g} is not positive")
+    return value
 
 
 def draw_factor(limit: float, rng: Generator) -> float:

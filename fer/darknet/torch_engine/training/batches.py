@@ -21,16 +21,15 @@ from fer.darknet.formats.photo_folder import labels_of
 from fer.darknet.formats.section import Section, integer, number, positive
 from fer.darknet.scoring.mean_ap import read_truth
 from fer.darknet.torch_engine.training.augment import (
-    ClassifierAugmentation,
-    Colour,
     Size,
     augment_classifier,
+    classifier_options,
     cutmix,
     draw_cut,
     draw_factor,
     mosaic,
 )
-from fer.darknet.torch_engine.training.detector_augment import DetectorAugmentation, augment_detector, mosaic_detector
+from fer.darknet.torch_engine.training.detector_augment import augment_detector, detector_options, mosaic_detector
 from fer.darknet.torch_engine.training.reading import PhotoError, open_photo
 from fer.errors import InputError
 
@@ -254,34 +253,6 @@ def start_worker(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def classifier_options(net: Section, dialect: str) -> ClassifierAugmentation:
-    """Return what a classifier's [net] says of augmentation."""
-    width = positive(net, "width")
-    return ClassifierAugmentation(
-        crop=(positive(net, "min_crop", width), positive(net, "max_crop", 2 * width)),
-        angle=number(net, "angle", 0),
-        aspect=_factor(net, "aspect"),
-        flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
-        colour=_colour(net),
-        beyond=dialect == "pjreddie",
-    )
-
-
-def detector_options(net: Section, head: Section, dialect: str) -> DetectorAugmentation:
-    """Return what a detector's [net] and its last [yolo] say of augmentation."""
-    jitter = number(head, "jitter", 0.2)
-    if not 0 <= jitter < 1:
-        raise InputError(f"{head.where}: jitter={jitter:g} is not within 0 and 1")
-    return DetectorAugmentation(
-        dialect=dialect,
-        jitter=jitter,
-        resize=_factor(head, "resize"),
-        letter_box=bool(integer(net, "letter_box", 0)),
-        flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
-        colour=_colour(net),
-    )
-
-
 def _require_supported(net: Section, dialect: str) -> None:
     if dialect not in DIALECTS:
         raise InputError(f"dialect={dialect} is not one of {', '.join(DIALECTS)}")
@@ -301,14 +272,3 @@ def _mini_batches(net: Section, rank: int, ranks: int) -> list[list[int]]:
     size = batch // subdivisions // ranks
     starts = [part * batch // subdivisions + rank * size for part in range(subdivisions)]
     return [list(range(start, start + size)) for start in starts]
-
-
-def _colour(net: Section) -> Colour:
-    return Colour(number(net, "hue", 0), _factor(net, "saturation"), _factor(net, "exposure"))
-
-
-def _factor(section: Section, key: str) -> float:
-    value = number(section, key, 1)
-    if value <= 0:
-        raise InputError(f"{section.where}: {key}={value:g} is not positive")
-    return value

@@ -11,7 +11,18 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from fer.darknet.torch_engine.training.augment import FROM_PHOTO, Colour, Size, augment_colour, draw_cut, quarters
+from fer.darknet.formats.section import Section, integer, number
+from fer.darknet.torch_engine.training.augment import (
+    FROM_PHOTO,
+    Colour,
+    Size,
+    augment_colour,
+    colour_options,
+    draw_cut,
+    positive_factor,
+    quarters,
+)
+from fer.errors import InputError
 
 #: Left and upper edge, width and height of a part of a photo, as fractions of the photo; it may reach outside.
 Window = tuple[float, float, float, float]
@@ -27,6 +38,21 @@ class DetectorAugmentation:
     letter_box: bool = False
     flip: bool = True
     colour: Colour = Colour()
+
+
+def detector_options(net: Section, head: Section, dialect: str) -> DetectorAugmentation:
+    """Return what a detector's [net] and its last [yolo] say of augmentation."""
+    jitter = number(head, "jitter", 0.2)
+    if not 0 <= jitter < 1:
+        raise InputError(f"{head.where}: jitter={jitter:g} is not within 0 and 1")
+    return DetectorAugmentation(
+        dialect=dialect,
+        jitter=jitter,
+        resize=positive_factor(head, "resize"),
+        letter_box=bool(integer(net, "letter_box", 0)),
+        flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
+        colour=colour_options(net),
+    )
 
 
 @dataclass(frozen=True, slots=True)
