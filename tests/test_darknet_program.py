@@ -12,7 +12,7 @@ import pytest
 from fer.darknet.formats.cfg import parse
 from fer.darknet.formats.dialects import DIALECTS
 from fer.darknet.formats.option_table import options_of
-from fer.darknet.program_engine.program import Program, command, find_program, note, require_support
+from fer.darknet.program_engine.program import Program, command, find_program, note, partial_command, require_support
 from fer.errors import InputError
 
 #: Strings that the programs print or read, as DARKNET.md quotes them.
@@ -207,7 +207,7 @@ def test_commands():
         alexeyab, "detector", "train", "d.data", "c.cfg", "w.weights", flags=flags, mjpeg_port=8090, gpus="0,1"
     )
     assert " ".join(arguments[3:]) == "d.data c.cfg w.weights -dont_show -gpus 0,1 -map -mjpeg_port 8090"
-    assert command(program("hank"), None, "partial", None, "c.cfg", "w", out="c.conv.2", n=2) == (
+    assert partial_command(program("hank"), "c.cfg", "w", "c.conv.2", 2) == (
         ["/opt/hank/darknet", "partial", "c.cfg", "w", "c.conv.2", "2"]
     )
     assert command(program("hank"), "detector", "map", "d", "c", "w")[1:] == ["detector", "map", "d", "c", "w"]

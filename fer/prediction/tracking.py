@@ -17,7 +17,7 @@ def match(before: Sequence[Box], now: Sequence[Box], min_iou: float) -> dict[int
     Greedy: the pair that overlaps most is taken first, ties in the order of the lists; at least ``min_iou``.
     """
     overlap = iou(np.reshape(before, (-1, 1, 4)), np.reshape(now, (1, -1, 4)))
-    pairs = {}
+    pairs: dict[int, int] = {}
     for at in np.argsort(-overlap, axis=None, kind="stable"):
         old, new = divmod(int(at), len(now))
         if overlap[old, new] < min_iou:

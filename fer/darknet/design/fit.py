@@ -88,8 +88,8 @@ def check(sections: Sequence[Section], classes: int) -> None:
         return
     last = next(layer for layer in reversed(made) if layer.kind == "softmax")
     if last.shape != (1, 1, classes):
-        found = "x".join(map(str, last.shape))
-        raise InputError(f"{last.section.where}: gets {found} numbers, but there are {classes} names: see filters=")
+        shape = "x".join(map(str, last.shape))
+        raise InputError(f"{last.section.where}: gets {shape} numbers, but there are {classes} names: see filters=")
 
 
 def _check_boxes(section: Section, classes: int) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from fer.data.storage.csv_and_png import require_new_folder
 from fer.errors import InputError
 
 CROPS = ("photo", "face")
-LINKS = {"symlink": os.symlink, "copy": shutil.copyfile}
+LINKS: dict[str, Callable[[str, Path], object]] = {"symlink": os.symlink, "copy": shutil.copyfile}
 
 
 def export(

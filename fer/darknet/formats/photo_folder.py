@@ -144,7 +144,7 @@ def darknet_order(class_names: Sequence[str]) -> tuple[str, ...]:
     >>> darknet_order(CLASSES)
     ('Neutral', 'Happy', 'Sad', 'Surprise', 'Fear', 'Disgust', 'Angry')
     """
-    seven = tuple(canonical(name) for name in DARKNET)
+    seven = tuple(canonical(name) or name for name in DARKNET)
     return (*seven, *class_names[7:]) if tuple(class_names[:7]) == CLASSES else tuple(class_names)
 
 

@@ -240,7 +240,9 @@ def _header_and_size(path: Path) -> tuple[Header, int]:
     if len(head) >= 16:
         major, minor, revision = struct.unpack("<3i", head[:12])
         if major * 10 + minor < 2:
-            return Header(major, minor, revision, *struct.unpack("<I", head[12:16]), 16), size
+            (seen,) = struct.unpack("<I", head[12:16])
+            return Header(major, minor, revision, seen, 16), size
         if len(head) == 20:
-            return Header(major, minor, revision, *struct.unpack("<Q", head[12:]), 20), size
+            (seen,) = struct.unpack("<Q", head[12:])
+            return Header(major, minor, revision, seen, 20), size
     raise InputError(f"{path}: {size} bytes are no .weights file")

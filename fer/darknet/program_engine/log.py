@@ -61,15 +61,17 @@ _HOURS |= {"minutes": 1 / 60, "hours": 1, "days": 24, "weeks": 168, "months": 73
 
 def _hours(text: str) -> float | None:
     match = re.fullmatch(r"([\d.]+) ([a-z]+?)s?", text.strip())
-    unit = _HOURS.get(f"{match[2]}s") if match else None
-    return None if unit is None else float(match[1]) * unit
+    if match is None or f"{match[2]}s" not in _HOURS:
+        return None
+    return float(match[1]) * _HOURS[f"{match[2]}s"]
 
 
 def _step(m: re.Match) -> Step:
-    numbers = [float(m[key]) for key in ("loss", "average", "rate", "seconds")]
+    loss, average, rate, seconds = (float(m[key]) for key in ("loss", "average", "rate", "seconds"))
     epoch, hours = (None if m[key] is None else float(m[key]) for key in ("epoch", "hours"))
     # AlexeyAB's has no guess at the first iteration and prints -1
-    return Step(int(m["it"]), *numbers, int(m["images"]), epoch, hours if hours is not None and hours >= 0 else None)
+    hours = None if hours is None or hours < 0 else hours
+    return Step(int(m["it"]), loss, average, rate, seconds, int(m["images"]), epoch, hours)
 
 
 def _hank_step(m: re.Match) -> Step:

@@ -89,7 +89,8 @@ def _predict(
 
 def _draw(photo: Path, faces: Sequence[Face], names: Sequence[str], anonymize: bool, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
-    image = cv2.imread(str(photo))
+    image: np.ndarray | None = cv2.imread(str(photo))
+    assert image is not None  # written by `_predict`
     boxes = [box for _, _, box in faces]
     if anonymize:
         image = hide_faces(image, boxes)

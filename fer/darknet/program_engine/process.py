@@ -13,8 +13,10 @@ import time
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from fer.darknet.formats.records import Complaint
 from fer.darknet.program_engine.log import LineSplitter, parse_line
@@ -73,6 +75,7 @@ def run(
         InputError: if the program can't be started or the log can't be written.
         Exception: whatever ``on_line`` raises.
     """
+    source: IO[bytes] | FileIO
     with contextlib.ExitStack() as stack:
         if isinstance(stdin, str):
             # a file and no pipe: nobody has to write while the program reads
@@ -90,6 +93,7 @@ def run(
             process = _start(arguments, cwd, source, slave)
         finally:
             os.close(slave)
+        assert process.stderr is not None  # a pipe, see `_start`
         stack.enter_context(process.stderr)
         try:
             keep = _Keep(log, writer, on_line)
@@ -115,8 +119,8 @@ def explain(finished: Finished) -> str:
 class _Keep:
     """Appends lines to the log, remembers the last ones and the complaints, and hands them on."""
 
-    def __init__(self, log: Path, writer, on_line: Callable[[str], None]) -> None:
-        self.last = collections.deque(maxlen=_LAST_LINES)
+    def __init__(self, log: Path, writer: FileIO, on_line: Callable[[str], None]) -> None:
+        self.last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
         self.complaints: dict[str, None] = {}
         self._log, self._writer, self._on_line = log, writer, on_line
 
@@ -138,14 +142,14 @@ class _Keep:
             self._on_line(line)
 
 
-def _open(stack: contextlib.ExitStack, path: Path, mode: str):
+def _open(stack: contextlib.ExitStack, path: Path, mode: str) -> FileIO:
     try:
-        return stack.enter_context(open(path, mode, buffering=0))
+        return stack.enter_context(FileIO(path, mode))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-def _start(arguments: Sequence[str], cwd: Path, source, output: int) -> subprocess.Popen:
+def _start(arguments: Sequence[str], cwd: Path, source: IO[bytes] | FileIO, output: int) -> subprocess.Popen[bytes]:
     us = os.getpid()
 
     def die_with_us() -> None:
@@ -162,7 +166,7 @@ def _start(arguments: Sequence[str], cwd: Path, source, output: int) -> subproce
         raise InputError(f"{arguments[0]} can't be started in {cwd}: {error.strerror}") from error
 
 
-def _follow(process: subprocess.Popen, streams: dict[int, LineSplitter], keep: _Keep, asked: list[int]) -> None:
+def _follow(process: subprocess.Popen[bytes], streams: dict[int, LineSplitter], keep: _Keep, asked: list[int]) -> None:
     with selectors.DefaultSelector() as selector:
         for stream in streams:
             selector.register(stream, selectors.EVENT_READ)
@@ -183,15 +187,15 @@ def _follow(process: subprocess.Popen, streams: dict[int, LineSplitter], keep: _
                     selector.unregister(key.fd)
             if asked:
                 raise Interrupted(asked[0])
-        for stream in selector.get_map():
-            keep(streams[stream].close())
+        for left in selector.get_map().values():
+            keep(streams[left.fd].close())
     while process.poll() is None:  # both streams closed before the end
         if asked:
             raise Interrupted(asked[0])
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen, asked: list[int]) -> None:
+def _end(process: subprocess.Popen[bytes], asked: list[int]) -> None:
     """End what is left of the process group: politely, then by force after a grace or at another signal."""
     signals, until = len(asked), time.monotonic() + _GRACE
     left = _signal_group(process.pid, signal.SIGTERM)

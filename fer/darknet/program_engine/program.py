@@ -87,28 +87,24 @@ def note(program: Program) -> str | None:
 
 def command(
     program: Program,
-    task: str | None,
+    task: str,
     action: str,
-    data: Path | None,
+    data: Path,
     cfg: Path,
     weights: Path | None = None,
     *,
     flags: Collection[str] = (),
     mjpeg_port: int | None = None,
     gpus: str | None = None,
-    out: Path | None = None,
-    n: int | None = None,
 ) -> list[str]:
-    """Return the arguments that run ``task action``, e.g. detector train; ``partial`` has no task and no data.
+    """Return the arguments that run ``task action``, e.g. detector train.
 
     ``flags`` are names (clear, map, dont_show) and only for training, like the port, which the program opens on every
-    address of the machine, and the GPUs ("0,1"). ``out`` and ``n``: the file and number of layers of ``partial``.
+    address of the machine, and the GPUs ("0,1").
 
     Raises:
         InputError: the program has no such command or flag.
     """
-    if action == "partial":
-        return [str(program.path), "partial", str(cfg), str(weights), str(out), str(n)]
     _require_action(program, task, action)
     values = {"mjpeg_port": mjpeg_port, "gpus": gpus}
     wanted = {*flags, *(name for name, value in values.items() if value is not None)}
@@ -116,10 +112,15 @@ def command(
         _require_flags(program, task, wanted)
     elif wanted:
         raise InputError(f"{program.title}: {', '.join(sorted(wanted))} is for `{task} train`, not `{task} {action}`")
-    arguments = [program.path, task, action, data, cfg, *([weights] if weights else [])]
+    arguments: list[object] = [program.path, task, action, data, cfg, *([weights] if weights else [])]
     for name in sorted(wanted):
         arguments += [f"-{name}", *([values[name]] if name in values else [])]
     return [str(argument) for argument in arguments]
+
+
+def partial_command(program: Program, cfg: Path, weights: Path, out: Path, n: int) -> list[str]:
+    """Return the arguments that write the first ``n`` layers of ``weights`` to ``out``."""
+    return [str(program.path), "partial", str(cfg), str(weights), str(out), str(n)]
 
 
 def _require_action(program: Program, task: str, action: str) -> None:

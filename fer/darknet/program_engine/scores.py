@@ -168,12 +168,12 @@ def detect(
 
 def _valid(folder: WorkFolder, photos: Sequence[Path], sizes: Sequence[tuple[int, int]], classes: int) -> Detections:
     more = max(0, _LEAST_PHOTOS - len(photos))
-    links = folder.link([*photos, *photos[:1] * more])
+    links = folder.link([*photos, *list(photos[:1]) * more])
     (folder.path / "results").mkdir()
     folder.run("detector", "valid")
     ended = any("Total Detection Time" in line for line in folder.lines)
     folder.require(ended, "it ended before the last photo")
-    ids = {Path(link).stem: size for link, size in zip(links, [*sizes, *sizes[:1] * more], strict=True)}
+    ids = {Path(link).stem: size for link, size in zip(links, [*sizes, *list(sizes[:1]) * more], strict=True)}
     found = read_valid(folder.path / "results", "comp4_det_test_", ids, classes)
     asked = found.photo < len(photos)
     return Detections(found.photo[asked], found.label[asked], found.confidence[asked], found.box[asked])
@@ -186,14 +186,14 @@ def _read_json(folder: WorkFolder, links: Sequence[str], sizes: Sequence[tuple[i
     except (OSError, ValueError, KeyError, TypeError):
         names = []
     folder.require(names == list(links), f"{len(names):,} of {len(links):,} photos came back")
-    rows = [(photo, found) for photo, frame in enumerate(frames) for found in frame["objects"]]
-    centre = [[found["relative_coordinates"][key] for key in ("center_x", "center_y")] for _, found in rows]
-    extent = [[found["relative_coordinates"][key] for key in ("width", "height")] for _, found in rows]
-    photo = np.array([photo for photo, _ in rows], int)
-    size, extent = np.array(sizes, float).reshape(-1, 2)[photo], np.array(extent, float).reshape(-1, 2)
-    corner = np.array(centre, float).reshape(-1, 2) - extent / 2
-    confidence = np.array([found["confidence"] for _, found in rows], float)
-    label = np.array([found["class_id"] for _, found in rows], int)
+    rows = [(number, face) for number, frame in enumerate(frames) for face in frame["objects"]]
+    keys = ("center_x", "center_y", "width", "height")
+    relative = np.array([[face["relative_coordinates"][key] for key in keys] for _, face in rows], float).reshape(-1, 4)
+    photo = np.array([number for number, _ in rows], int)
+    size, extent = np.array(sizes, float).reshape(-1, 2)[photo], relative[:, 2:]
+    corner = relative[:, :2] - extent / 2
+    confidence = np.array([face["confidence"] for _, face in rows], float)
+    label = np.array([face["class_id"] for _, face in rows], int)
     return Detections(photo, label, confidence, np.concatenate([corner * size, extent * size], axis=1))
 
 
@@ -219,8 +219,8 @@ def read_valid(folder: Path, stem: str, sizes: Mapping[str, tuple[int, int]], cl
             raise InputError(f"{path}: the darknet program did not write it; run it again, or see its log")
         for line_number, line in enumerate(path.read_text().splitlines(), 1):
             try:
-                name, score, *box = line.split()
-                left, upper, right, lower = map(float, box)
+                name, score, *edges = line.split()
+                left, upper, right, lower = map(float, edges)
                 photo.append(index[name])
                 confidence.append(float(score))
             except (ValueError, KeyError) as error:
@@ -229,9 +229,10 @@ def read_valid(folder: Path, stem: str, sizes: Mapping[str, tuple[int, int]], cl
                 ) from error
             label.append(number)
             corners.append((left, upper, right, lower))
-    at, edges = np.array(photo, int), np.array(list(sizes.values()), float).reshape(-1, 2)
+    at = np.array(photo, int)
+    size = np.array(list(sizes.values()), float).reshape(-1, 2)[at]
     corner = np.array(corners, float).reshape(-1, 4)
     upper_left, lower_right = corner[:, :2] - 1, corner[:, 2:]
-    lower_right = np.where(lower_right < edges[at], lower_right - 1, edges[at])
+    lower_right = np.where(lower_right < size, lower_right - 1, size)
     box = np.concatenate([upper_left, (lower_right - upper_left).clip(0)], axis=1)
     return Detections(at, np.array(label, int), np.array(confidence, float), box)

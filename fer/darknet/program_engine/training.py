@@ -111,11 +111,11 @@ def _start(config: dict[str, Any], program: Program, net: Net, out: Path) -> tup
     """Return the weights to start from, the iteration they stand at, and whether the program must count anew."""
     options = config["darknet"]
     if config["resume"]:
-        start = find_resume_weights(config["resume"], net.cfg.stem, net.sections)
+        resumed = find_resume_weights(config["resume"], net.cfg.stem, net.sections)
         if options["clear"]:
-            return start, 0, True
-        take_along(start.with_name(net.weights.name), net.weights)
-        return start, saved_iteration(start, net.sections), False
+            return resumed, 0, True
+        take_along(resumed.with_name(net.weights.name), net.weights)
+        return resumed, saved_iteration(resumed, net.sections), False
     start = pretrained(program, options, net.sections, out)
     # a file of first layers may count images that another net has seen
     return start, 0, start is not None and read_header(start).seen > 0

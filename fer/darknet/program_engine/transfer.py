@@ -7,7 +7,7 @@ from typing import Any
 from fer.darknet.formats.cfg import Section, layers, parse
 from fer.darknet.formats.weights import weights_bytes, whole_layers
 from fer.darknet.program_engine.process import explain, run
-from fer.darknet.program_engine.program import Program, command
+from fer.darknet.program_engine.program import Program, partial_command
 from fer.darknet.runs.setup import pretrained_cfg, pretrained_source
 from fer.errors import InputError
 
@@ -49,7 +49,7 @@ def _cut(program: Program, options: dict[str, Any], source: Path, n: int, target
     held = whole_layers(source, sections)
     if held < n:
         raise InputError(f"darknet.pretrained={source}: holds {held} layers of {cfg}, not {n}")
-    arguments = command(program, None, "partial", None, cfg.resolve(), source.resolve(), out=target.resolve(), n=n)
+    arguments = partial_command(program, cfg.resolve(), source.resolve(), target.resolve(), n)
     finished = run(arguments, target.parent, target.parent / "partial.log", lambda line: None)
     if not target.is_file():
         raise InputError(f"darknet partial wrote no {target}: {explain(finished)}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fer.darknet.formats.cfg import layers, render
-from fer.darknet.formats.records import Complaint, Loaded
+from fer.darknet.formats.records import Complaint, Loaded, Record
 from fer.darknet.formats.weights import Net, whole_layers
 from fer.darknet.program_engine.log import parse_line
 from fer.darknet.program_engine.process import explain, run
@@ -34,7 +34,9 @@ class WorkFolder:
     """A folder that the program runs in, with the net, the names and the .data file; and what the program said."""
 
     def __init__(self, program: Program, net: Net, path: Path, log: Path, names: Sequence[str]) -> None:
-        self.path, self.lines, self.records = path, [], []
+        self.path = path
+        self.lines: list[str] = []
+        self.records: list[Record | None] = []
         self._program, self._net, self._log = program, net, log
         self._photos: Sequence[Path] = ()
         self._count = len(layers(net.sections))

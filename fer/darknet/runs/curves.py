@@ -25,7 +25,7 @@ def curves(history: list[dict[str, float]], scores: dict[int, float], metric: st
     score.plot(list(scores), list(scores.values()), marker=".")
     score.set(ylabel=metric)
     if scores:
-        best = max(scores, key=scores.get)
+        best = max(scores, key=lambda iteration: scores[iteration])
         score.set_title(f"best {metric} {scores[best]:.4f} at iteration {best}", fontsize=10)
     for axes in (loss, rate, score):
         axes.set(xlabel="iteration")

@@ -9,12 +9,21 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 from fer.darknet.formats.weights import Net, is_whole, newest_whole, read_header
 from fer.errors import InputError
 
 #: Seconds between two looks for a new checkpoint.
 _LOOK_EVERY = 0.5
+
+
+class Best(TypedDict):
+    """The best checkpoint so far, as it stands beside the file."""
+
+    score: float
+    metric: str
+    iteration: int
 
 
 class Scorer:
@@ -83,7 +92,7 @@ class Scorer:
         finally:
             copy.unlink(missing_ok=True)
 
-    def _keep(self, copy: Path, best: dict[str, float]) -> None:
+    def _keep(self, copy: Path, best: Best) -> None:
         self.best = best
         os.replace(copy, best_weights(self._net.weights))
         write_best(self._net.weights, best)
@@ -94,11 +103,11 @@ def best_weights(weights: Path) -> Path:
     return weights.with_name(f"{weights.stem}_best.weights")
 
 
-def write_best(weights: Path, best: dict[str, float]) -> None:
+def write_best(weights: Path, best: Best) -> None:
     best_weights(weights).with_suffix(".json").write_text(json.dumps(best) + "\n")
 
 
-def read_best(weights: Path) -> dict[str, float] | None:
+def read_best(weights: Path) -> Best | None:
     """Return score, metric and iteration of the best checkpoint so far, or None."""
     path = best_weights(weights).with_suffix(".json")
     return json.loads(path.read_text()) if path.is_file() else None

@@ -54,8 +54,9 @@ def face_of(net: Net) -> FaceFormat:
     """
     path = Path(read_facts(net.weights).get("folder", "")) / MARK
     mark = json.loads(path.read_text()) if path.is_file() else {}
-    made = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
-    return FaceFormat(square(net), made["color"], made["margin"])
+    if mark.get("crop") != "face":
+        return FaceFormat(square(net), "rgb", 0.0)
+    return FaceFormat(square(net), mark["made_by"]["color"], mark["made_by"]["margin"])
 
 
 class DarknetClassifier:

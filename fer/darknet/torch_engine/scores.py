@@ -39,7 +39,8 @@ def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarr
         InputError: a photo is missing or unreadable, a net that is not supported or not square, or no such device.
     """
     network, where = open_on(net, device)
-    size, rows = square(net), []
+    size = square(net)
+    rows: list[np.ndarray] = []
     for batch in _batches(photos, lambda path: centre(read_picture(path), size)):
         with torch.inference_mode():
             rows.append(network(torch.from_numpy(np.stack(batch)).to(where).permute(0, 3, 1, 2)).cpu().numpy())
@@ -58,7 +59,8 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
     """
     photos = read_list(list_file)
     truth, sizes = read_truth(photos, len(names))
-    detector, parts = Detector(net, device), []
+    detector = Detector(net, device)
+    parts: list[Detections] = []
     for batch in _batches(photos, lambda path: detector.prepare(read_picture(path))):
         for boxes in detector.find(batch, LEAST):
             photo = len(parts)

@@ -7,6 +7,7 @@ centre at a half. `detector_augment` has what moves boxes, too.
 
 from dataclasses import dataclass
 from math import cos, radians, sin
+from typing import cast
 
 import cv2
 import numpy as np
@@ -90,7 +91,8 @@ def distort(image: np.ndarray, hue: float, saturation: float, exposure: float) -
     other = cv2.cvtColor(one, cv2.COLOR_RGB2HSV)
     cv2.transform(other, change, dst=one)
     cv2.cvtColor(one, cv2.COLOR_HSV2RGB, dst=other)
-    return cv2.add(other, (0, 0, 0, 0), dtype=cv2.CV_8U)
+    # OpenCV takes a scalar here, its stubs do not
+    return np.asarray(cv2.add(other, cast(np.ndarray, (0, 0, 0, 0)), dtype=cv2.CV_8U))
 
 
 def augment_colour(image: np.ndarray, colour: Colour, rng: Generator) -> np.ndarray:

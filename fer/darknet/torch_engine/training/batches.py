@@ -237,14 +237,22 @@ def training_batches(
     return kind(sections, photos, names, seed, dialect, rank, ranks)
 
 
-def training_loader(batches: TrainingBatches, iteration: int = 0, workers: int = 0, **options: object) -> DataLoader:
-    """Return a loader of the mini-batches from an iteration on; ``options``: the DataLoader's, such as pin_memory."""
-    items = range(iteration * batches.subdivisions, len(batches))
-    if workers:
-        # not by fork: a child would wait for ever for the threads of OpenCV that only its parent has
-        options = {"multiprocessing_context": "forkserver", **options}
+def training_loader(
+    batches: TrainingBatches, iteration: int = 0, workers: int = 0, pin_memory: bool = False,
+    multiprocessing_context: str = "forkserver",
+) -> DataLoader[tuple[Tensor, Tensor]]:  # fmt: skip
+    """Return a loader of the mini-batches from an iteration on; the last two are the DataLoader's own.
+
+    Not by fork: a child would wait for ever for the threads of OpenCV that only its parent has.
+    """
     return DataLoader(
-        batches, batch_size=None, sampler=items, num_workers=workers, worker_init_fn=start_worker, **options
+        batches,
+        batch_size=None,
+        sampler=range(iteration * batches.subdivisions, len(batches)),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=start_worker,
+        multiprocessing_context=multiprocessing_context if workers else None,
     )
 
 

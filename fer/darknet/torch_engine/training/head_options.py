@@ -12,7 +12,7 @@ from fer.darknet.torch_engine.boxes import OVERLAPS
 from fer.errors import InputError
 
 #: Options that change the loss and are not built.
-_NOT_BUILT = {
+_NOT_BUILT: dict[str, tuple[str, ...]] = {
     "net": (
         "adversarial_lr", "contrastive", "equidistant_point", "badlabels_rejection_percentage",
         "num_sigmas_reject_badlabels",
@@ -90,7 +90,8 @@ def require_built(section: Section, program: str) -> None:
     Raises:
         InputError: naming the option, its line and the remedy.
     """
-    refused, reason = _NOT_BUILT[section.kind], "is not supported with darknet.engine=torch"
+    refused: tuple[str, ...] = _NOT_BUILT[section.kind]
+    reason = "is not supported with darknet.engine=torch"
     if program == "pjreddie" and section.kind == "yolo":
         refused += _NOT_DEBIANS
         reason = f"is not supported like {DIALECTS[program].title}, which does not know it"

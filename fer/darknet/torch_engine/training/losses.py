@@ -81,7 +81,7 @@ class YoloLoss(nn.Module):
             require_built(section, program)
         self.heads: list[Head] = []
         for i, layer in enumerate(made):
-            pixels = tuple(length / cells for length, cells in zip(size, layer.shape[:2], strict=True))
+            pixels = size[0] / layer.shape[0], size[1] / layer.shape[1]
             self.heads.append(read_head(layer.section, pixels, 0.75 if self.adds_up else 1))
             mask = numbers(layer.section, "mask") or range(integer(layer.section, "num", 1))
             for name, values in (
