@@ -13,7 +13,7 @@ from fer.data.source import SPLITS, PhotoLimits, Skipped, Source
 from fer.errors import InputError
 
 #: Ending of the name that the program asks for, width and height in pixels; or why the photo is not taken.
-Look = tuple[str, int, int] | str
+Inspection = tuple[str, int, int] | str
 
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -66,7 +66,7 @@ def group_photos(
     return list(photos.values()), skipped
 
 
-def look_at(file: str, limits: PhotoLimits) -> Look:
+def inspect_photo(file: str, limits: PhotoLimits) -> Inspection:
     """Decode a photo once and tell what the program will see of it, or why it must not see it.
 
     Only JPEG and PNG are taken: the programs' own decoder knows no others, and Debian's finds label files for none.

@@ -139,11 +139,11 @@ def find_cfg(weights: Path, key: str = "darknet.cfg") -> Path:
         belonging = [cfg for cfg in cfgs if re.match(re.escape(_base(cfg)) + r"[_.]", weights.name)]
         # of v4 and v4_tiny, weights called v4_tiny_last belong to the longer
         longest = max((len(_base(cfg)) for cfg in belonging), default=0)
-        found = [cfg for cfg in belonging if len(_base(cfg)) == longest] or cfgs
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(cfg.name for cfg in found)
+        candidates = [cfg for cfg in belonging if len(_base(cfg)) == longest] or cfgs
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            names = ", ".join(cfg.name for cfg in candidates)
             raise InputError(f"{weights}: {names} in {folder} could belong to it; set {key}=FILE.cfg")
     raise InputError(f"{weights}: no .cfg beside it or one folder up; set {key}=FILE.cfg")
 

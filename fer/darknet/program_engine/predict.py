@@ -67,16 +67,16 @@ def _predict(
         # a numbered PNG, so that every format and EXIF orientation is read alike, whatever the path holds
         copies[medium.path] = work / "in" / f"{number:07d}.png"
         cv2.imwrite(str(copies[medium.path]), photo[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    found: dict[str, list[dict[str, Any]]] = {file: [{"file": file, "error": why}] for file, why in errors.items()}
+    rows: dict[str, list[dict[str, Any]]] = {file: [{"file": file, "error": why}] for file, why in errors.items()}
     photos = list(copies.values())
     if photos and net.task == "classifier":
         for file, row in zip(copies, classify(program, net, net.names, photos, work), strict=True):
             best = int(np.argmax(row))
             label = names[best] if row[best] >= threshold else None
-            found[file] = [{"file": file, "label": label, "confidence": round(float(row[best]), 4)}]
+            rows[file] = [{"file": file, "label": label, "confidence": round(float(row[best]), 4)}]
     elif photos:
         for file, faces in zip(copies, detect(program, net, net.names, photos, threshold, work), strict=True):
-            found[file] = [
+            rows[file] = [
                 {"file": file, "label": names[index], "confidence": round(confidence, 4)}
                 | dict(zip(("x", "y", "width", "height"), (round(value, 1) for value in box), strict=True))
                 for index, confidence, box in faces
@@ -84,7 +84,7 @@ def _predict(
             if keys["draw"]:
                 target = out / "photos" / f"{copies[file].stem}_{Path(file).stem}.jpg"
                 _draw(copies[file], faces, names, keys["anonymize"], target)
-    return [row for medium in media for row in found[medium.path]]
+    return [row for medium in media for row in rows[medium.path]]
 
 
 def _draw(photo: Path, faces: Sequence[Face], names: Sequence[str], anonymize: bool, target: Path) -> None:

@@ -85,7 +85,7 @@ def run(
         else:
             source = _open(stack, stdin or Path(os.devnull), "rb")
         writer = _open(stack, log, "ab")
-        asked = stack.enter_context(_signals())
+        received = stack.enter_context(_signals())
         master, slave = os.openpty()
         stack.callback(os.close, master)
         tty.setraw(slave)
@@ -96,13 +96,13 @@ def run(
         assert process.stderr is not None  # a pipe, see `_start`
         stack.enter_context(process.stderr)
         try:
-            keep = _Keep(log, writer, on_line)
-            _follow(process, {master: LineSplitter(), process.stderr.fileno(): LineSplitter()}, keep, asked)
+            keep_lines = _LineKeeper(log, writer, on_line)
+            _follow(process, {master: LineSplitter(), process.stderr.fileno(): LineSplitter()}, keep_lines, received)
         finally:
-            _end(process, asked)
-        if asked:
-            raise Interrupted(asked[0])
-    return Finished(str(arguments[0]), process.returncode, tuple(keep.complaints), tuple(keep.last))
+            _end(process, received)
+        if received:
+            raise Interrupted(received[0])
+    return Finished(str(arguments[0]), process.returncode, tuple(keep_lines.complaints), tuple(keep_lines.last))
 
 
 def explain(finished: Finished) -> str:
@@ -112,11 +112,11 @@ def explain(finished: Finished) -> str:
     if finished.complaints:
         more = len(finished.complaints) - 1
         return f"{name} {how} and complained: {finished.complaints[0]}" + (f" (and {more} more)" if more else "")
-    said = finished.last_lines[-1].strip() if finished.last_lines else None
-    return f"{name} {how}; " + (f"its last words: {said}" if said else "it said nothing")
+    last_words = finished.last_lines[-1].strip() if finished.last_lines else None
+    return f"{name} {how}; " + (f"its last words: {last_words}" if last_words else "it said nothing")
 
 
-class _Keep:
+class _LineKeeper:
     """Appends lines to the log, remembers the last ones and the complaints, and hands them on."""
 
     def __init__(self, log: Path, writer: FileIO, on_line: Callable[[str], None]) -> None:
@@ -166,7 +166,9 @@ def _start(arguments: Sequence[str], cwd: Path, source: IO[bytes] | FileIO, outp
         raise InputError(f"{arguments[0]} can't be started in {cwd}: {error.strerror}") from error
 
 
-def _follow(process: subprocess.Popen[bytes], streams: dict[int, LineSplitter], keep: _Keep, asked: list[int]) -> None:
+def _follow(
+    process: subprocess.Popen[bytes], streams: dict[int, LineSplitter], keep_lines: _LineKeeper, received: list[int]
+) -> None:
     with selectors.DefaultSelector() as selector:
         for stream in streams:
             selector.register(stream, selectors.EVENT_READ)
@@ -182,24 +184,24 @@ def _follow(process: subprocess.Popen[bytes], streams: dict[int, LineSplitter], 
                     chunk = os.read(key.fd, 1 << 16)
                 except OSError:  # EIO is the end of a terminal
                     chunk = b""
-                keep(streams[key.fd].feed(chunk) if chunk else streams[key.fd].close())
+                keep_lines(streams[key.fd].feed(chunk) if chunk else streams[key.fd].close())
                 if not chunk:
                     selector.unregister(key.fd)
-            if asked:
-                raise Interrupted(asked[0])
+            if received:
+                raise Interrupted(received[0])
         for left in selector.get_map().values():
-            keep(streams[left.fd].close())
+            keep_lines(streams[left.fd].close())
     while process.poll() is None:  # both streams closed before the end
-        if asked:
-            raise Interrupted(asked[0])
+        if received:
+            raise Interrupted(received[0])
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[bytes], asked: list[int]) -> None:
+def _end(process: subprocess.Popen[bytes], received: list[int]) -> None:
     """End what is left of the process group: politely, then by force after a grace or at another signal."""
-    signals, until = len(asked), time.monotonic() + _GRACE
+    signals, until = len(received), time.monotonic() + _GRACE
     left = _signal_group(process.pid, signal.SIGTERM)
-    while left and time.monotonic() < until and len(asked) == signals:
+    while left and time.monotonic() < until and len(received) == signals:
         time.sleep(0.02)
         process.poll()  # collected, the program itself is no longer part of the group
         left = _signal_group(process.pid, 0)
@@ -220,17 +222,17 @@ def _signal_group(group: int, number: int) -> bool:
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list, so that they take effect between two lines only."""
-    asked: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals go to the main thread
+        yield received  # signals go to the main thread
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        received.append(number)
 
     before = {number: signal.signal(number, ask) for number in _SIGNALS}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -53,11 +53,11 @@ def find_program(binary: str | None) -> Program:
         "`apt-get install darknet` gets Debian's of 2018 (classifiers and v3), AlexeyAB/darknet built from source does "
         "v4 too: darknet.binary=PATH; darknet.engine=torch scores and runs .weights without any"
     )
-    found = shutil.which(os.path.expanduser(binary or "darknet"))
-    if found is None:
+    executable = shutil.which(os.path.expanduser(binary or "darknet"))
+    if executable is None:
         where = f"darknet.binary={binary}: no such program" if binary else "no darknet program on PATH"
         raise InputError(f"{where}; {get}")
-    path = Path(found).absolute()
+    path = Path(executable).absolute()
     return _inspect(path, path.stat().st_mtime_ns)
 
 

@@ -29,7 +29,7 @@ from fer.darknet.scoring.mean_ap import (
 from fer.errors import InputError
 
 # Debian's `detector valid` starts with four photos at once and crashes where the list has fewer.
-_LEAST_PHOTOS = 4
+_MIN_PHOTOS = 4
 _PREDICTED = re.compile(r"(photos/\d+\.\w+): Predicted in ")
 _PROBABILITY = re.compile(r"(\d+): (-?[\d.]+|-?nan)")
 
@@ -64,11 +64,11 @@ def classify(program: Program, net: Net, names: Sequence[str], photos: Sequence[
 def _predicted(lines: Iterable[str], classes: int) -> Iterator[list[str]]:
     row: list[str] = []
     for line in lines:
-        if found := _PREDICTED.match(line):
-            row = [found[1], *["nan"] * classes]
+        if match := _PREDICTED.match(line):
+            row = [match[1], *["nan"] * classes]
             yield row
-        elif row and (found := _PROBABILITY.fullmatch(line.strip())):
-            row[1 + int(found[1])] = found[2]
+        elif row and (match := _PROBABILITY.fullmatch(line.strip())):
+            row[1 + int(match[1])] = match[2]
 
 
 def classifier_valid(program: Program, net: Net, names: Sequence[str], list_file: Path, work: Path) -> TopK:
@@ -86,9 +86,9 @@ def classifier_valid(program: Program, net: Net, names: Sequence[str], list_file
                 raise InputError(f"{photo}, in {list_file}: no such file; make the Darknet folder anew with prepare.py")
         folder.write("valid.txt", photos)
         folder.run("classifier", "valid")
-        found = [record for record in folder.records if isinstance(record, TopK)]
-        folder.require(len(found) == len(photos), f"it scored {len(found):,} of {len(photos):,} photos")
-    return found[-1]
+        scores = [record for record in folder.records if isinstance(record, TopK)]
+        folder.require(len(scores) == len(photos), f"it scored {len(scores):,} of {len(photos):,} photos")
+    return scores[-1]
 
 
 def detector_map(program: Program, net: Net, names: Sequence[str], list_file: Path, work: Path) -> dict[str, Any]:
@@ -150,33 +150,35 @@ def detect(
     sizes = [size_of(photo) for photo in photos]
     with work_folder(program, net, work, [str(index) for index in range(len(names))]) as folder:
         if program.dialect == "pjreddie":
-            found = _valid(folder, photos, sizes, len(names))
+            detections = _valid(folder, photos, sizes, len(names))
         else:
             links = folder.link(photos)
             text = "".join(f"{link}\n" for link in links)
             arguments = ("-thresh", str(threshold), "-dont_show", "-ext_output", "-out", "result.json")
             folder.run("detector", "test", *arguments, stdin=text)
-            found = _read_json(folder, links, sizes)
+            detections = _read_json(folder, links, sizes)
     best: list[dict[tuple[float, ...], Face]] = [{} for _ in photos]
-    for index in np.argsort(-found.confidence, kind="stable"):
-        box = tuple(float(value) for value in found.box[index])
-        if found.confidence[index] > threshold:
-            face = (int(found.label[index]), float(found.confidence[index]), box)
-            best[found.photo[index]].setdefault(box, face)
+    for index in np.argsort(-detections.confidence, kind="stable"):
+        box = tuple(float(value) for value in detections.box[index])
+        if detections.confidence[index] > threshold:
+            face = (int(detections.label[index]), float(detections.confidence[index]), box)
+            best[detections.photo[index]].setdefault(box, face)
     return [list(faces.values()) for faces in best]
 
 
 def _valid(folder: WorkFolder, photos: Sequence[Path], sizes: Sequence[tuple[int, int]], classes: int) -> Detections:
-    more = max(0, _LEAST_PHOTOS - len(photos))
+    more = max(0, _MIN_PHOTOS - len(photos))
     links = folder.link([*photos, *list(photos[:1]) * more])
     (folder.path / "results").mkdir()
     folder.run("detector", "valid")
     ended = any("Total Detection Time" in line for line in folder.lines)
     folder.require(ended, "it ended before the last photo")
     ids = {Path(link).stem: size for link, size in zip(links, [*sizes, *list(sizes[:1]) * more], strict=True)}
-    found = read_valid(folder.path / "results", "comp4_det_test_", ids, classes)
-    asked = found.photo < len(photos)
-    return Detections(found.photo[asked], found.label[asked], found.confidence[asked], found.box[asked])
+    detections = read_valid(folder.path / "results", "comp4_det_test_", ids, classes)
+    wanted = detections.photo < len(photos)
+    return Detections(
+        detections.photo[wanted], detections.label[wanted], detections.confidence[wanted], detections.box[wanted]
+    )
 
 
 def _read_json(folder: WorkFolder, links: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Detections:

@@ -150,17 +150,17 @@ def _run(
     arguments: list[str], net: Net, monitor: ProgramMonitor, scorer: Scorer | None, start: Path | None, max_batches: int
 ) -> None:
     """Run the program to its end and require what its exit code does not tell: weights read, every iteration done."""
-    out, told = net.cfg.parent, set()
+    out, noted = net.cfg.parent, set()
     expected = whole_layers(start, net.sections) if start else 0
 
     def on_line(line: str) -> None:
         record = parse_line(line)
         if isinstance(record, Loaded) and record.layers is not None and record.layers < expected:
             raise InputError(f"the program read {record.layers} of {expected} layers of {start}")
-        if isinstance(record, Complaint) and record.text not in told:
+        if isinstance(record, Complaint) and record.text not in noted:
             if _FATAL.search(record.text):
                 raise InputError(f"{arguments[0]}: {record.text} ({out / 'darknet.log'})")
-            told.add(record.text)
+            noted.add(record.text)
             monitor.note(f"the program complains: {record.text}")
         if scorer and scorer.error:
             raise scorer.error

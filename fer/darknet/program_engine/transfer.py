@@ -53,5 +53,5 @@ def _cut(program: Program, options: dict[str, Any], source: Path, n: int, target
     finished = run(arguments, target.parent, target.parent / "partial.log", lambda line: None)
     if not target.is_file():
         raise InputError(f"darknet partial wrote no {target}: {explain(finished)}")
-    if (found := whole_layers(target, sections)) < n:
-        raise InputError(f"darknet partial wrote only {found} of {n} layers to {target} (disk full?)")
+    if (written := whole_layers(target, sections)) < n:
+        raise InputError(f"darknet partial wrote only {written} of {n} layers to {target} (disk full?)")

@@ -101,7 +101,7 @@ class WorkFolder:
 
     def _named(self, text: str) -> str:
         """Return a text with the photos' own paths in the place of the links."""
-        return _LINK.sub(lambda found: str(self._photos[int(found[1])]), text)
+        return _LINK.sub(lambda match: str(self._photos[int(match[1])]), text)
 
 
 @contextmanager

@@ -29,17 +29,17 @@ class Best(TypedDict):
 class Scorer:
     """A thread that scores the newest whole checkpoint of a run and keeps the best one as ``BASE_best.weights``.
 
-    ``measure(net)`` returns the scores of a weights file, ``metric`` names the one that decides, and ``told`` gets the
-    iteration and the scores. At least ``every`` iterations lie between two scores. The first error ends the thread and
-    is kept in ``error`` and raised by ``finish``.
+    ``measure(net)`` returns the scores of a weights file, ``metric`` names the one that decides, and ``on_score`` gets
+    the iteration and the scores. At least ``every`` iterations lie between two scores. The first error ends the thread
+    and is kept in ``error`` and raised by ``finish``.
     """
 
     def __init__(
         self, net: Net, every: int, metric: str, measure: Callable[[Net], dict[str, float]],
-        told: Callable[[int, dict[str, float]], None], start: int,
+        on_score: Callable[[int, dict[str, float]], None], start: int,
     ) -> None:  # fmt: skip
         self.best = read_best(net.weights)
-        self._net, self._every, self._metric, self._measure, self._told = net, every, metric, measure, told
+        self._net, self._every, self._metric, self._measure, self._on_score = net, every, metric, measure, on_score
         self._batch = int(net.sections[0].options["batch"])
         self._last = start
         self._copy = net.weights.with_name(f".{net.weights.stem}_scored.tmp")
@@ -72,21 +72,21 @@ class Scorer:
         except BaseException as error:  # handed to the thread that waits
             self.error = error
 
-    def score_newest(self, least: int) -> None:
-        """Score the newest whole checkpoint where at least ``least`` iterations lie between it and the last scored."""
-        found = newest_whole(self._net.weights.parent, self._net.cfg.stem, self._net.sections)
-        if found is None or read_header(found).seen // self._batch - self._last < least:
+    def score_newest(self, min_iterations: int) -> None:
+        """Score the newest whole checkpoint if it is ``min_iterations`` or more after the last that was scored."""
+        newest = newest_whole(self._net.weights.parent, self._net.cfg.stem, self._net.sections)
+        if newest is None or read_header(newest).seen // self._batch - self._last < min_iterations:
             return
         # a copy, since the program writes over its last checkpoint without a warning
         copy = self._copy
-        shutil.copyfile(found, copy)
+        shutil.copyfile(newest, copy)
         try:
             if not is_whole(copy, self._net.sections):
                 return
             iteration = read_header(copy).seen // self._batch
             scores = self._measure(Net(copy, self._net.cfg, self._net.names, self._net.sections, self._net.task))
             self._last = iteration
-            self._told(iteration, scores)
+            self._on_score(iteration, scores)
             if self.best is None or scores[self._metric] > self.best["score"]:
                 self._keep(copy, {"score": scores[self._metric], "metric": self._metric, "iteration": iteration})
         finally:

@@ -51,12 +51,12 @@ def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
         print(describe(export(data, folder, task, crop)))
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; make it with `{darknet_command(data, task, crop)}`")
-    found = read_darknet(folder)
-    if found.task != task:
-        raise InputError(f"{folder} is made for a {found.task}, but darknet={options['name']} is a {task}")
-    if not found.photos.get("train") or not found.photos.get(judged_by(found)):
+    dataset = read_darknet(folder)
+    if dataset.task != task:
+        raise InputError(f"{folder} is made for a {dataset.task}, but darknet={options['name']} is a {task}")
+    if not dataset.photos.get("train") or not dataset.photos.get(judged_by(dataset)):
         raise InputError(f"{folder} has no photos to train on, or none to score checkpoints on")
-    return found
+    return dataset
 
 
 def fit_to_data(sections: list[Section], options: dict[str, Any], data: DarknetData) -> list[Section]:

@@ -25,7 +25,10 @@ def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Pat
         f"run folder {out}"
     )
     if judge == "test":
-        print("note: there is no val split of its own: test photos choose the best checkpoint, as in the seed")
+        print(
+            "note: there is no val split of its own: test photos choose the best checkpoint, "
+            "as in the original experiment"
+        )
 
 
 def print_results(out: Path, net: Net, monitor: Monitor, data: DarknetData, more: str = "") -> float:

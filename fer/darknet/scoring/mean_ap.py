@@ -40,24 +40,24 @@ class Detections:
     box: np.ndarray
 
 
-def match(detections: Detections, truth: Truth, least: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def match(detections: Detections, truth: Truth, min_iou: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Return for each detection the truth (N,) it lies on, or -1, and their IoU (N,), or 0.
 
-    That is the truth of its photo and class with the greatest IoU, which must be more than ``least``. Another detection
-    may lie on the same truth; a detection whose best truth is taken does not look for a second best.
+    That is the truth of its photo and class with the greatest IoU, which must be more than ``min_iou``. Another
+    detection may lie on the same truth; a detection whose best truth is taken does not look for a second best.
     """
-    found, overlap = np.full(len(detections.photo), -1), np.zeros(len(detections.photo))
+    matched, overlap = np.full(len(detections.photo), -1), np.zeros(len(detections.photo))
     order = np.argsort(truth.photo, kind="stable")
     photos, starts, counts = np.unique(truth.photo[order], return_index=True, return_counts=True)
     faces = {photo: order[start : start + n] for photo, start, n in zip(photos, starts, counts, strict=True)}
     for index, photo in enumerate(detections.photo):
-        near = faces.get(photo, order[:0])
-        near = near[truth.label[near] == detections.label[index]]
-        if len(near):
-            each = iou(detections.box[index], truth.box[near])
-            if each.max() > least:
-                found[index], overlap[index] = near[each.argmax()], each.max()
-    return found, overlap
+        candidates = faces.get(photo, order[:0])
+        candidates = candidates[truth.label[candidates] == detections.label[index]]
+        if len(candidates):
+            each = iou(detections.box[index], truth.box[candidates])
+            if each.max() > min_iou:
+                matched[index], overlap[index] = candidates[each.argmax()], each.max()
+    return matched, overlap
 
 
 def mean_average_precision(
@@ -82,11 +82,11 @@ def mean_average_precision(
     label, sure = detections.label[order], detections.confidence[order] > threshold
     per_class = []
     for index, name in enumerate(names):
-        of_class = label == index
+        in_class = label == index
         truths = int((truth.label == index).sum())
-        ap, curve = average_precision(right[of_class], truths)
-        tp = int((right & of_class & sure).sum())
-        fp = int((of_class & sure).sum()) - tp
+        ap, curve = average_precision(right[in_class], truths)
+        tp = int((right & in_class & sure).sum())
+        fp = int((in_class & sure).sum()) - tp
         per_class.append({"name": name, "ap": ap, "tp": tp, "fp": fp, "truths": truths, "curve": curve})
     tp, over = int((right & sure).sum()), int(sure.sum())
     return {

@@ -133,8 +133,8 @@ def operations(section: Section, before: Shape, after: Shape) -> int:
 def _inputs(section: Section, index: int) -> tuple[int, ...]:
     """Return the numbers of the layers that layer ``index`` takes; `layers` has seen that they are there."""
     named = integers(section, {"route": "layers", "shortcut": "from"}.get(section.kind, ""))
-    found = tuple(number if number >= 0 else index + number for number in named)
-    return found if section.kind == "route" else (index - 1, *found)
+    sources = tuple(number if number >= 0 else index + number for number in named)
+    return sources if section.kind == "route" else (index - 1, *sources)
 
 
 def _detail(section: Section, shape: Shape, inputs: Sequence[int]) -> str:

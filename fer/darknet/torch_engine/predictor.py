@@ -99,7 +99,7 @@ class DetectorPredictor(Predictor):
         found: list[list[Face]] = []
         for at in range(0, len(pictures), BATCH_PHOTOS):
             prepared = list(self._threads.map(self._prepare, pictures[at : at + BATCH_PHOTOS]))
-            for boxes, (_, _, size) in zip(self._detector.find(prepared, self.min_confidence), prepared, strict=True):
+            for boxes, (_, _, size) in zip(self._detector.detect(prepared, self.min_confidence), prepared, strict=True):
                 found.append(self._faces(boxes, *size))
         return found
 

@@ -17,7 +17,7 @@ from fer.darknet.formats.weights import Net
 from fer.darknet.runs.setup import detector_metrics
 from fer.darknet.scoring.mean_ap import THRESHOLD, Detections, Truth, mean_average_precision, read_truth
 from fer.darknet.torch_engine.inference import (
-    LEAST,
+    MIN_CONFIDENCE,
     Detector,
     dialect_of,
     distance_power,
@@ -62,22 +62,22 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
     detector = Detector(net, device)
     parts: list[Detections] = []
     for batch in _batches(photos, lambda path: detector.prepare(read_picture(path))):
-        for boxes in detector.find(batch, LEAST):
+        for boxes in detector.detect(batch, MIN_CONFIDENCE):
             photo = len(parts)
             fractions = boxes.box / boxes.box.new_tensor(sizes[photo]).repeat(2)
-            stay = suppress_classes(fractions, boxes.confidence, detector.power)
-            labels = [(label, at) for label, found in enumerate(stay) for at in found.tolist()]
+            kept = suppress_classes(fractions, boxes.confidence, detector.power)
+            labels = [(label, at) for label, places in enumerate(kept) for at in places.tolist()]
             label, at = np.array(labels, int).reshape(-1, 2).T
             confidence = boxes.confidence[at, label].double().numpy()
             parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[at].double().numpy()))
-    found = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
+    detections = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
     dialect = dialect_of(net.weights)
     if dialect == "pjreddie":
-        found = _cut(found, sizes)
-    scores = mean_average_precision(found, truth, names, THRESHOLD)
+        detections = _cut(detections, sizes)
+    scores = mean_average_precision(detections, truth, names, THRESHOLD)
     way = "on grey" if letterboxes(net) else "stretched"
     by = f"computed from torch's boxes, photos {way} as in {DIALECTS[dialect].title}"
-    return scores | {"photos": len(photos), "map_by": by, "coco": coco(found, truth)}
+    return scores | {"photos": len(photos), "map_by": by, "coco": coco(detections, truth)}
 
 
 def validate(net: Net, list_file: Path, device: str) -> dict[str, float]:
@@ -95,7 +95,7 @@ def validate(net: Net, list_file: Path, device: str) -> dict[str, float]:
     return {"val/top1": float(right[:, 0].mean()), f"val/top{k}": float(right[:, :k].any(1).mean())}
 
 
-def coco(found: Detections, truth: Truth) -> dict[str, float] | None:
+def coco(detections: Detections, truth: Truth) -> dict[str, float] | None:
     """Return torchmetrics' COCO mAP: ``map`` over IoU 0.50:0.95, ``map50``, ``map75``; None without pycocotools.
 
     Of the 100 surest boxes of a photo, and a mean over the classes that are there.
@@ -105,11 +105,14 @@ def coco(found: Detections, truth: Truth) -> dict[str, float] | None:
     except ModuleNotFoundError:
         return None
     metric.warn_on_many_detections = False
-    photos = np.arange(max([-1, *found.photo, *truth.photo]) + 2)
-    for ours, theirs in zip(_by_photo(found, photos), _by_photo(truth, photos), strict=True):
-        boxes = {"boxes": torch.from_numpy(found.box[ours]), "labels": torch.from_numpy(found.label[ours])}
-        faces = {"boxes": torch.from_numpy(truth.box[theirs]), "labels": torch.from_numpy(truth.label[theirs])}
-        metric.update([boxes | {"scores": torch.from_numpy(found.confidence[ours]).float()}], [faces])
+    photos = np.arange(max([-1, *detections.photo, *truth.photo]) + 2)
+    for detected, true in zip(_by_photo(detections, photos), _by_photo(truth, photos), strict=True):
+        boxes = {
+            "boxes": torch.from_numpy(detections.box[detected]),
+            "labels": torch.from_numpy(detections.label[detected]),
+        }
+        faces = {"boxes": torch.from_numpy(truth.box[true]), "labels": torch.from_numpy(truth.label[true])}
+        metric.update([boxes | {"scores": torch.from_numpy(detections.confidence[detected]).float()}], [faces])
     values = metric.compute()
     # -1 where there is nothing to find
     return {
@@ -148,10 +151,12 @@ def _by_photo(boxes: Detections | Truth, photos: np.ndarray) -> list[np.ndarray]
     return [order[start:end] for start, end in zip(starts, starts[1:], strict=False)]
 
 
-def _cut(found: Detections, sizes: Sequence[tuple[int, int]]) -> Detections:
-    edges = np.array(sizes, float).reshape(-1, 2)[found.photo]
-    low, high = found.box[:, :2].clip(0, edges), (found.box[:, :2] + found.box[:, 2:]).clip(0, edges)
-    return Detections(found.photo, found.label, found.confidence, np.concatenate([low, high - low], axis=1))
+def _cut(detections: Detections, sizes: Sequence[tuple[int, int]]) -> Detections:
+    edges = np.array(sizes, float).reshape(-1, 2)[detections.photo]
+    low, high = detections.box[:, :2].clip(0, edges), (detections.box[:, :2] + detections.box[:, 2:]).clip(0, edges)
+    return Detections(
+        detections.photo, detections.label, detections.confidence, np.concatenate([low, high - low], axis=1)
+    )
 
 
 def _batches(photos: Sequence[Path], prepare: Any) -> Iterator[list[Any]]:
