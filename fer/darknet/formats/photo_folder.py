@@ -11,14 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from fer.data.preparation.prepare import command_for
 from fer.errors import InputError
 from fer.labels import CLASSES, DARKNET, canonical
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What the files of a task are called: class names, program configuration, ending of a list.
 NAMES_FILE = {"detector": "emotion.names", "classifier": "labels.txt"}
@@ -84,10 +86,12 @@ def read_darknet(folder: Path) -> DarknetData:
     )
 
 
-def read_photos(folder: Path) -> pd.DataFrame:
+def read_photos(folder: Path) -> "pd.DataFrame":
     """Return one row a photo: ``file`` (absolute, as in the lists), ``source``, ``path`` in that source, ``split``
     (names joined by "+"), ``label`` (our class name; of a detector's photo those of its faces, joined by "+").
     """
+    import pandas as pd  # not above: who only predicts reads this module, too
+
     table = pd.read_csv(
         Path(folder) / "photos.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
     )
@@ -111,7 +115,7 @@ def read_list(list_file: Path) -> list[Path]:
     return photos
 
 
-def labels_of(photos: Sequence[str | Path], names: Sequence[str]) -> np.ndarray:
+def labels_from_paths(photos: Sequence[str | Path], names: Sequence[str]) -> np.ndarray:
     """Return each photo's class (N,): the one whose name stands anywhere in its path.
 
     Raises:

@@ -22,9 +22,9 @@ from fer.darknet.scoring.mean_ap import (
     Detections,
     Truth,
     mean_average_precision,
+    photo_size,
     ratios,
     read_truth,
-    size_of,
 )
 from fer.errors import InputError
 
@@ -147,7 +147,7 @@ def detect(
     Raises:
         InputError: as `classify`.
     """
-    sizes = [size_of(photo) for photo in photos]
+    sizes = [photo_size(photo) for photo in photos]
     with work_folder(program, net, work, [str(index) for index in range(len(names))]) as folder:
         if program.dialect == "pjreddie":
             detections = _valid(folder, photos, sizes, len(names))

@@ -20,7 +20,7 @@ from fer.darknet.formats.weights import Net, whole_layers
 from fer.darknet.program_engine.log import parse_line
 from fer.darknet.program_engine.process import explain, run
 from fer.darknet.program_engine.program import Program
-from fer.darknet.scoring.mean_ap import size_of
+from fer.darknet.scoring.mean_ap import photo_size
 from fer.errors import InputError
 
 _LINK = re.compile(r"photos/(\d{7})\.\w+")
@@ -61,7 +61,7 @@ class WorkFolder:
         (self.path / "photos").mkdir()
         names = [f"photos/{index:07d}{photo.suffix.lower()}" for index, photo in enumerate(photos)]
         for photo, name in zip(photos, names, strict=True):
-            size_of(photo)
+            photo_size(photo)
             os.symlink(photo.absolute(), self.path / name)
         self.write("valid.txt", names)
         return names

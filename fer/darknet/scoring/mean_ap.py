@@ -138,7 +138,7 @@ def read_truth(photos: Sequence[Path], classes: int) -> tuple[Truth, list[tuple[
     """
     photo, label, boxes, sizes = [], [], [], []
     for number, path in enumerate(photos):
-        width, height = size_of(path)
+        width, height = photo_size(path)
         sizes.append((width, height))
         beside = path.with_suffix(".txt")
         try:
@@ -165,7 +165,7 @@ def read_truth(photos: Sequence[Path], classes: int) -> tuple[Truth, list[tuple[
     return Truth(at, np.array(label, int), box), sizes
 
 
-def size_of(photo: Path) -> tuple[int, int]:
+def photo_size(photo: Path) -> tuple[int, int]:
     """Return width and height of a photo in pixels, from its header.
 
     Raises:

@@ -113,6 +113,18 @@ def distance_power(sections: Sequence[Section]) -> float | None:
     return power
 
 
+def square_side(net: Net) -> int:
+    """Return the side of a classifier's input in pixels.
+
+    Raises:
+        InputError: width and height differ.
+    """
+    width, height = (int(net.sections[0].options[key]) for key in ("width", "height"))
+    if width != height:
+        raise InputError(f"{net.cfg}: width={width} and height={height} of a classifier differ: give them one size")
+    return width
+
+
 def labels_of(net: Net) -> tuple[str, ...]:
     """Return the classes as every report spells them: emotion.names says Anger for Angry."""
     return tuple(canonical(name) or name for name in net.names)

@@ -10,8 +10,7 @@ import torch
 from fer.darknet.formats.photo_folder import MARK
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_net
-from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, labels_of, open_on, suppress
-from fer.darknet.torch_engine.scores import square
+from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, labels_of, open_on, square_side, suppress
 from fer.data.photos import crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
@@ -55,8 +54,8 @@ def face_of(net: Net) -> FaceFormat:
     path = Path(read_facts(net.weights).get("folder", "")) / MARK
     mark = json.loads(path.read_text()) if path.is_file() else {}
     if mark.get("crop") != "face":
-        return FaceFormat(square(net), "rgb", 0.0)
-    return FaceFormat(square(net), mark["made_by"]["color"], mark["made_by"]["margin"])
+        return FaceFormat(square_side(net), "rgb", 0.0)
+    return FaceFormat(square_side(net), mark["made_by"]["color"], mark["made_by"]["margin"])
 
 
 class DarknetClassifier:

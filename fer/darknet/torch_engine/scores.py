@@ -12,7 +12,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from tqdm import tqdm
 
 from fer.darknet.formats.dialects import DIALECTS
-from fer.darknet.formats.photo_folder import labels_of, read_list
+from fer.darknet.formats.photo_folder import labels_from_paths, read_list
 from fer.darknet.formats.weights import Net
 from fer.darknet.runs.setup import detector_metrics
 from fer.darknet.scoring.mean_ap import THRESHOLD, Detections, Truth, mean_average_precision, read_truth
@@ -23,10 +23,10 @@ from fer.darknet.torch_engine.inference import (
     distance_power,
     letterboxes,
     open_on,
+    square_side,
     suppress_classes,
 )
 from fer.darknet.torch_engine.picture import centre, read_picture
-from fer.errors import InputError
 
 #: Photos that go through a net together.
 BATCH = 16
@@ -39,7 +39,7 @@ def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarr
         InputError: a photo is missing or unreadable, a net that is not supported or not square, or no such device.
     """
     network, where = open_on(net, device)
-    size = square(net)
+    size = square_side(net)
     rows: list[np.ndarray] = []
     for batch in _batches(photos, lambda path: centre(read_picture(path), size)):
         with torch.inference_mode():
@@ -90,7 +90,7 @@ def validate(net: Net, list_file: Path, device: str) -> dict[str, float]:
         return detector_metrics(detector_map(net, net.names, list_file, device))
     photos = read_list(list_file)
     ranks = classify(net, photos, device).argsort(1)[:, ::-1]
-    right = ranks == labels_of(photos, net.names)[:, None]
+    right = ranks == labels_from_paths(photos, net.names)[:, None]
     k = min(5, len(net.names))
     return {"val/top1": float(right[:, 0].mean()), f"val/top{k}": float(right[:, :k].any(1).mean())}
 
@@ -127,21 +127,9 @@ def require_scored(net: Net) -> None:
         InputError: a classifier that is not square, or a detector's nms_kind= that is not built.
     """
     if net.task == "classifier":
-        square(net)
+        square_side(net)
     else:
         distance_power(net.sections)
-
-
-def square(net: Net) -> int:
-    """Return the side of a classifier's input in pixels.
-
-    Raises:
-        InputError: width and height differ.
-    """
-    width, height = (int(net.sections[0].options[key]) for key in ("width", "height"))
-    if width != height:
-        raise InputError(f"{net.cfg}: width={width} and height={height} of a classifier differ: give them one size")
-    return width
 
 
 def _by_photo(boxes: Detections | Truth, photos: np.ndarray) -> list[np.ndarray]:

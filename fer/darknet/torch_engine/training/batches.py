@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fer.darknet.formats.cfg import task_of
-from fer.darknet.formats.photo_folder import labels_of
+from fer.darknet.formats.photo_folder import labels_from_paths
 from fer.darknet.formats.section import Section, integer, number, positive
 from fer.darknet.scoring.mean_ap import read_truth
 from fer.darknet.torch_engine.training.augment import (
@@ -156,7 +156,7 @@ class ClassifierBatches(TrainingBatches):
         dialect: str = "alexeyab", rank: int = 0, ranks: int = 1,
     ) -> None:  # fmt: skip
         super().__init__(sections, photos, names, seed, dialect, rank, ranks)
-        self.labels = labels_of(photos, names)
+        self.labels = labels_from_paths(photos, names)
         self.options = classifier_options(sections[0], dialect)
 
     def _make(self, size: Size, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
