@@ -27,9 +27,9 @@ _VIDEO = "a video: the darknet program is given photos only; darknet.engine=torc
 def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
     """Name the expressions in the photos of ``keys["source"]`` with a .weights file; returns how many files failed.
 
-    Writes the rows of `fer.prediction.run.Rows` under ``keys["out"]``: a row a face of a detector (box in pixels of the
-    photo), a row a photo of a classifier, which takes the whole photo as the face; a file that can't be read gets a row
-    with the reason, a photo without a face a row without a label. A detector's photos are drawn into ``photos/``.
+    Writes the rows of `fer.prediction.table.Rows` under ``keys["out"]``: a row a face of a detector (box in pixels of
+    the photo), a row a photo of a classifier, which takes the whole photo as the face; a file that can't be read gets a
+    row with the reason, a photo without a face a row without a label. A detector's photos are drawn into ``photos/``.
 
     Raises:
         InputError: no photo, or weights, cfg, names or program that are missing or do not fit.
