@@ -10,22 +10,24 @@ from PIL import Image
 from fer.darknet.torch_engine.training.augment import (
     ClassifierAugmentation,
     Colour,
-    DetectorAugmentation,
-    Margins,
     augment_classifier,
     augment_colour,
-    augment_detector,
-    clip_boxes,
-    cut_out,
     cutmix,
     distort,
     draw_cut,
     draw_factor,
-    draw_margins,
     mosaic,
+)
+from fer.darknet.torch_engine.training.detector_augment import (
+    DetectorAugmentation,
+    Margins,
+    augment_detector,
+    clip_boxes,
+    cut_out,
+    draw_margins,
     mosaic_detector,
     move_boxes,
-    place,
+    place_at_random,
 )
 from fer.darknet.torch_engine.training.reading import PhotoError, open_photo
 
@@ -95,7 +97,7 @@ def test_a_letterbox_puts_bands_of_the_mean_colour_around_a_photo():
 
 def test_debians_letterbox_puts_the_photo_on_grey():
     photo = np.full((40, 80, 3), 9, np.uint8)
-    image, window = place(photo, (64, 64), 0, np.random.default_rng(3))
+    image, window = place_at_random(photo, (64, 64), 0, np.random.default_rng(3))
     rows = np.nonzero((image == 9).all((1, 2)))[0]
     assert len(rows) == 32 and (np.delete(image, rows, 0) == 128).all()
     # the picture begins above the photo by as many of the photo's heights as 32 pixels are one

@@ -1,6 +1,7 @@
 """Mini-batches of an exported folder: drawn alike by any number of workers, sized and labelled as the cfg says."""
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 from fer.darknet.formats.cfg import parse
 from fer.darknet.formats.lists import Entry, write_lists
-from fer.darknet.torch_engine.training.batches import TrainingBatches, labels_of, open_boxes, read_list, training_loader
+from fer.darknet.formats.photo_folder import labels_from_paths, read_list
+from fer.darknet.torch_engine.training.batches import open_boxes, training_batches, training_loader
 from fer.darknet.torch_engine.training.reading import PhotoError
 from fer.errors import InputError
 
@@ -38,11 +40,11 @@ def photos(tmp_path):
 
 
 def classifier(photos, options="", seed=0, **more):
-    return TrainingBatches(parse(CLASSIFIER.format(options)), photos, NAMES, seed, **more)
+    return training_batches(parse(CLASSIFIER.format(options)), photos, NAMES, seed, **more)
 
 
 def detector(photos, options="", head="", seed=0, **more):
-    return TrainingBatches(parse(DETECTOR.format(options, head)), photos, NAMES, seed, **more)
+    return training_batches(parse(DETECTOR.format(options, head)), photos, NAMES, seed, **more)
 
 
 def same(first, second):
@@ -189,9 +191,9 @@ def test_other_mistakes_are_named(photos, tmp_path):
     with pytest.raises(InputError, match="mosaic=1 and cutmix=1 are AlexeyAB's"):
         classifier(photos, "mosaic=1\n", dialect="pjreddie")
     with pytest.raises(InputError, match="rot/1_blau.png: has not one of the classes in its path, but rot, blau"):
-        labels_of(["rot/1_blau.png"], NAMES)
+        labels_from_paths(["rot/1_blau.png"], NAMES)
     with pytest.raises(InputError, match="but none"):
-        labels_of(["1.png"], NAMES)
+        labels_from_paths(["1.png"], NAMES)
     with pytest.raises(InputError, match="no.list: No such file or directory; make the Darknet folder anew"):
         read_list(tmp_path / "no.list")
     (tmp_path / "empty.list").write_text("\n")
@@ -205,7 +207,7 @@ def test_an_exported_list_is_read_back_whatever_its_bytes(tmp_path):
     folder = os.fsdecode(b"/data/caf\xe9")  # a name that is no UTF-8
     assert write_lists(tmp_path, folder, "classifier", NAMES, entries) == {"train": 2}
     listed = read_list(tmp_path / "train.list")
-    assert listed == [f"{folder}/{file}" for file in files] and labels_of(listed, NAMES).tolist() == [0, 2]
+    assert listed == [Path(folder, file) for file in files] and labels_from_paths(listed, NAMES).tolist() == [0, 2]
     with pytest.raises(PhotoError, match="png: missing file; "):
         classifier(listed)[0]
 

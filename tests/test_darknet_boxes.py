@@ -11,9 +11,9 @@ from torchvision.ops import (
     generalized_box_iou_loss,
 )
 
-from fer.darknet.scoring.mean_ap import intersection_over_union
 from fer.darknet.torch_engine.boxes import OVERLAPS, ciou, decode, diou, encode, giou, iou
 from fer.darknet.torch_engine.inference import suppress
+from fer.data.boxes import iou as numpy_iou
 
 TORCHVISION = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
 
@@ -56,7 +56,7 @@ def test_iou_is_torchvisions_and_that_of_the_scores():
     ours = iou(first[:, None], second)
     torch.testing.assert_close(ours, box_iou(corners(first), corners(second)))
     upper_left = [box_convert(boxes, "cxcywh", "xywh").numpy() for boxes in (first, second)]
-    assert np.allclose(ours, intersection_over_union(upper_left[0][:, None], upper_left[1]))
+    assert np.allclose(ours, numpy_iou(upper_left[0][:, None], upper_left[1]))
 
 
 @pytest.mark.parametrize("name", OVERLAPS)

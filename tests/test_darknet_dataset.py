@@ -472,7 +472,8 @@ def test_a_killed_run_goes_on(tmp_path, task, monkeypatch):
         file.write('[["png", 16')
     looked = []
     monkeypatch.setattr(
-        "fer.darknet.formats.export.look_at", lambda file, limits: looked.append(file) or photos.look_at(file, limits)
+        "fer.darknet.formats.export.inspect_photo",
+        lambda file, limits: looked.append(file) or photos.inspect_photo(file, limits),
     )
     export(config, out, task)
     assert len(looked) == 4700 - done * BLOCK_ROWS

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer.darknet.program_engine.scores import read_valid
 from fer.darknet.scoring.mean_ap import (
     Detections,
     Truth,
     average_precision,
-    intersection_over_union,
     match,
     mean_average_precision,
     read_truth,
-    read_valid,
 )
+from fer.data.boxes import iou
 from fer.errors import InputError
 
 
@@ -32,8 +32,8 @@ def found(*rows):
 def test_iou_by_hand():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [0, 0, 5, 10], [20, 20, 5, 5], [10, 0, 10, 10], [0, 0, 0, 0]])
     # Half shared of 150; half a box; apart; edge to edge; empty.
-    assert intersection_over_union(boxes[0], boxes) == pytest.approx([1, 50 / 150, 0.5, 0, 0, 0])
-    assert intersection_over_union(boxes[5], boxes[5]) == 0
+    assert iou(boxes[0], boxes) == pytest.approx([1, 50 / 150, 0.5, 0, 0, 0])
+    assert iou(boxes[5], boxes[5]) == 0
 
 
 def test_perfect_detections():

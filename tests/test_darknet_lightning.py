@@ -22,7 +22,7 @@ from fer.darknet.formats.weights import Net, read_header
 from fer.darknet.torch_engine.network import DarknetNetwork
 from fer.darknet.torch_engine.training.ema import Average
 from fer.darknet.torch_engine.training.module import DarknetTraining
-from fer.darknet.torch_engine.training.run import Recorder
+from fer.darknet.torch_engine.training.recorder import Recorder
 from fer.darknet.torch_engine.training.schedules import rate_of
 from fer.darknet.torch_engine.weights_io import load_weights, save_weights
 from fer.errors import InputError

@@ -5,11 +5,10 @@ import subprocess
 
 import pytest
 
-from fer.darknet.program_engine.log import (
+from fer.darknet.formats.records import (
     ClassAP,
     Complaint,
     LastAccuracy,
-    LineSplitter,
     Loaded,
     Matches,
     MeanAP,
@@ -18,8 +17,8 @@ from fer.darknet.program_engine.log import (
     Step,
     Thresholds,
     TopK,
-    parse_line,
 )
+from fer.darknet.program_engine.log import LineSplitter, parse_line
 
 LINES = {
     # AlexeyAB's classifier, then Debian's; AlexeyAB's detector, then Debian's; hank-ai's

@@ -13,7 +13,7 @@ from fer.darknet.design.fit import fit
 from fer.darknet.formats.cfg import parse
 from fer.darknet.torch_engine.network import DarknetNetwork
 from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, cost_scale_of
-from fer.darknet.torch_engine.training.targets import overlap_delta
+from fer.darknet.torch_engine.training.overlap_deltas import ciou_delta, diou_delta, giou_delta, iou_delta
 from fer.errors import InputError
 
 
@@ -370,8 +370,8 @@ def test_overlaps_gradients_are_torchvisions_but_for_what_the_program_does():
         else:
             iou = ascent(lambda a, b, **_: (1 - ops.box_iou(a, b).diagonal()).sum(), boxes, true)
             giou = ascent(ops.generalized_box_iou_loss, boxes, true)
-            torch.testing.assert_close(overlap_delta("iou", boxes, true), iou * (1 + sizes))
-            torch.testing.assert_close(overlap_delta("giou", boxes, true), giou * (1 + sizes))
+            torch.testing.assert_close(iou_delta(boxes, true), iou * (1 + sizes))
+            torch.testing.assert_close(giou_delta(boxes, true), giou * (1 + sizes))
         # the distance's part that the enclosing box's diagonal has, by the centre with the other sign
         by_diagonal = -ascent(
             lambda a, b, **_: (
@@ -385,12 +385,12 @@ def test_overlaps_gradients_are_torchvisions_but_for_what_the_program_does():
         )
         diou = ascent(ops.distance_box_iou_loss, boxes, true)
         ciou = ascent(ops.complete_box_iou_loss, boxes, true)
-        ours = overlap_delta("diou", boxes, true)
+        ours = diou_delta(boxes, true)
         torch.testing.assert_close(ours, diou + sizes * iou - 2 * (1 - sizes) * by_diagonal)
         aspect = (ciou - diou) * boxes[:, 2:].square().sum(-1, keepdim=True)
         if apart:  # the aspect ratio's weight has the product of the negative gaps in its IoU, too
             continue
-        torch.testing.assert_close(overlap_delta("ciou", boxes, true), ours + aspect, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(ciou_delta(boxes, true), ours + aspect, rtol=1e-3, atol=1e-6)
 
 
 def diagonal(a, b):

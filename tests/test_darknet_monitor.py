@@ -8,7 +8,8 @@ import pytest
 
 from fer.darknet.formats.cfg import parse
 from fer.darknet.formats.weights import Net
-from fer.darknet.runs.monitor import Monitor, curves
+from fer.darknet.program_engine.monitor import ProgramMonitor
+from fer.darknet.runs.curves import curves
 from fer.darknet.runs.scorer import Scorer, best_weights, read_best, take_along
 from fer.errors import InputError
 
@@ -43,7 +44,7 @@ def step(iteration, loss="1.5"):
 
 @pytest.fixture
 def monitor(tmp_path):
-    watching = Monitor(tmp_path, parse(CFG), 100, 0, "val/map50")
+    watching = ProgramMonitor(tmp_path, parse(CFG), 100, 0, "val/map50")
     yield watching
     watching.close()
 

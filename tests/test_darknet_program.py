@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fer.darknet.formats import dialects
 from fer.darknet.formats.cfg import parse
-from fer.darknet.program_engine.program import Program, command, find_program, note, require_support
+from fer.darknet.formats.dialects import DIALECTS
+from fer.darknet.formats.option_table import options_of
+from fer.darknet.program_engine.program import Program, command, find_program, note, partial_command, require_support
 from fer.errors import InputError
 
 #: Strings that the programs print or read, as DARKNET.md quotes them.
@@ -49,7 +50,7 @@ def test_debians_program():
     found = find_program(None)
     assert str(found.path) == shutil.which("darknet")
     assert (found.dialect, found.gpu, found.opencv) == ("pjreddie", False, True)
-    assert found.has_classifier and not found.has_map and note(found) is None
+    assert "classifier" in found.tables.actions and not found.has_map and note(found) is None
 
 
 def test_program_on_path(tmp_path, monkeypatch):
@@ -206,7 +207,7 @@ def test_commands():
         alexeyab, "detector", "train", "d.data", "c.cfg", "w.weights", flags=flags, mjpeg_port=8090, gpus="0,1"
     )
     assert " ".join(arguments[3:]) == "d.data c.cfg w.weights -dont_show -gpus 0,1 -map -mjpeg_port 8090"
-    assert command(program("hank"), None, "partial", None, "c.cfg", "w", out="c.conv.2", n=2) == (
+    assert partial_command(program("hank"), "c.cfg", "w", "c.conv.2", 2) == (
         ["/opt/hank/darknet", "partial", "c.cfg", "w", "c.conv.2", "2"]
     )
     assert command(program("hank"), "detector", "map", "d", "c", "w")[1:] == ["detector", "map", "d", "c", "w"]
@@ -242,9 +243,8 @@ def test_options_that_debians_reads_and_leaves_unused(tmp_path, kind):
     own = parse(NET + BODIES[kind])[-1].options
     # without a meaning here: files that would be opened, and a value that is no number
     left = {"tree", "map", "type", *own}
-    read = {*dialects.OPTIONS[kind].split(), *dialects.OPTIONS[""].split(), *dialects.PJREDDIE_ONLY[""].split()} - left
-    read |= set(dialects.PJREDDIE_ONLY.get(kind, "").split())
-    newer = (dialects.NEWER.get(kind, {}).keys() | dialects.NEWER[""].keys()) - left
+    read = {name for name, option in options_of(kind).items() if not option.later} - left
+    newer = {name for name, option in options_of(kind).items() if option.later} - left
     cfg = tmp_path / "net.cfg"
     cfg.write_text(NET + BODIES[kind] + "".join(f"{option}=1\n" for option in sorted(read | newer)))
     done = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True, timeout=20)
@@ -259,9 +259,9 @@ def test_options_that_debians_reads_and_leaves_unused(tmp_path, kind):
 @pytest.mark.darknet
 def test_activations_and_layers_that_debians_knows(tmp_path):
     cfg = tmp_path / "net.cfg"
-    new = dialects.VALUES["", "activation"]["alexeyab"].split()
+    new = DIALECTS["alexeyab"].values_of("convolutional", "activation")
     cfg.write_text(NET + "".join(CONV.replace("linear", name) for name in new) + "[reorg3d]\nstride=2\n")
     done = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True, timeout=20)
     unknown = set(re.findall("Couldn't find activation function (\\w+), going with ReLU", done.stderr))
-    assert unknown == set(new) - set(dialects.VALUES["", "activation"]["pjreddie"].split())
+    assert unknown == set(new) - DIALECTS["pjreddie"].values_of("convolutional", "activation")
     assert re.findall("Type not recognized: (.*)", done.stderr) == ["[reorg3d]"]

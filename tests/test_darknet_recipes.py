@@ -13,7 +13,7 @@ from fer.darknet.design.architectures import RECIPES, recipe
 from fer.darknet.design.fit import check, epochs_of, fit, iterations_of
 from fer.darknet.formats.cfg import layers, parse, task_of
 from fer.darknet.formats.weights import weights_bytes
-from fer.darknet.program_engine.training import fitted_to
+from fer.darknet.runs.setup import fit_to_data
 from fer.errors import InputError
 
 NET = "[net]\nbatch=64\nsubdivisions=8\nwidth=64\nheight=64\nchannels=3\nmax_batches=500\n"
@@ -229,9 +229,9 @@ def test_anchors_are_for_nets_with_heads_and_of_their_input(tmp_path):
     data = SimpleNamespace(names=("a", "b"), photos={"train": 64}, lists={"train": tmp_path / "train.txt"})
     options = {"anchors": "kmeans", "max_batches": 2000}
     with pytest.raises(InputError, match="anchors=kmeans: the net has no .yolo."):
-        fitted_to(recipe("classifier_small"), options, data)
+        fit_to_data(recipe("classifier_small"), options, data)
     text = "[net]\nwidth=64\nheight=32\nchannels=3\nbatch=2\n[convolutional]\nfilters=14\nactivation=linear\n"
-    fitted = fitted_to(parse(f"{text}[yolo]\nclasses=2\nnum=2\nanchors=1,1,2,2\n"), options, data)
+    fitted = fit_to_data(parse(f"{text}[yolo]\nclasses=2\nnum=2\nanchors=1,1,2,2\n"), options, data)
     # 0.1 x 0.2 and 0.5 x 0.25 of 64 x 32 pixels
     assert fitted[-1].options["anchors"] == "6.4,6.4,32,8"
 

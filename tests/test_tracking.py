@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fer.prediction.tracking import Tracker, match, overlaps
+from fer.data.boxes import iou
+from fer.prediction.tracking import Tracker, match
 
 A, B = (0, 0, 10, 10), (100, 0, 10, 10)
 
@@ -23,8 +24,8 @@ def moved(box, dx):
     ],
 )
 def test_overlap_is_intersection_over_union(first, second, expected):
-    assert overlaps([first], [second]) == pytest.approx(np.array([[expected]]))
-    assert overlaps([second], [first]) == pytest.approx(np.array([[expected]]))
+    assert iou(first, second) == pytest.approx(expected)
+    assert iou(second, first) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pandas as pd
 
 from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet, read_photos
 from fer.darknet.formats.run_folder import read_facts
-from fer.darknet.formats.weights import Net, open_net
+from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.program_engine.program import Program, find_program, require_support
 from fer.darknet.program_engine.scores import classifier_valid, classify, detector_map
 from fer.darknet.scoring.report import format_detector_report, save_detector_report
-from fer.darknet.torch_engine import scores as native
+from fer.darknet.torch_engine import scores as torch_scores
 from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
 from fer.evaluation.compare import format_report
@@ -34,7 +34,7 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
         InputError: a file is missing or does not fit, or photos that the net was trained on.
     """
     weights = Path(keys["ckpt"])
-    net = open_net(weights, *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
+    net = open_configured_net(keys["ckpt"], options)
     facts = read_facts(weights)
     program = None
     if options["engine"] == "binary":
@@ -77,10 +77,10 @@ def _score_classifier(
     if program:
         with _work() as work:
             probabilities = classify(program, net, exported.names, files, work)
-            said = classifier_valid(program, net, exported.names, exported.lists[listed], work)
-        report["printed"] = {"top1": said.top1, f"top{said.k}": said.topk}
+            top = classifier_valid(program, net, exported.names, exported.lists[listed], work)
+        report["printed"] = {"top1": top.top1, f"top{top.k}": top.topk}
     else:
-        probabilities = native.classify(net, files, device)
+        probabilities = torch_scores.classify(net, files, device)
     probabilities = probabilities[:, [exported.class_names.index(name) for name in classes]]
     labels = np.array([classes.index(label) for label in photos["label"]])
     report |= {"headline": "plain", "plain": summarize(probabilities, labels, classes)}
@@ -100,7 +100,7 @@ def _score_detector(
         with _work() as work:
             report |= detector_map(program, net, exported.class_names, exported.lists[listed], work)
     else:
-        report |= native.detector_map(net, exported.class_names, exported.lists[listed], device)
+        report |= torch_scores.detector_map(net, exported.class_names, exported.lists[listed], device)
     written = save_detector_report(folder, report | {"task": "detector", "photos": len(photos)})
     print(format_detector_report(report))
     print(f"report: {written['report.json']}")

@@ -5,22 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fer.data.boxes import iou
+
 #: x, y, width, height in pixels.
 Box = tuple[float, float, float, float]
-
-
-def overlaps(first: Sequence[Box], second: Sequence[Box]) -> np.ndarray:
-    """Return the intersection over union (n, m) of every box of one list with every box of another; empty boxes have 0.
-
-    >>> overlaps([(0, 0, 10, 10)], [(0, 0, 10, 10), (5, 0, 10, 10), (20, 0, 5, 5)]).round(3).tolist()
-    [[1.0, 0.333, 0.0]]
-    """
-    a = np.asarray(first, float).reshape(-1, 1, 4)
-    b = np.asarray(second, float).reshape(1, -1, 4)
-    corner = np.maximum(a[..., :2], b[..., :2])
-    shared = np.clip(np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:]) - corner, 0, None).prod(axis=-1)
-    union = a[..., 2:].prod(axis=-1) + b[..., 2:].prod(axis=-1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def match(before: Sequence[Box], now: Sequence[Box], min_iou: float) -> dict[int, int]:
@@ -28,8 +16,8 @@ def match(before: Sequence[Box], now: Sequence[Box], min_iou: float) -> dict[int
 
     Greedy: the pair that overlaps most is taken first, ties in the order of the lists; at least ``min_iou``.
     """
-    overlap = overlaps(before, now)
-    pairs = {}
+    overlap = iou(np.reshape(before, (-1, 1, 4)), np.reshape(now, (1, -1, 4)))
+    pairs: dict[int, int] = {}
     for at in np.argsort(-overlap, axis=None, kind="stable"):
         old, new = divmod(int(at), len(now))
         if overlap[old, new] < min_iou:

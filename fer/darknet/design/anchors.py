@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
 
+from fer.data.boxes import iou
 from fer.errors import InputError
 
 _ATTEMPTS = 10
@@ -51,8 +53,11 @@ def kmeans_anchors(
         )
     cv2.setRNGSeed(0)
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 1000, 1e-4)
-    _, _, centres = cv2.kmeans(np.ascontiguousarray(boxes), n, None, stop, _ATTEMPTS, cv2.KMEANS_PP_CENTERS)
+    # None for the labels to start from, which OpenCV takes and its stubs do not
+    start = cast(np.ndarray, None)
+    _, _, means = cv2.kmeans(np.ascontiguousarray(boxes), n, start, stop, _ATTEMPTS, cv2.KMEANS_PP_CENTERS)
+    centres = np.asarray(means)
     centres = np.round(centres[np.argsort(centres.prod(axis=1))].astype(float), 1)
-    shared = np.minimum(boxes[:, None], centres).prod(axis=2)
-    overlap = shared / (boxes.prod(axis=1)[:, None] + centres.prod(axis=1) - shared)
+    # all at one corner, so that the IoU is that of the shapes
+    overlap = iou(np.pad(boxes, ((0, 0), (2, 0)))[:, None], np.pad(centres, ((0, 0), (2, 0))))
     return [(width, height) for width, height in centres.tolist()], float(overlap.max(axis=1).mean())

@@ -1,4 +1,4 @@
-"""The seed's Darknet networks as recipes: functions that build a family's sections, and one table of [net] options.
+"""The original experiment's Darknet networks: functions that build a family's sections, and one table of [net] options.
 
 Sources: Redmon & Farhadi 2018 (YOLOv3), Wang et al. 2019 (CSPNet), Bochkovskiy et al. 2020 (YOLOv4). Layers and their
 options are those of the programs' own files, so their pre-trained weights fit; a head stands for 7 classes until
@@ -165,7 +165,7 @@ def _v4() -> Sections:
     return sections
 
 
-#: The seed's table for its detectors.
+#: The original experiment's table for its detectors.
 _DETECTOR: dict[str, object] = {
     "batch": 64, "subdivisions": 1, "width": 256, "height": 256, "channels": 3, "momentum": 0.9, "decay": 0.0005,
     "saturation": 1.5, "exposure": 1.5, "hue": 0.1, "learning_rate": 0.00261, "burn_in": 1000, "max_batches": 400000,

@@ -71,13 +71,13 @@ def check(sections: Sequence[Section], classes: int) -> None:
     net = sections[0]
     for before, section in zip(sections, sections[1:], strict=False):
         if section.kind in ("yolo", "region"):
-            if (found := integer(section, "classes", 20)) != classes:
+            if (value := integer(section, "classes", 20)) != classes:
                 raise InputError(
-                    f"{section.where}: classes={found}, but the names or the net's first head are {classes}"
+                    f"{section.where}: classes={value}, but the names or the net's first head are {classes}"
                 )
             wanted = head_channels(section, classes)
-            if before.kind == "convolutional" and (found := integer(before, "filters", 1)) != wanted:
-                raise InputError(f"{before.where}: filters={found} before {section.where}, which needs {wanted}")
+            if before.kind == "convolutional" and (value := integer(before, "filters", 1)) != wanted:
+                raise InputError(f"{before.where}: filters={value} before {section.where}, which needs {wanted}")
         if section.kind == "yolo":
             _check_boxes(section, classes)
     made = layers(sections)
@@ -88,14 +88,14 @@ def check(sections: Sequence[Section], classes: int) -> None:
         return
     last = next(layer for layer in reversed(made) if layer.kind == "softmax")
     if last.shape != (1, 1, classes):
-        found = "x".join(map(str, last.shape))
-        raise InputError(f"{last.section.where}: gets {found} numbers, but there are {classes} names: see filters=")
+        shape = "x".join(map(str, last.shape))
+        raise InputError(f"{last.section.where}: gets {shape} numbers, but there are {classes} names: see filters=")
 
 
 def _check_boxes(section: Section, classes: int) -> None:
     number = integer(section, "num", 1)
-    if (found := len(numbers(section, "anchors"))) != 2 * number:
-        raise InputError(f"{section.where}: anchors= has {found} numbers, num={number} needs {2 * number}")
+    if (value := len(numbers(section, "anchors"))) != 2 * number:
+        raise InputError(f"{section.where}: anchors= has {value} numbers, num={number} needs {2 * number}")
     if any(mask not in range(number) for mask in numbers(section, "mask")):
         raise InputError(
             f"{section.where}: mask={section.options['mask']} is not within 0 to {number - 1} of num={number}"
@@ -198,6 +198,6 @@ def _require_trainable(net: Section, task: str) -> None:
             f"set darknet.burn_in={max_batches // 20}, for example"
         )
     if task == "classifier" and "max_crop" in net.options:
-        least, most = integer(net, "min_crop", integer(net, "width")), integer(net, "max_crop")
-        if least > most:
-            raise InputError(f"darknet.min_crop={least} is above darknet.max_crop={most}")
+        min_crop, max_crop = integer(net, "min_crop", integer(net, "width")), integer(net, "max_crop")
+        if min_crop > max_crop:
+            raise InputError(f"darknet.min_crop={min_crop} is above darknet.max_crop={max_crop}")

@@ -1,0 +1,1 @@
+"""The files of Darknet's world, read and written: cfgs, weights, exported folders of photos, run folders."""

@@ -102,6 +102,16 @@ def classes_of(sections: Sequence[Section]) -> int:
     return prod(next(layer.shape for layer in reversed(layers(sections)) if layer.kind == "softmax"))
 
 
+def input_shape(sections: Sequence[Section]) -> Shape:
+    """Return the width, height and channels of a net's input.
+
+    Raises:
+        InputError: one of them is missing or not positive.
+    """
+    net = sections[0]
+    return positive(net, "width"), positive(net, "height"), positive(net, "channels")
+
+
 def layers(sections: Sequence[Section]) -> list[Layer]:
     """Return the layers of a net with their output shapes (width, height, channels) and the floats each has in a file.
 
@@ -114,8 +124,7 @@ def layers(sections: Sequence[Section]) -> list[Layer]:
     """
     if not sections or sections[0].kind != "net":
         raise InputError("a cfg begins with [net]")
-    net = sections[0]
-    shape = (positive(net, "width"), positive(net, "height"), positive(net, "channels"))
+    net, shape = sections[0], input_shape(sections)
     made: list[Layer] = []
     for section in sections[1:]:
         if section.kind not in _SHAPES:
@@ -147,15 +156,15 @@ def _text(shape: Shape) -> str:
 
 def _sources(section: Section, key: str, made: list[Layer]) -> list[Layer]:
     """Return the layers that an option names: from 0, or counted back from this one where negative."""
-    found = []
+    sources = []
     for number in integers(section, key):
         index = number if number >= 0 else len(made) + number
         if not 0 <= index < len(made):
             raise InputError(f"{section.where}: {key}={section.options[key]} is outside of layers 0 to {len(made) - 1}")
-        found.append(made[index])
-    if not found:
+        sources.append(made[index])
+    if not sources:
         raise InputError(f"{section.where}: needs {key}=")
-    return found
+    return sources
 
 
 def _convolutional(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
@@ -166,14 +175,16 @@ def _convolutional(section: Section, shape: Shape, made: list[Layer]) -> tuple[S
     if channels % groups or filters % groups:
         raise InputError(f"{section.where}: groups={groups} do not divide {channels} channels and filters={filters}")
     floats = filters * (4 if _flag(section, "batch_normalize") else 1) + filters * channels // groups * size * size
-    return tuple((n + 2 * padding - size) // stride + 1 for n in (width, height)) + (filters,), floats
+    width, height = ((length + 2 * padding - size) // stride + 1 for length in (width, height))
+    return (width, height, filters), floats
 
 
 def _maxpool(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
     stride = positive(section, "stride", 1)
     size = positive(section, "size", stride)
     padding = integer(section, "padding", size - 1)
-    return tuple((n + padding - size) // stride + 1 for n in shape[:2]) + shape[2:], 0
+    width, height = ((length + padding - size) // stride + 1 for length in shape[:2])
+    return (width, height, shape[2]), 0
 
 
 def _connected(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from fer.darknet.formats.lists import Entry, count, settle_splits, write_lists, write_photos_csv
 from fer.darknet.formats.photo_folder import LIST_ENDING, MARK, check_path, darknet_order, spell
-from fer.darknet.formats.photos import Look, Photo, group_photos, label_lines, look_at
+from fer.darknet.formats.photos import Inspection, Photo, group_photos, inspect_photo, label_lines
 from fer.data.preparation.backends import local
 from fer.data.preparation.prepare import write_skipped
 from fer.data.preparation.sources import open_source
@@ -26,7 +26,7 @@ from fer.errors import InputError
 from fer.system.files import put_folder_in_place, require_new_folder
 
 CROPS = ("photo", "face")
-LINKS = {"symlink": os.symlink, "copy": shutil.copyfile}
+LINKS: dict[str, Callable[[str, Path], object]] = {"symlink": os.symlink, "copy": shutil.copyfile}
 
 
 def export(
@@ -119,80 +119,90 @@ class _PhotoWriter:
             )
             reading.update(100 - reading.n)
         entries: list[Entry] = []
-        found = _read_progress(progress)
+        earlier = _read_progress(progress)
         starts = range(0, len(photos), BLOCK_ROWS)
-        if found:
-            print(f"going on with the {len(found)} blocks that an earlier run left in {progress.parent}")
+        if earlier:
+            print(f"going on with the {len(earlier)} blocks that an earlier run left in {progress.parent}")
         with (
             tqdm(total=len(photos), desc="photos", unit="photo") as bar,
             open(progress, "a") as file,
             ThreadPoolExecutor(workers) as pool,
         ):
 
-            def take(start: int, looks: list[Look]) -> None:
-                for number, look in enumerate(looks, start):
-                    self._take(photos[number], number, look, entries, skipped)
-                bar.update(len(looks))
+            def take(start: int, inspections: list[Inspection]) -> None:
+                for number, inspection in enumerate(inspections, start):
+                    self._take(photos[number], number, inspection, entries, skipped)
+                bar.update(len(inspections))
 
-            for start, looks in zip(starts, found, strict=False):
-                take(start, looks)
-            rest = starts[len(found) :]
+            for start, inspections in zip(starts, earlier, strict=False):
+                take(start, inspections)
+            rest = starts[len(earlier) :]
             try:
-                for start, looks in zip(rest, pool.map(lambda at: self._write_block(photos, at), rest), strict=True):
-                    file.write(json.dumps(looks) + "\n")
+                for start, inspections in zip(
+                    rest, pool.map(lambda at: self._write_block(photos, at), rest), strict=True
+                ):
+                    file.write(json.dumps(inspections) + "\n")
                     file.flush()
-                    take(start, looks)
+                    take(start, inspections)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return entries, skipped
 
-    def _write_block(self, photos: list[Photo], start: int) -> list[Look]:
-        looks = []
+    def _write_block(self, photos: list[Photo], start: int) -> list[Inspection]:
+        inspections = []
         for number, photo in enumerate(photos[start : start + BLOCK_ROWS], start):
-            looks.append(look := self._look(photo))
-            if isinstance(look, str):
+            inspections.append(inspection := self._inspect(photo))
+            if isinstance(inspection, str):
                 continue
-            path = self._folder / self._name(number, photo, look[0])
+            path = self._folder / self._name(number, photo, inspection[0])
             path.parent.mkdir(parents=True, exist_ok=True)
             if self._task == "detector":
-                lines, _ = label_lines(photo, *look[1:], self._class_ids, self._data["margin"])
+                lines, _ = label_lines(photo, *inspection[1:], self._class_ids, self._data["margin"])
                 if not lines:
                     continue
                 path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
             path.unlink(missing_ok=True)
             self._link(os.path.abspath(photo.file), path)
-        return looks
+        return inspections
 
-    def _look(self, photo: Photo) -> Look:
-        look = look_at(photo.file, self._limits)
-        if self._task == "classifier" and not isinstance(look, str) and len({label for label, _ in photo.faces}) > 1:
+    def _inspect(self, photo: Photo) -> Inspection:
+        inspection = inspect_photo(photo.file, self._limits)
+        if (
+            self._task == "classifier"
+            and not isinstance(inspection, str)
+            and len({label for label, _ in photo.faces}) > 1
+        ):
             return "faces of several classes"
-        return look
+        return inspection
 
     def _name(self, number: int, photo: Photo, ending: str) -> str:
         label = f"_{self._names[self._class_ids[photo.faces[0][0]]]}" if self._task == "classifier" else ""
         return f"{_stem(number)}{label}{ending}"
 
-    def _take(self, photo: Photo, number: int, look: Look, entries: list[Entry], skipped: list[Skipped]) -> None:
-        if isinstance(look, str):
+    def _take(
+        self, photo: Photo, number: int, inspection: Inspection, entries: list[Entry], skipped: list[Skipped]
+    ) -> None:
+        if isinstance(inspection, str):
             # one a face, as every other format counts them
-            skipped += [Skipped(photo.source, photo.path, look)] * len(photo.faces)
+            skipped += [Skipped(photo.source, photo.path, inspection)] * len(photo.faces)
             return
         labels = [photo.faces[0][0]]
         if self._task == "detector":
-            lines, outside = label_lines(photo, *look[1:], self._class_ids, self._data["margin"])
+            lines, outside = label_lines(photo, *inspection[1:], self._class_ids, self._data["margin"])
             labels = list(lines.values())
             skipped += [Skipped(photo.source, photo.path, "box outside the photo")] * outside
         if labels:
-            entries.append(Entry(self._name(number, photo, look[0]), photo.source, photo.path, photo.splits, labels))
+            entries.append(
+                Entry(self._name(number, photo, inspection[0]), photo.source, photo.path, photo.splits, labels)
+            )
 
 
 def _stem(number: int) -> str:
     return f"photos/{number // 1000:03d}/{number:07d}"
 
 
-def _read_progress(path: Path) -> list[list[Look]]:
+def _read_progress(path: Path) -> list[list[Inspection]]:
     """Return the blocks of looks that an earlier run left, and cut off a line that it did not finish."""
     if not path.exists():
         return []

@@ -44,11 +44,11 @@ def write_lists(folder: Path, final: str, task: str, names: Sequence[str], entri
     paths = {split: [f"{final}/{e.file}" for e in entries if split in e.splits] for split in SPLITS}
     if paths["val"] == paths["test"]:
         paths["val"] = []
-    paths = {split: found for split, found in paths.items() if found}
-    for split, found in paths.items():
+    paths = {split: listed for split, listed in paths.items() if listed}
+    for split, listed in paths.items():
         if task == "classifier":
-            _check_labels(found, names)
-        _write_lines(folder / (split + LIST_ENDING[task]), found)
+            _check_labels(listed, names)
+        _write_lines(folder / (split + LIST_ENDING[task]), listed)
     _write_lines(folder / NAMES_FILE[task], names)
     valid = next((split for split in ("val", "test") if split in paths), None)
     values = {
@@ -60,14 +60,14 @@ def write_lists(folder: Path, final: str, task: str, names: Sequence[str], entri
         "top": min(5, len(names)) if task == "classifier" else None,
     }
     _write_lines(folder / DATA_FILE[task], [f"{key:<6} = {value}" for key, value in values.items() if value])
-    return {split: len(found) for split, found in paths.items()}
+    return {split: len(listed) for split, listed in paths.items()}
 
 
 def _check_labels(paths: list[str], labels: Sequence[str]) -> None:
     for path in paths:
-        found = [label for label in labels if label in path]
-        if len(found) != 1:
-            raise AssertionError(f"{path}: the program would find {len(found)} labels in it: {', '.join(found)}")
+        matches = [label for label in labels if label in path]
+        if len(matches) != 1:
+            raise AssertionError(f"{path}: the program would find {len(matches)} labels in it: {', '.join(matches)}")
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

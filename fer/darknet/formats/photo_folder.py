@@ -11,13 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 
 from fer.data.preparation.summary import command_for
 from fer.errors import InputError
 from fer.labels import CLASSES, DARKNET, canonical
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: What the files of a task are called: class names, program configuration, ending of a list.
 NAMES_FILE = {"detector": "emotion.names", "classifier": "labels.txt"}
@@ -83,15 +86,49 @@ def read_darknet(folder: Path) -> DarknetData:
     )
 
 
-def read_photos(folder: Path) -> pd.DataFrame:
+def read_photos(folder: Path) -> "pd.DataFrame":
     """Return one row a photo: ``file`` (absolute, as in the lists), ``source``, ``path`` in that source, ``split``
     (names joined by "+"), ``label`` (our class name; of a detector's photo those of its faces, joined by "+").
     """
+    import pandas as pd  # not above: who only predicts reads this module, too
+
     table = pd.read_csv(
         Path(folder) / "photos.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
     )
     table["file"] = os.path.abspath(folder) + os.sep + table["file"]
     return table
+
+
+def read_list(list_file: Path) -> list[Path]:
+    """Return the photos of an exported list, a path a line.
+
+    Raises:
+        InputError: it cannot be read or lists none.
+    """
+    try:
+        lines = list_file.read_text("utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise InputError(f"{list_file}: {error.strerror}; make the Darknet folder anew with prepare.py") from error
+    photos = [Path(line) for line in lines if line]
+    if not photos:
+        raise InputError(f"{list_file}: lists no photo")
+    return photos
+
+
+def labels_from_paths(photos: Sequence[str | Path], names: Sequence[str]) -> np.ndarray:
+    """Return each photo's class (N,): the one whose name stands anywhere in its path.
+
+    Raises:
+        InputError: a path with no name in it, or several.
+    """
+    labels = np.empty(len(photos), np.int64)
+    for index, photo in enumerate(map(str, photos)):
+        matches = [label for label, name in enumerate(names) if name in photo]
+        if len(matches) != 1:
+            listed = ", ".join(names[label] for label in matches) or "none"
+            raise InputError(f"{photo}: has not one of the classes in its path, but {listed}; make the folder anew")
+        labels[index] = matches[0]
+    return labels
 
 
 def darknet_folder(data: Mapping[str, Any], task: str, crop: str) -> Path:
@@ -111,7 +148,7 @@ def darknet_order(class_names: Sequence[str]) -> tuple[str, ...]:
     >>> darknet_order(CLASSES)
     ('Neutral', 'Happy', 'Sad', 'Surprise', 'Fear', 'Disgust', 'Angry')
     """
-    seven = tuple(canonical(name) for name in DARKNET)
+    seven = tuple(canonical(name) or name for name in DARKNET)
     return (*seven, *class_names[7:]) if tuple(class_names[:7]) == CLASSES else tuple(class_names)
 
 

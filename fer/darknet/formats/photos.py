@@ -13,7 +13,7 @@ from fer.data.source import SPLITS, PhotoLimits, Skipped, Source
 from fer.errors import InputError
 
 #: Ending of the name that the program asks for, width and height in pixels; or why the photo is not taken.
-Look = tuple[str, int, int] | str
+Inspection = tuple[str, int, int] | str
 
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -66,7 +66,7 @@ def group_photos(
     return list(photos.values()), skipped
 
 
-def look_at(file: str, limits: PhotoLimits) -> Look:
+def inspect_photo(file: str, limits: PhotoLimits) -> Inspection:
     """Decode a photo once and tell what the program will see of it, or why it must not see it.
 
     Only JPEG and PNG are taken: the programs' own decoder knows no others, and Debian's finds label files for none.
@@ -76,20 +76,21 @@ def look_at(file: str, limits: PhotoLimits) -> Look:
         return photo
     with open(file, "rb") as stream:
         data = stream.read()
+    kind: type[JpegImageFile | PngImageFile]
     if data.startswith(b"\xff\xd8"):
-        ending, image_file = ".jpg", JpegImageFile
+        ending, kind = ".jpg", JpegImageFile
     elif data.startswith(b"\x89PNG"):
-        ending, image_file = ".png", PngImageFile
+        ending, kind = ".png", PngImageFile
     else:
         return "neither JPEG nor PNG"
-    if (b"Exif\0\0" in data or b"eXIf" in data) and _is_turned(data, image_file):
+    if (b"Exif\0\0" in data or b"eXIf" in data) and _is_turned(data, kind):
         # OpenCV turns such a photo, the programs' own decoder does not
         return "EXIF orientation other than upright"
     height, width = photo.shape
     return ending, width, height
 
 
-def _is_turned(data: bytes, image_file: type) -> bool:
+def _is_turned(data: bytes, image_file: type[JpegImageFile | PngImageFile]) -> bool:
     try:
         return image_file(io.BytesIO(data)).getexif().get(_ORIENTATION) in range(2, 9)
     except Exception:  # Pillow's parsers raise many types on broken EXIF, which nobody turns a photo by
@@ -126,6 +127,7 @@ def label_lines(
     lines: dict[str, int] = {}
     outside = 0
     for label, box in photo.faces:
+        assert box is not None  # `group_photos` lets no detector's photo without boxes pass
         line = label_line(class_ids[label], box, width, height, margin)
         if line is None:
             outside += 1

@@ -1,4 +1,4 @@
-"""The folder that the program runs in: its cfg, lists and .data file, and run.json, which says what they are."""
+"""The folder of a run, of either engine: its cfg, lists and .data file, and run.json, which says what they are."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def lay_out(
 
 
 def judged_by(data: DarknetData) -> str:
-    """Return the split whose score chooses the best checkpoint: val where there is one, else test, as in the seed."""
+    """Return the split whose score chooses the best checkpoint: val, else test, as in the original experiment."""
     return "val" if "val" in data.lists else "test"
 
 

@@ -67,12 +67,12 @@ def numbers(section: Section, key: str) -> list[float]:
         InputError: something else stands in the list, or a number that is not finite.
     """
     try:
-        found = [float(item) for item in _items(section, key)]
+        values = [float(item) for item in _items(section, key)]
     except ValueError:
-        found = [nan]
-    if not all(map(isfinite, found)):
+        values = [nan]
+    if not all(map(isfinite, values)):
         raise InputError(f"{section.where}: {key}={section.options[key]} is no list of numbers")
-    return found
+    return values
 
 
 def integers(section: Section, key: str) -> list[int]:

@@ -3,10 +3,11 @@
 import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from fer.darknet.formats.cfg import Section, classes_of, layers, parse, task_of
 from fer.errors import InputError
@@ -91,6 +92,40 @@ def newest_whole(folder: Path, base: str, sections: Sequence[Section]) -> Path |
     return max(whole)[-1] if whole else None
 
 
+def find_resume_weights(resume: str, base: str, sections: Sequence[Section]) -> Path:
+    """Return the weights to go on with: a file, or the newest whole one of a run folder or its backup folder.
+
+    Raises:
+        InputError: there is none, or it is not whole.
+    """
+    path = Path(resume)
+    if path.is_dir():
+        folder = backup_folder(path)
+        newest = newest_whole(folder, base, sections)
+        if newest is None:
+            raise InputError(
+                f"resume={resume}: no whole weights file of {base} in {folder}; the program saves the first after 100 "
+                "iterations, start the run again"
+            )
+        return newest
+    if not path.is_file():
+        raise InputError(f"resume={resume}: no such file or folder")
+    if (held := whole_layers(path, sections)) < len(layers(sections)):
+        count = len(layers(sections))
+        raise InputError(f"resume={resume}: holds {held} of {count} layers; start with darknet.pretrained={resume}")
+    return path
+
+
+def backup_folder(run: Path) -> Path:
+    """Return the folder of a run that holds its weights, which may be the one given."""
+    return run / "backup" if (run / "backup").is_dir() else run
+
+
+def saved_iteration(weights: Path, sections: Sequence[Section]) -> int:
+    """Return the iteration that a weights file was saved at, as the program counts: images seen over the batch."""
+    return read_header(weights).seen // int(sections[0].options["batch"])
+
+
 def find_cfg(weights: Path, key: str = "darknet.cfg") -> Path:
     """Return the .cfg that weights belong to: the one whose name they begin with, else the only one.
 
@@ -104,11 +139,11 @@ def find_cfg(weights: Path, key: str = "darknet.cfg") -> Path:
         belonging = [cfg for cfg in cfgs if re.match(re.escape(_base(cfg)) + r"[_.]", weights.name)]
         # of v4 and v4_tiny, weights called v4_tiny_last belong to the longer
         longest = max((len(_base(cfg)) for cfg in belonging), default=0)
-        found = [cfg for cfg in belonging if len(_base(cfg)) == longest] or cfgs
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(cfg.name for cfg in found)
+        candidates = [cfg for cfg in belonging if len(_base(cfg)) == longest] or cfgs
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            names = ", ".join(cfg.name for cfg in candidates)
             raise InputError(f"{weights}: {names} in {folder} could belong to it; set {key}=FILE.cfg")
     raise InputError(f"{weights}: no .cfg beside it or one folder up; set {key}=FILE.cfg")
 
@@ -161,6 +196,16 @@ def open_net(weights: Path, cfg: Path | None = None, names: Path | None = None) 
     return Net(weights, cfg, lines, sections, task)
 
 
+def open_configured_net(ckpt: str, options: Mapping[str, Any]) -> Net:
+    """Return `open_net` of a weights file with the ``cfg`` and ``names`` of a ``darknet`` config, where they are given.
+
+    Raises:
+        InputError: as `open_net`.
+    """
+    cfg, names = (Path(options[key]) if options[key] else None for key in ("cfg", "names"))
+    return open_net(Path(ckpt), cfg, names)
+
+
 def _base(cfg: Path) -> str:
     return cfg.name.split(".")[0]
 
@@ -195,7 +240,9 @@ def _header_and_size(path: Path) -> tuple[Header, int]:
     if len(head) >= 16:
         major, minor, revision = struct.unpack("<3i", head[:12])
         if major * 10 + minor < 2:
-            return Header(major, minor, revision, *struct.unpack("<I", head[12:16]), 16), size
+            (seen,) = struct.unpack("<I", head[12:16])
+            return Header(major, minor, revision, seen, 16), size
         if len(head) == 20:
-            return Header(major, minor, revision, *struct.unpack("<Q", head[12:]), 20), size
+            (seen,) = struct.unpack("<Q", head[12:])
+            return Header(major, minor, revision, seen, 20), size
     raise InputError(f"{path}: {size} bytes are no .weights file")

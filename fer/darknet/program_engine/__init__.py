@@ -1,0 +1,1 @@
+"""The darknet program driven: found, started, watched, and its output read as numbers."""

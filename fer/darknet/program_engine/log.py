@@ -4,7 +4,21 @@ import codecs
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from fer.darknet.formats.records import (
+    ClassAP,
+    Complaint,
+    LastAccuracy,
+    Loaded,
+    Matches,
+    MeanAP,
+    Record,
+    Saving,
+    Seen,
+    Step,
+    Thresholds,
+    TopK,
+)
 
 #: A line longer than this is no line of the program's; it is cut so that a flood can't fill the memory.
 _LONGEST = 1 << 16
@@ -41,132 +55,23 @@ def _clean(line: str) -> str:
     return line.rstrip() if line.strip() else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One training iteration; numbers may be NaN or infinite.
-
-    ``seconds`` is wall time, but for AlexeyAB's classifier processor time summed over its threads. ``images`` counts
-    from the start of training, over resumes. What a program doesn't tell is None.
-    """
-
-    iteration: int
-    loss: float
-    average: float
-    rate: float
-    seconds: float
-    images: int
-    epoch: float | None = None
-    hours_left: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TopK:
-    """Accuracy over the first ``seen`` photos of the valid list, as fractions; the last line is that of the list."""
-
-    seen: int
-    top1: float
-    k: int
-    topk: float
-
-
-@dataclass(frozen=True, slots=True)
-class LastAccuracy:
-    """A score repeated while training: ``measure`` as printed ("top5", "mAP@0.50"), as fractions."""
-
-    measure: str
-    value: float
-    best: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClassAP:
-    """Average precision of one class as a fraction; true and false positives at the confidence threshold."""
-
-    index: int
-    name: str
-    ap: float
-    tp: int
-    fp: int
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """Scores at one confidence threshold, as fractions; precision is NaN when nothing passes it."""
-
-    threshold: float
-    precision: float
-    recall: float
-    f1: float
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """Counts at one confidence threshold, and the mean IoU of the detections that pass it, as a fraction."""
-
-    threshold: float
-    tp: int
-    fp: int
-    fn: int
-    iou: float
-
-
-@dataclass(frozen=True, slots=True)
-class MeanAP:
-    """Mean average precision as a fraction at an IoU; None where the program printed no possible value.
-
-    AlexeyAB's prints ``inf`` when a net detects nothing at all.
-    """
-
-    value: float | None
-    iou: float
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A weights file was read; only AlexeyAB's tells into how many layers."""
-
-    file: str
-    layers: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """The program begins to write a weights file."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Images that the loaded weights were trained on, in whole thousands."""
-
-    images: int
-
-
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """The program says that something is wrong, whatever its exit code will be."""
-
-    text: str
-
-
-Record = Step | TopK | LastAccuracy | ClassAP | Thresholds | Matches | MeanAP | Loaded | Saving | Seen | Complaint
-
 _HOURS = {"nanoseconds": 1 / 3.6e12, "microseconds": 1 / 3.6e9, "milliseconds": 1 / 3.6e6, "seconds": 1 / 3600}
 _HOURS |= {"minutes": 1 / 60, "hours": 1, "days": 24, "weeks": 168, "months": 730, "years": 8766}
 
 
 def _hours(text: str) -> float | None:
     match = re.fullmatch(r"([\d.]+) ([a-z]+?)s?", text.strip())
-    unit = _HOURS.get(f"{match[2]}s") if match else None
-    return None if unit is None else float(match[1]) * unit
+    if match is None or f"{match[2]}s" not in _HOURS:
+        return None
+    return float(match[1]) * _HOURS[f"{match[2]}s"]
 
 
 def _step(m: re.Match) -> Step:
-    numbers = [float(m[key]) for key in ("loss", "average", "rate", "seconds")]
+    loss, average, rate, seconds = (float(m[key]) for key in ("loss", "average", "rate", "seconds"))
     epoch, hours = (None if m[key] is None else float(m[key]) for key in ("epoch", "hours"))
     # AlexeyAB's has no guess at the first iteration and prints -1
-    return Step(int(m["it"]), *numbers, int(m["images"]), epoch, hours if hours is not None and hours >= 0 else None)
+    hours = None if hours is None or hours < 0 else hours
+    return Step(int(m["it"]), loss, average, rate, seconds, int(m["images"]), epoch, hours)
 
 
 def _hank_step(m: re.Match) -> Step:

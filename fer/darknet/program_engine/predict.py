@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fer.darknet.formats.weights import Net, open_net
+from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.program_engine.program import Program, find_program, require_support
 from fer.darknet.program_engine.scores import Face, classify, detect
 from fer.data.photos import read_photo
@@ -27,14 +27,14 @@ _VIDEO = "a video: the darknet program is given photos only; darknet.engine=torc
 def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
     """Name the expressions in the photos of ``keys["source"]`` with a .weights file; returns how many files failed.
 
-    Writes the rows of `fer.prediction.run.Rows` under ``keys["out"]``: a row a face of a detector (box in pixels of the
-    photo), a row a photo of a classifier, which takes the whole photo as the face; a file that can't be read gets a row
-    with the reason, a photo without a face a row without a label. A detector's photos are drawn into ``photos/``.
+    Writes the rows of `fer.prediction.table.Rows` under ``keys["out"]``: a row a face of a detector (box in pixels of
+    the photo), a row a photo of a classifier, which takes the whole photo as the face; a file that can't be read gets a
+    row with the reason, a photo without a face a row without a label. A detector's photos are drawn into ``photos/``.
 
     Raises:
         InputError: no photo, or weights, cfg, names or program that are missing or do not fit.
     """
-    net = open_net(Path(keys["ckpt"]), *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
+    net = open_configured_net(keys["ckpt"], options)
     program = find_program(options["binary"])
     require_support(program, net.sections, net.task, action="valid")
     media = find_media(keys["source"], keys["out"])
@@ -67,16 +67,16 @@ def _predict(
         # a numbered PNG, so that every format and EXIF orientation is read alike, whatever the path holds
         copies[medium.path] = work / "in" / f"{number:07d}.png"
         cv2.imwrite(str(copies[medium.path]), photo[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    found: dict[str, list[dict[str, Any]]] = {file: [{"file": file, "error": why}] for file, why in errors.items()}
+    rows: dict[str, list[dict[str, Any]]] = {file: [{"file": file, "error": why}] for file, why in errors.items()}
     photos = list(copies.values())
     if photos and net.task == "classifier":
         for file, row in zip(copies, classify(program, net, net.names, photos, work), strict=True):
             best = int(np.argmax(row))
             label = names[best] if row[best] >= threshold else None
-            found[file] = [{"file": file, "label": label, "confidence": round(float(row[best]), 4)}]
+            rows[file] = [{"file": file, "label": label, "confidence": round(float(row[best]), 4)}]
     elif photos:
         for file, faces in zip(copies, detect(program, net, net.names, photos, threshold, work), strict=True):
-            found[file] = [
+            rows[file] = [
                 {"file": file, "label": names[index], "confidence": round(confidence, 4)}
                 | dict(zip(("x", "y", "width", "height"), (round(value, 1) for value in box), strict=True))
                 for index, confidence, box in faces
@@ -84,12 +84,13 @@ def _predict(
             if keys["draw"]:
                 target = out / "photos" / f"{copies[file].stem}_{Path(file).stem}.jpg"
                 _draw(copies[file], faces, names, keys["anonymize"], target)
-    return [row for medium in media for row in found[medium.path]]
+    return [row for medium in media for row in rows[medium.path]]
 
 
 def _draw(photo: Path, faces: Sequence[Face], names: Sequence[str], anonymize: bool, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
-    image = cv2.imread(str(photo))
+    image: np.ndarray | None = cv2.imread(str(photo))
+    assert image is not None  # written by `_predict`
     boxes = [box for _, _, box in faces]
     if anonymize:
         image = hide_faces(image, boxes)

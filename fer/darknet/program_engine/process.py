@@ -13,10 +13,13 @@ import time
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
-from fer.darknet.program_engine.log import Complaint, LineSplitter, parse_line
+from fer.darknet.formats.records import Complaint
+from fer.darknet.program_engine.log import LineSplitter, parse_line
 from fer.errors import InputError, Interrupted
 
 #: Seconds between the request to end and the kill.
@@ -72,6 +75,7 @@ def run(
         InputError: if the program can't be started or the log can't be written.
         Exception: whatever ``on_line`` raises.
     """
+    source: IO[bytes] | FileIO
     with contextlib.ExitStack() as stack:
         if isinstance(stdin, str):
             # a file and no pipe: nobody has to write while the program reads
@@ -81,7 +85,7 @@ def run(
         else:
             source = _open(stack, stdin or Path(os.devnull), "rb")
         writer = _open(stack, log, "ab")
-        asked = stack.enter_context(_signals())
+        received = stack.enter_context(_signals())
         master, slave = os.openpty()
         stack.callback(os.close, master)
         tty.setraw(slave)
@@ -89,15 +93,16 @@ def run(
             process = _start(arguments, cwd, source, slave)
         finally:
             os.close(slave)
+        assert process.stderr is not None  # a pipe, see `_start`
         stack.enter_context(process.stderr)
         try:
-            keep = _Keep(log, writer, on_line)
-            _follow(process, {master: LineSplitter(), process.stderr.fileno(): LineSplitter()}, keep, asked)
+            keep_lines = _LineKeeper(log, writer, on_line)
+            _follow(process, {master: LineSplitter(), process.stderr.fileno(): LineSplitter()}, keep_lines, received)
         finally:
-            _end(process, asked)
-        if asked:
-            raise Interrupted(asked[0])
-    return Finished(str(arguments[0]), process.returncode, tuple(keep.complaints), tuple(keep.last))
+            _end(process, received)
+        if received:
+            raise Interrupted(received[0])
+    return Finished(str(arguments[0]), process.returncode, tuple(keep_lines.complaints), tuple(keep_lines.last))
 
 
 def explain(finished: Finished) -> str:
@@ -107,15 +112,15 @@ def explain(finished: Finished) -> str:
     if finished.complaints:
         more = len(finished.complaints) - 1
         return f"{name} {how} and complained: {finished.complaints[0]}" + (f" (and {more} more)" if more else "")
-    said = finished.last_lines[-1].strip() if finished.last_lines else None
-    return f"{name} {how}; " + (f"its last words: {said}" if said else "it said nothing")
+    last_words = finished.last_lines[-1].strip() if finished.last_lines else None
+    return f"{name} {how}; " + (f"its last words: {last_words}" if last_words else "it said nothing")
 
 
-class _Keep:
+class _LineKeeper:
     """Appends lines to the log, remembers the last ones and the complaints, and hands them on."""
 
-    def __init__(self, log: Path, writer, on_line: Callable[[str], None]) -> None:
-        self.last = collections.deque(maxlen=_LAST_LINES)
+    def __init__(self, log: Path, writer: FileIO, on_line: Callable[[str], None]) -> None:
+        self.last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
         self.complaints: dict[str, None] = {}
         self._log, self._writer, self._on_line = log, writer, on_line
 
@@ -137,14 +142,14 @@ class _Keep:
             self._on_line(line)
 
 
-def _open(stack: contextlib.ExitStack, path: Path, mode: str):
+def _open(stack: contextlib.ExitStack, path: Path, mode: str) -> FileIO:
     try:
-        return stack.enter_context(open(path, mode, buffering=0))
+        return stack.enter_context(FileIO(path, mode))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-def _start(arguments: Sequence[str], cwd: Path, source, output: int) -> subprocess.Popen:
+def _start(arguments: Sequence[str], cwd: Path, source: IO[bytes] | FileIO, output: int) -> subprocess.Popen[bytes]:
     us = os.getpid()
 
     def die_with_us() -> None:
@@ -161,7 +166,9 @@ def _start(arguments: Sequence[str], cwd: Path, source, output: int) -> subproce
         raise InputError(f"{arguments[0]} can't be started in {cwd}: {error.strerror}") from error
 
 
-def _follow(process: subprocess.Popen, streams: dict[int, LineSplitter], keep: _Keep, asked: list[int]) -> None:
+def _follow(
+    process: subprocess.Popen[bytes], streams: dict[int, LineSplitter], keep_lines: _LineKeeper, received: list[int]
+) -> None:
     with selectors.DefaultSelector() as selector:
         for stream in streams:
             selector.register(stream, selectors.EVENT_READ)
@@ -177,24 +184,24 @@ def _follow(process: subprocess.Popen, streams: dict[int, LineSplitter], keep: _
                     chunk = os.read(key.fd, 1 << 16)
                 except OSError:  # EIO is the end of a terminal
                     chunk = b""
-                keep(streams[key.fd].feed(chunk) if chunk else streams[key.fd].close())
+                keep_lines(streams[key.fd].feed(chunk) if chunk else streams[key.fd].close())
                 if not chunk:
                     selector.unregister(key.fd)
-            if asked:
-                raise Interrupted(asked[0])
-        for stream in selector.get_map():
-            keep(streams[stream].close())
+            if received:
+                raise Interrupted(received[0])
+        for left in selector.get_map().values():
+            keep_lines(streams[left.fd].close())
     while process.poll() is None:  # both streams closed before the end
-        if asked:
-            raise Interrupted(asked[0])
+        if received:
+            raise Interrupted(received[0])
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen, asked: list[int]) -> None:
+def _end(process: subprocess.Popen[bytes], received: list[int]) -> None:
     """End what is left of the process group: politely, then by force after a grace or at another signal."""
-    signals, until = len(asked), time.monotonic() + _GRACE
+    signals, until = len(received), time.monotonic() + _GRACE
     left = _signal_group(process.pid, signal.SIGTERM)
-    while left and time.monotonic() < until and len(asked) == signals:
+    while left and time.monotonic() < until and len(received) == signals:
         time.sleep(0.02)
         process.poll()  # collected, the program itself is no longer part of the group
         left = _signal_group(process.pid, 0)
@@ -215,17 +222,17 @@ def _signal_group(group: int, number: int) -> bool:
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM in a list, so that they take effect between two lines only."""
-    asked: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals go to the main thread
+        yield received  # signals go to the main thread
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        received.append(number)
 
     before = {number: signal.signal(number, ask) for number in _SIGNALS}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fer.darknet.formats import dialects
 from fer.darknet.formats.cfg import Section
+from fer.darknet.formats.dialects import DIALECTS, Dialect
+from fer.darknet.formats.option_table import options_of
 from fer.errors import InputError
 
 _ALEXEYAB = "AlexeyAB's program, darknet.binary=PATH"
@@ -17,7 +18,7 @@ _ALEXEYAB = "AlexeyAB's program, darknet.binary=PATH"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A darknet program: ``dialect`` is pjreddie, alexeyab or hank; ``gpu`` and ``opencv``: what it is linked with."""
+    """A darknet program: ``dialect``, a key of `DIALECTS`, and what it is linked with, ``gpu`` and ``opencv``."""
 
     path: Path
     dialect: str
@@ -25,20 +26,21 @@ class Program:
     opencv: bool
 
     @property
-    def title(self) -> str:
-        return f"{dialects.TITLES[self.dialect]} ({self.path})"
+    def tables(self) -> Dialect:
+        """What is known of its dialect."""
+        return DIALECTS[self.dialect]
 
     @property
-    def has_classifier(self) -> bool:
-        return "classifier" in dialects.ACTIONS[self.dialect]
+    def title(self) -> str:
+        return f"{self.tables.title} ({self.path})"
 
     def has_flag(self, task: str, flag: str) -> bool:
         """Return whether ``task train`` knows a flag, named without its dash."""
-        return flag in dialects.TRAIN_FLAGS[self.dialect].get(task, ())
+        return flag in self.tables.train_flags.get(task, ())
 
     @property
     def has_map(self) -> bool:
-        return "map" in dialects.ACTIONS[self.dialect]["detector"]
+        return "map" in self.tables.actions["detector"]
 
 
 def find_program(binary: str | None) -> Program:
@@ -51,25 +53,25 @@ def find_program(binary: str | None) -> Program:
         "`apt-get install darknet` gets Debian's of 2018 (classifiers and v3), AlexeyAB/darknet built from source does "
         "v4 too: darknet.binary=PATH; darknet.engine=torch scores and runs .weights without any"
     )
-    found = shutil.which(os.path.expanduser(binary or "darknet"))
-    if found is None:
+    executable = shutil.which(os.path.expanduser(binary or "darknet"))
+    if executable is None:
         where = f"darknet.binary={binary}: no such program" if binary else "no darknet program on PATH"
         raise InputError(f"{where}; {get}")
-    path = Path(found).absolute()
+    path = Path(executable).absolute()
     return _inspect(path, path.stat().st_mtime_ns)
 
 
 @functools.lru_cache
 def _inspect(path: Path, changed: int) -> Program:
     data = path.read_bytes()
-    found = [dialect for dialect, marks in dialects.MARKS.items() if all(mark in data for mark in marks)]
-    if len(found) != 1:
+    matches = [name for name, dialect in DIALECTS.items() if all(mark in data for mark in dialect.marks)]
+    if len(matches) != 1:
         raise InputError(
             f"{path} is none of the darknet programs known here (Debian's of 2018, AlexeyAB's, hank-ai's since v3.1); "
             "give the program itself, no script, as darknet.binary=PATH"
         )
     # both are named in the table of libraries; no program calls cuBLAS or its AMD counterpart without a GPU build
-    return Program(path, found[0], re.search(rb"cublas|hipblas|rocblas", data) is not None, b"libopencv_" in data)
+    return Program(path, matches[0], re.search(rb"cublas|hipblas|rocblas", data) is not None, b"libopencv_" in data)
 
 
 def note(program: Program) -> str | None:
@@ -85,28 +87,24 @@ def note(program: Program) -> str | None:
 
 def command(
     program: Program,
-    task: str | None,
+    task: str,
     action: str,
-    data: Path | None,
+    data: Path,
     cfg: Path,
     weights: Path | None = None,
     *,
     flags: Collection[str] = (),
     mjpeg_port: int | None = None,
     gpus: str | None = None,
-    out: Path | None = None,
-    n: int | None = None,
 ) -> list[str]:
-    """Return the arguments that run ``task action``, e.g. detector train; ``partial`` has no task and no data.
+    """Return the arguments that run ``task action``, e.g. detector train.
 
     ``flags`` are names (clear, map, dont_show) and only for training, like the port, which the program opens on every
-    address of the machine, and the GPUs ("0,1"). ``out`` and ``n``: the file and number of layers of ``partial``.
+    address of the machine, and the GPUs ("0,1").
 
     Raises:
         InputError: the program has no such command or flag.
     """
-    if action == "partial":
-        return [str(program.path), "partial", str(cfg), str(weights), str(out), str(n)]
     _require_action(program, task, action)
     values = {"mjpeg_port": mjpeg_port, "gpus": gpus}
     wanted = {*flags, *(name for name, value in values.items() if value is not None)}
@@ -114,14 +112,19 @@ def command(
         _require_flags(program, task, wanted)
     elif wanted:
         raise InputError(f"{program.title}: {', '.join(sorted(wanted))} is for `{task} train`, not `{task} {action}`")
-    arguments = [program.path, task, action, data, cfg, *([weights] if weights else [])]
+    arguments: list[object] = [program.path, task, action, data, cfg, *([weights] if weights else [])]
     for name in sorted(wanted):
         arguments += [f"-{name}", *([values[name]] if name in values else [])]
     return [str(argument) for argument in arguments]
 
 
+def partial_command(program: Program, cfg: Path, weights: Path, out: Path, n: int) -> list[str]:
+    """Return the arguments that write the first ``n`` layers of ``weights`` to ``out``."""
+    return [str(program.path), "partial", str(cfg), str(weights), str(out), str(n)]
+
+
 def _require_action(program: Program, task: str, action: str) -> None:
-    actions = dialects.ACTIONS[program.dialect]
+    actions = program.tables.actions
     if task not in actions:
         raise InputError(f"{program.title} has no `{task}` command since v3.1: use Debian's or {_ALEXEYAB}")
     if action not in actions[task]:
@@ -168,55 +171,46 @@ def require_support(
 def _lack(program: Program, section: Section, task: str, training: bool) -> str | None:
     kind = section.kind
     use = "take it out" if program.dialect == "alexeyab" else f"use {_ALEXEYAB}"
-    if kind in dialects.LACKS_LAYERS[program.dialect]:
+    if kind in program.tables.missing_layers:
         return f"{program.title} has no such layer; {use}"
     for option, value in section.options.items():
-        known = dialects.VALUES.get((kind, option), dialects.VALUES.get(("", option), {})).get(program.dialect)
-        if known is not None and value not in known.split():
+        known = program.tables.values_of(kind, option)
+        if known is not None and value not in known:
             return f"{program.title} has no {option}={value} and would take another; {use}"
-        if training or option not in dialects.TRAINING.get(kind, ()):
-            if why := _lacks_option(program, kind, option, value):
-                return f"{option}={value} {why}"
+        if why := _lacks_option(program, kind, option, value, training):
+            return f"{option}={value} {why}"
     if program.dialect == "pjreddie" and kind == "shortcut" and "," in section.options.get("from", ""):
         return f"{program.title} adds one layer only, not from={section.options['from']}; {use}"
     if program.dialect == "alexeyab" and training and kind == "net" and task == "detector":
         # it would end at the first photo
-        if not program.opencv and not _same(section.options.get("mosaic", "0"), "0"):
+        if not program.opencv and not _is_off(section, "mosaic"):
             return (
                 "mosaic=1 in a detector needs a program built with OPENCV=1 (darknet.binary=PATH), or darknet.mosaic=0"
             )
-        if not _same(section.options.get("cutmix", "0"), "0"):
+        if not _is_off(section, "cutmix"):
             return f"cutmix=1 is for classifiers only in {program.title}; set darknet.cutmix=0"
     return None
 
 
-def _lacks_option(program: Program, kind: str, option: str, value: str) -> str | None:
+def _lacks_option(program: Program, kind: str, name: str, value: str, training: bool) -> str | None:
     """Return why an option would be left out, None if it is read or makes no difference."""
-    if kind not in dialects.OPTIONS:
+    options = options_of(kind)
+    if options is None:
         return None
-    generic = kind != "net"
-    newer = dialects.NEWER.get(kind, {}) | (dialects.NEWER[""] if generic else {})
-    both = {*dialects.OPTIONS[kind].split(), *(dialects.OPTIONS[""].split() if generic else ())}
-    only = {*dialects.PJREDDIE_ONLY.get(kind, "").split(), *(dialects.PJREDDIE_ONLY[""].split() if generic else ())}
-    if program.dialect == "pjreddie":
-        read = both | only
-    else:
-        read = (both | newer.keys()) - (dialects.NOT_HANK if (program.dialect, kind) == ("hank", "net") else set())
-    if option in read:
-        return None
-    if option not in newer and option not in both | only:
+    option = options.get(name)
+    if option is None:
         return "is read by none of the known darknet programs: correct or delete it"
-    neutral = newer.get(option)
-    # hank-ai's ends at any option that it does not read
-    if program.dialect != "hank" and (neutral is dialects.COSMETIC or (neutral is not None and _same(value, neutral))):
+    if program.dialect in option.programs or (option.training and not training):
         return None
-    other = "Debian's program" if option in only else _ALEXEYAB
-    remedy = f"or set {option}={neutral}" if neutral and neutral is not dialects.COSMETIC else "or take it out"
+    # hank-ai's ends at any option that it does not read
+    if program.dialect != "hank" and option.is_neutral(value):
+        return None
+    other = "Debian's program" if option.programs == {"pjreddie"} else _ALEXEYAB
+    remedy = f"or set {name}={option.neutral}" if option.neutral else "or take it out"
     return f"is not read by {program.title}; use {other}, {remedy}"
 
 
-def _same(value: str, neutral: str) -> bool:
-    try:
-        return float(value) == float(neutral)
-    except ValueError:
-        return value == neutral
+def _is_off(section: Section, name: str) -> bool:
+    """Return whether an option that came later has the value that asks for nothing, or is not there."""
+    value, option = section.options.get(name), (options_of(section.kind) or {}).get(name)
+    return value is None or (option is not None and option.is_neutral(value))

@@ -1,13 +1,14 @@
-"""What a run starts from: weights cut with the program's ``partial``, a file of first layers, or an earlier run."""
+"""What a run starts from: weights cut with the program's ``partial``, or a file of first layers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fer.darknet.formats.cfg import Section, layers, parse
-from fer.darknet.formats.weights import find_cfg, newest_whole, read_header, weights_bytes, whole_layers
+from fer.darknet.formats.weights import weights_bytes, whole_layers
 from fer.darknet.program_engine.process import explain, run
-from fer.darknet.program_engine.program import Program, command
+from fer.darknet.program_engine.program import Program, partial_command
+from fer.darknet.runs.setup import pretrained_cfg, pretrained_source
 from fer.errors import InputError
 
 
@@ -21,13 +22,9 @@ def pretrained(program: Program, options: dict[str, Any], sections: Sequence[Sec
     Raises:
         InputError: no such file, or one that does not fit the net, with the sizes expected and found.
     """
-    if not options["pretrained"]:
-        if options["pretrained_layers"]:
-            raise InputError("darknet.pretrained_layers needs darknet.pretrained=FILE.weights, which it cuts")
+    source = pretrained_source(options)
+    if source is None:
         return None
-    source = Path(options["pretrained"])
-    if not source.is_file():
-        raise InputError(f"darknet.pretrained={source}: no such file")
     n = options["pretrained_layers"]
     if n is None:
         start = source
@@ -44,9 +41,7 @@ def pretrained(program: Program, options: dict[str, Any], sections: Sequence[Sec
 
 
 def _cut(program: Program, options: dict[str, Any], source: Path, n: int, target: Path) -> None:
-    cfg = Path(options["pretrained_cfg"]) if options["pretrained_cfg"] else find_cfg(source, "darknet.pretrained_cfg")
-    if not cfg.is_file():
-        raise InputError(f"darknet.pretrained_cfg={cfg}: no such file")
+    cfg = pretrained_cfg(options, source)
     sections = parse(cfg.read_text(errors="replace"), str(cfg))
     count = len(layers(sections))
     if not 0 < n <= count:
@@ -54,38 +49,9 @@ def _cut(program: Program, options: dict[str, Any], source: Path, n: int, target
     held = whole_layers(source, sections)
     if held < n:
         raise InputError(f"darknet.pretrained={source}: holds {held} layers of {cfg}, not {n}")
-    arguments = command(program, None, "partial", None, cfg.resolve(), source.resolve(), out=target.resolve(), n=n)
+    arguments = partial_command(program, cfg.resolve(), source.resolve(), target.resolve(), n)
     finished = run(arguments, target.parent, target.parent / "partial.log", lambda line: None)
     if not target.is_file():
         raise InputError(f"darknet partial wrote no {target}: {explain(finished)}")
-    if (found := whole_layers(target, sections)) < n:
-        raise InputError(f"darknet partial wrote only {found} of {n} layers to {target} (disk full?)")
-
-
-def resumed(resume: str, base: str, sections: Sequence[Section]) -> Path:
-    """Return the weights to go on with: a file, or the newest whole one of a run folder or its backup folder.
-
-    Raises:
-        InputError: there is none, or it is not whole.
-    """
-    path = Path(resume)
-    if path.is_dir():
-        folder = path / "backup" if (path / "backup").is_dir() else path
-        found = newest_whole(folder, base, sections)
-        if found is None:
-            raise InputError(
-                f"resume={resume}: no whole weights file of {base} in {folder}; the program saves the first after 100 "
-                "iterations, start the run again"
-            )
-        return found
-    if not path.is_file():
-        raise InputError(f"resume={resume}: no such file or folder")
-    if (held := whole_layers(path, sections)) < len(layers(sections)):
-        count = len(layers(sections))
-        raise InputError(f"resume={resume}: holds {held} of {count} layers; start with darknet.pretrained={resume}")
-    return path
-
-
-def iteration_of(weights: Path, sections: Sequence[Section]) -> int:
-    """Return the iteration that a weights file was saved at, as the program counts: images seen over the batch."""
-    return read_header(weights).seen // int(sections[0].options["batch"])
+    if (written := whole_layers(target, sections)) < n:
+        raise InputError(f"darknet partial wrote only {written} of {n} layers to {target} (disk full?)")

@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
 from fer.darknet.formats.weights import Net, is_whole, newest_whole, read_header
 from fer.errors import InputError
@@ -17,20 +18,28 @@ from fer.system.files import put_in_place, replacing
 _LOOK_EVERY = 0.5
 
 
+class Best(TypedDict):
+    """The best checkpoint so far, as it stands beside the file."""
+
+    score: float
+    metric: str
+    iteration: int
+
+
 class Scorer:
     """A thread that scores the newest whole checkpoint of a run and keeps the best one as ``BASE_best.weights``.
 
-    ``measure(net)`` returns the scores of a weights file, ``metric`` names the one that decides, and ``told`` gets the
-    iteration and the scores. At least ``every`` iterations lie between two scores. The first error ends the thread and
-    is kept in ``error`` and raised by ``finish``.
+    ``measure(net)`` returns the scores of a weights file, ``metric`` names the one that decides, and ``on_score`` gets
+    the iteration and the scores. At least ``every`` iterations lie between two scores. The first error ends the thread
+    and is kept in ``error`` and raised by ``finish``.
     """
 
     def __init__(
         self, net: Net, every: int, metric: str, measure: Callable[[Net], dict[str, float]],
-        told: Callable[[int, dict[str, float]], None], start: int,
+        on_score: Callable[[int, dict[str, float]], None], start: int,
     ) -> None:  # fmt: skip
         self.best = read_best(net.weights)
-        self._net, self._every, self._metric, self._measure, self._told = net, every, metric, measure, told
+        self._net, self._every, self._metric, self._measure, self._on_score = net, every, metric, measure, on_score
         self._batch = int(net.sections[0].options["batch"])
         self._last = start
         self._copy = net.weights.with_name(f".{net.weights.stem}_scored.tmp")
@@ -63,27 +72,27 @@ class Scorer:
         except BaseException as error:  # handed to the thread that waits
             self.error = error
 
-    def score_newest(self, least: int) -> None:
-        """Score the newest whole checkpoint where at least ``least`` iterations lie between it and the last scored."""
-        found = newest_whole(self._net.weights.parent, self._net.cfg.stem, self._net.sections)
-        if found is None or read_header(found).seen // self._batch - self._last < least:
+    def score_newest(self, min_iterations: int) -> None:
+        """Score the newest whole checkpoint if it is ``min_iterations`` or more after the last that was scored."""
+        newest = newest_whole(self._net.weights.parent, self._net.cfg.stem, self._net.sections)
+        if newest is None or read_header(newest).seen // self._batch - self._last < min_iterations:
             return
         # a copy, since the program writes over its last checkpoint without a warning
         copy = self._copy
-        shutil.copyfile(found, copy)
+        shutil.copyfile(newest, copy)
         try:
             if not is_whole(copy, self._net.sections):
                 return
             iteration = read_header(copy).seen // self._batch
             scores = self._measure(Net(copy, self._net.cfg, self._net.names, self._net.sections, self._net.task))
             self._last = iteration
-            self._told(iteration, scores)
+            self._on_score(iteration, scores)
             if self.best is None or scores[self._metric] > self.best["score"]:
                 self._keep(copy, {"score": scores[self._metric], "metric": self._metric, "iteration": iteration})
         finally:
             copy.unlink(missing_ok=True)
 
-    def _keep(self, copy: Path, best: dict[str, float]) -> None:
+    def _keep(self, copy: Path, best: Best) -> None:
         self.best = best
         put_in_place(copy, best_weights(self._net.weights))
         write_best(self._net.weights, best)
@@ -94,12 +103,13 @@ def best_weights(weights: Path) -> Path:
     return weights.with_name(f"{weights.stem}_best.weights")
 
 
-def write_best(weights: Path, best: dict[str, float]) -> None:
+def write_best(weights: Path, best: Best) -> None:
     with replacing(best_weights(weights).with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(best) + "\n")
+        temporary.write_text(json.dumps(best) + "
+")
 
 
-def read_best(weights: Path) -> dict[str, float] | None:
+def read_best(weights: Path) -> Best | None:
     """Return score, metric and iteration of the best checkpoint so far, or None."""
     path = best_weights(weights).with_suffix(".json")
     return json.loads(path.read_text()) if path.is_file() else None

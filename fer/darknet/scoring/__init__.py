@@ -1,0 +1,1 @@
+"""Mean average precision of boxes, and a detector's report."""

@@ -3,7 +3,7 @@
 Boxes are x, y, width, height in pixels of the photo, x and y at the left and upper edge, x to the right, y down.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fer.data.boxes import iou
 from fer.errors import InputError
 
 #: Recalls at which a class's precision is kept for the picture: COCO's 101 points.
 RECALLS = np.linspace(0, 1, 101)
+
+#: A class's precision, recall and counts are of the detections with more confidence: `detector map`'s own default.
+THRESHOLD = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +40,28 @@ class Detections:
     box: np.ndarray
 
 
-def intersection_over_union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the IoU of boxes (..., 4) with boxes (..., 4), broadcast; 0 where both are empty."""
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    upper_left = np.maximum(first[..., :2], second[..., :2])
-    lower_right = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
-    shared = (lower_right - upper_left).clip(0).prod(axis=-1)
-    whole = first[..., 2:].prod(axis=-1) + second[..., 2:].prod(axis=-1) - shared
-    return np.divide(shared, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
-
-
-def match(detections: Detections, truth: Truth, least: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def match(detections: Detections, truth: Truth, min_iou: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Return for each detection the truth (N,) it lies on, or -1, and their IoU (N,), or 0.
 
-    That is the truth of its photo and class with the greatest IoU, which must be more than ``least``. Another detection
-    may lie on the same truth; a detection whose best truth is taken does not look for a second best.
+    That is the truth of its photo and class with the greatest IoU, which must be more than ``min_iou``. Another
+    detection may lie on the same truth; a detection whose best truth is taken does not look for a second best.
     """
-    found, overlap = np.full(len(detections.photo), -1), np.zeros(len(detections.photo))
+    matched, overlap = np.full(len(detections.photo), -1), np.zeros(len(detections.photo))
     order = np.argsort(truth.photo, kind="stable")
     photos, starts, counts = np.unique(truth.photo[order], return_index=True, return_counts=True)
     faces = {photo: order[start : start + n] for photo, start, n in zip(photos, starts, counts, strict=True)}
     for index, photo in enumerate(detections.photo):
-        near = faces.get(photo, order[:0])
-        near = near[truth.label[near] == detections.label[index]]
-        if len(near):
-            each = intersection_over_union(detections.box[index], truth.box[near])
-            if each.max() > least:
-                found[index], overlap[index] = near[each.argmax()], each.max()
-    return found, overlap
+        candidates = faces.get(photo, order[:0])
+        candidates = candidates[truth.label[candidates] == detections.label[index]]
+        if len(candidates):
+            each = iou(detections.box[index], truth.box[candidates])
+            if each.max() > min_iou:
+                matched[index], overlap[index] = candidates[each.argmax()], each.max()
+    return matched, overlap
 
 
 def mean_average_precision(
-    detections: Detections, truth: Truth, names: Sequence[str], threshold: float = 0.25
+    detections: Detections, truth: Truth, names: Sequence[str], threshold: float = THRESHOLD
 ) -> dict[str, Any]:
     """Return mAP@0.50 over all detections, and counts at a confidence over ``threshold``, as plain data.
 
@@ -88,11 +82,11 @@ def mean_average_precision(
     label, sure = detections.label[order], detections.confidence[order] > threshold
     per_class = []
     for index, name in enumerate(names):
-        of_class = label == index
+        in_class = label == index
         truths = int((truth.label == index).sum())
-        ap, curve = average_precision(right[of_class], truths)
-        tp = int((right & of_class & sure).sum())
-        fp = int((of_class & sure).sum()) - tp
+        ap, curve = average_precision(right[in_class], truths)
+        tp = int((right & in_class & sure).sum())
+        fp = int((in_class & sure).sum()) - tp
         per_class.append({"name": name, "ap": ap, "tp": tp, "fp": fp, "truths": truths, "curve": curve})
     tp, over = int((right & sure).sum()), int(sure.sum())
     return {
@@ -134,42 +128,6 @@ def average_precision(right: np.ndarray, truths: int) -> tuple[float, list[float
     return float(precision[right].sum() / truths), curve.tolist()
 
 
-def read_valid(folder: Path, stem: str, sizes: Mapping[str, tuple[int, int]], classes: int) -> Detections:
-    """Return the boxes that Debian's `detector valid` wrote, a file ``STEM0.txt``, ``STEM1.txt`` ... a class.
-
-    A line is ``id confidence left upper right lower``, in pixels counted from 1 and clipped to 1..width and 1..height;
-    ``sizes`` has width and height by id, in the order of the photos. A box that was clipped at the right or the lower
-    edge is taken to reach that edge.
-
-    Raises:
-        InputError: a file is missing, or a line is not such a line or names no photo.
-    """
-    index = {name: number for number, name in enumerate(sizes)}
-    photo, label, confidence, corners = [], [], [], []
-    for number in range(classes):
-        path = folder / f"{stem}{number}.txt"
-        if not path.is_file():
-            raise InputError(f"{path}: the darknet program did not write it; run it again, or see its log")
-        for line_number, line in enumerate(path.read_text().splitlines(), 1):
-            try:
-                name, score, *box = line.split()
-                left, upper, right, lower = map(float, box)
-                photo.append(index[name])
-                confidence.append(float(score))
-            except (ValueError, KeyError) as error:
-                raise InputError(
-                    f"{path}, line {line_number}: {line!r} is no detection in one of the photos"
-                ) from error
-            label.append(number)
-            corners.append((left, upper, right, lower))
-    at, edges = np.array(photo, int), np.array(list(sizes.values()), float).reshape(-1, 2)
-    corner = np.array(corners, float).reshape(-1, 4)
-    upper_left, lower_right = corner[:, :2] - 1, corner[:, 2:]
-    lower_right = np.where(lower_right < edges[at], lower_right - 1, edges[at])
-    box = np.concatenate([upper_left, (lower_right - upper_left).clip(0)], axis=1)
-    return Detections(at, np.array(label, int), np.array(confidence, float), box)
-
-
 def read_truth(photos: Sequence[Path], classes: int) -> tuple[Truth, list[tuple[int, int]]]:
     """Return the faces of photos from the ``.txt`` beside each (``class cx cy width height``, fractions) and the sizes.
 
@@ -180,7 +138,7 @@ def read_truth(photos: Sequence[Path], classes: int) -> tuple[Truth, list[tuple[
     """
     photo, label, boxes, sizes = [], [], [], []
     for number, path in enumerate(photos):
-        width, height = size_of(path)
+        width, height = photo_size(path)
         sizes.append((width, height))
         beside = path.with_suffix(".txt")
         try:
@@ -207,7 +165,7 @@ def read_truth(photos: Sequence[Path], classes: int) -> tuple[Truth, list[tuple[
     return Truth(at, np.array(label, int), box), sizes
 
 
-def size_of(photo: Path) -> tuple[int, int]:
+def photo_size(photo: Path) -> tuple[int, int]:
     """Return width and height of a photo in pixels, from its header.
 
     Raises:

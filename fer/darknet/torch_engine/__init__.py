@@ -1,0 +1,1 @@
+"""The same nets in torch: layers, weights, pictures, scores, prediction and export."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.darknet.formats.run_folder import read_facts
-from fer.darknet.formats.weights import Net, open_net
+from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.torch_engine.inference import labels_of, letterboxes, open_fused
 from fer.darknet.torch_engine.modules import Softmax
 from fer.darknet.torch_engine.network import DarknetNetwork
@@ -72,22 +72,24 @@ def export(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[str,
     weights = Path(keys["ckpt"])
     for key, wrong in (("format", keys["format"] != "onnx"), ("temperature", keys["temperature"]), ("data", data)):
         if wrong:
-            said = f"{key}={keys[key]}" if key in keys else "data="
-            raise InputError(f"{said}: the .weights of a Darknet net are exported with format=onnx alone")
-    net = open_net(weights, *(Path(options[key]) if options[key] else None for key in ("cfg", "names")))
+            option = f"{key}={keys[key]}" if key in keys else "data="
+            raise InputError(f"{option}: the .weights of a Darknet net are exported with format=onnx alone")
+    net = open_configured_net(keys["ckpt"], options)
     out = checked(keys["out"] or weights.with_suffix(".onnx"), ".onnx")
-    whole, example, given, answers = _deployed(net)
+    module, example, input_name, output_names = _deployed(net)
 
     def check(session: Any) -> None:
         for n in (1, 3):
             inputs = _random(n, *example.shape[1:])
             with torch.inference_mode():
-                wanted = [values.numpy() for values in whole(inputs)]
-            for name, ours, theirs in zip(answers, wanted, session.run(None, {given: inputs.numpy()}), strict=True):
-                if ours.shape != theirs.shape or not np.allclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE):
+                expected = [values.numpy() for values in module(inputs)]
+            for name, wanted, actual in zip(
+                output_names, expected, session.run(None, {input_name: inputs.numpy()}), strict=True
+            ):
+                if wanted.shape != actual.shape or not np.allclose(actual, wanted, rtol=TOLERANCE, atol=TOLERANCE):
                     raise InputError(f"{out} under onnxruntime: {name} differ from torch's by more than {TOLERANCE}")
 
-    write_onnx(whole, out, example, given, answers, _describe(net), check)
+    write_onnx(module, out, example, input_name, output_names, _describe(net), check)
     print(f"wrote {out} ({mib(out.stat().st_size)})")
     return out
 
@@ -96,8 +98,8 @@ def _deployed(net: Net) -> tuple[nn.Module, Tensor, str, tuple[str, ...]]:
     network = open_fused(net)
     if net.task == "detector":
         width, height, _ = network.size
-        whole, answers = DeployedDetector(network), ("boxes", "objectness", "probabilities")
-        return whole.eval(), _random(2, 3, height, width), "photos", answers
+        module, output_names = DeployedDetector(network), ("boxes", "objectness", "probabilities")
+        return module.eval(), _random(2, 3, height, width), "photos", output_names
     face = face_of(net)
     channels = 1 if face.color == "grey" else 3
     example = _random(2, channels, face.size, face.size)
@@ -107,15 +109,15 @@ def _deployed(net: Net) -> tuple[nn.Module, Tensor, str, tuple[str, ...]]:
 def _describe(net: Net) -> dict[str, str]:
     """Return what the file says of itself: of a classifier the same as `fer.models.checkpoint.describe`."""
     facts = read_facts(net.weights)
-    said = {
+    metadata = {
         "project": "fer-lightning", "name": net.cfg.stem, "labels": json.dumps(labels_of(net)),
         "data": facts.get("data", "unknown"), "drawn": json.dumps(bool(facts.get("drawn", False))),
     }  # fmt: skip
     if net.task == "classifier":
         face = face_of(net)
-        return said | {"face": json.dumps({"size": face.size, "color": face.color, "margin": face.margin})}
+        return metadata | {"face": json.dumps({"size": face.size, "color": face.color, "margin": face.margin})}
     size = [int(net.sections[0].options[key]) for key in ("width", "height")]
-    return said | {"task": "detector", "size": json.dumps(size), "letterbox": json.dumps(letterboxes(net))}
+    return metadata | {"task": "detector", "size": json.dumps(size), "letterbox": json.dumps(letterboxes(net))}
 
 
 def _random(*shape: int) -> Tensor:

@@ -17,13 +17,14 @@ from fer.darknet.torch_engine.network import DarknetNetwork, fuse
 from fer.darknet.torch_engine.onednn import pack
 from fer.darknet.torch_engine.picture import Place, place
 from fer.darknet.torch_engine.weights_io import open_network
+from fer.data.boxes import iou
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.labels import canonical
 from fer.prediction.backends import to_device
 
 #: Least confidence of a box that is scored, and IoU over which the less sure of two is left out: `detector map`'s.
-LEAST, OVERLAP = 0.005, 0.45
+MIN_CONFIDENCE, NMS_IOU = 0.005, 0.45
 
 
 #: A photo's pixels in the net's input, where it lies in it, and its width and height.
@@ -85,10 +86,10 @@ def open_on(net: Net, device: str) -> tuple[DarknetNetwork, torch.device]:
     Raises:
         InputError: as `open_fused`, or no such device.
     """
-    network, found = to_device(open_fused(net), device)
-    if found.type == "cpu":
+    network, on = to_device(open_fused(net), device)
+    if on.type == "cpu":
         pack(network)
-    return network, found
+    return network, on
 
 
 def distance_power(sections: Sequence[Section]) -> float | None:
@@ -110,6 +111,18 @@ def distance_power(sections: Sequence[Section]) -> float | None:
         if section.kind == "yolo":
             power = {"default": None, "greedynms": 0.6, "diounms": number(section, "beta_nms", 0.6)}[kind]
     return power
+
+
+def square_side(net: Net) -> int:
+    """Return the side of a classifier's input in pixels.
+
+    Raises:
+        InputError: width and height differ.
+    """
+    width, height = (int(net.sections[0].options[key]) for key in ("width", "height"))
+    if width != height:
+        raise InputError(f"{net.cfg}: width={width} and height={height} of a classifier differ: give them one size")
+    return width
 
 
 def labels_of(net: Net) -> tuple[str, ...]:
@@ -136,17 +149,17 @@ class Detector:
         self.face, self.drawn = FaceFormat(self._width, "rgb"), bool(read_facts(net.weights).get("drawn", False))
 
     def prepare(self, picture: np.ndarray) -> Prepared:
-        """Return a picture uint8 (h, w, 3) RGB as `find` takes it; callable from several threads at once."""
+        """Return a picture uint8 (h, w, 3) RGB as `detect` takes it; callable from several threads at once."""
         return *place(picture, self._width, self._height, self._letterbox), picture.shape[1::-1]
 
-    def find(self, prepared: Sequence[Prepared], least: float) -> Iterator[Boxes]:
-        """Yield the boxes of each picture that have a confidence over ``least``; they still overlap."""
+    def detect(self, prepared: Sequence[Prepared], min_confidence: float) -> Iterator[Boxes]:
+        """Yield the boxes of each picture that have a confidence over ``min_confidence``; they still overlap."""
         photos = torch.from_numpy(np.stack([pixels for pixels, _, _ in prepared])).to(self._device)
         with torch.inference_mode():
-            found = self._network(photos.permute(0, 3, 1, 2)).cpu()
-        for rows, (_, where, (width, height)) in zip(found, prepared, strict=True):
+            output = self._network(photos.permute(0, 3, 1, 2)).cpu()
+        for rows, (_, where, (width, height)) in zip(output, prepared, strict=True):
             # the exponential of a net that was not trained well may be no number
-            rows = rows[(rows[:, 4:5] * rows[:, 5:] > least).any(1) & rows.isfinite().all(1)]
+            rows = rows[(rows[:, 4:5] * rows[:, 5:] > min_confidence).any(1) & rows.isfinite().all(1)]
             inside = rows.new_tensor([where.width, where.height])
             middle, extent = (rows[:, :2] - rows.new_tensor([where.x, where.y])) / inside, rows[:, 2:4] / inside
             box = torch.cat([middle - extent / 2, extent], 1) * rows.new_tensor([width, height, width, height])
@@ -154,39 +167,40 @@ class Detector:
 
 
 def suppress(box: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-    """Return which of boxes (N, 4) stay, surest first: a box that overlaps a surer one by more than OVERLAP goes."""
-    return nms(torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], 1), confidence, OVERLAP)
+    """Return which of boxes (N, 4) stay, surest first: a box that overlaps a surer one by more than NMS_IOU goes."""
+    return nms(torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], 1), confidence, NMS_IOU)
 
 
 def suppress_classes(box: torch.Tensor, confidence: torch.Tensor, power: float | None) -> list[torch.Tensor]:
-    """Return for each class which of boxes (N, 4) stay by `suppress`; ``confidence`` (N, classes), over LEAST counts.
+    """Return for each class which of boxes (N, 4) stay by `suppress`.
 
+    ``confidence`` is (N, classes); what is over MIN_CONFIDENCE counts.
     With a ``power`` (`distance_power`) the overlap is IoU less (the squared distance of the centres / the squared
     diagonal around both) ** power, as in AlexeyAB's program, of boxes in fractions of the photo.
     """
     if power is None:
-        found = [(column > LEAST).nonzero().flatten() for column in confidence.T]
-        return [at[suppress(box[at], column[at])] for at, column in zip(found, confidence.T, strict=True)]
-    low = box[:, :2].T.numpy()
-    high, area = low + box[:, 2:].T.numpy(), box[:, 2:].prod(1).numpy()
+        candidates = [(column > MIN_CONFIDENCE).nonzero().flatten() for column in confidence.T]
+        return [at[suppress(box[at], column[at])] for at, column in zip(candidates, confidence.T, strict=True)]
+    array = box.numpy()
+    low, high = array[:, :2], array[:, :2] + array[:, 2:]
     hidden: dict[int, np.ndarray] = {}  # a box to the places of those that it overlaps too much, in any class
 
     def hides(i: int) -> np.ndarray:
-        shared = (np.minimum(high[:, [i]], high) - np.maximum(low[:, [i]], low)).clip(0).prod(0)
-        near = np.flatnonzero(shared > OVERLAP * (area[i] + area - shared))  # distance only takes from IoU
-        around = np.maximum(high[:, [i]], high[:, near]) - np.minimum(low[:, [i]], low[:, near])
-        apart = (low[:, [i]] + high[:, [i]] - low[:, near] - high[:, near]) / 2
-        far = ((apart**2).sum(0) / (around**2).sum(0)) ** power
-        return near[shared[near] / (area[i] + area[near] - shared[near]) - far > OVERLAP]
+        overlap = iou(array[i], array)
+        near = np.flatnonzero(overlap > NMS_IOU)  # distance only takes from IoU
+        around = np.maximum(high[i], high[near]) - np.minimum(low[i], low[near])
+        apart = (low[i] + high[i] - low[near] - high[near]) / 2
+        distance = ((apart**2).sum(1) / (around**2).sum(1)) ** power
+        return near[overlap[near] - distance > NMS_IOU]
 
-    stay = []
+    kept_by_class = []
     for column in confidence.T:
-        left, kept = (column > LEAST).numpy(), []
+        left, kept = (column > MIN_CONFIDENCE).numpy(), []
         for i in column.argsort(descending=True, stable=True).tolist():
             if left[i]:
                 kept.append(i)
                 if i not in hidden:
                     hidden[i] = hides(i)
                 left[hidden[i]] = False
-        stay.append(torch.tensor(kept, dtype=torch.long))
-    return stay
+        kept_by_class.append(torch.tensor(kept, dtype=torch.long))
+    return kept_by_class

@@ -33,6 +33,10 @@ class BatchNorm(nn.BatchNorm2d):
     As in the program the rolling variance begins at 0, so an untrained net is of no use outside of training.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+
     def __init__(self, channels: int, where: str) -> None:
         super().__init__(channels, eps=1e-5, momentum=0.01)
         self.where = where
@@ -48,6 +52,10 @@ class BatchNorm(nn.BatchNorm2d):
         share = (n - 1) / n
         weight, eps = self.weight * sqrt(share), self.eps * share
         return F.batch_norm(x, self.running_mean, self.running_var, weight, self.bias, True, self.momentum, eps)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Return what a .weights file holds beside the bias, in its order."""
+        return {"scale": self.weight, "mean": self.running_mean, "variance": self.running_var}
 
 
 class Weighted(nn.Module):
@@ -69,12 +77,10 @@ class Weighted(nn.Module):
 
     def stored(self) -> dict[str, Tensor]:
         """Return the layer's tensors in the order of a .weights file: a normalised layer's bias is its norm's."""
-        if self.norm is None:
-            return {"bias": self.linear.bias, "weight": self.linear.weight}
-        return {"bias": self.norm.bias, **self._statistics(), "weight": self.linear.weight}
-
-    def _statistics(self) -> dict[str, Tensor]:
-        return {"scale": self.norm.weight, "mean": self.norm.running_mean, "variance": self.norm.running_var}
+        if self.norm is not None:
+            return {"bias": self.norm.bias, **self.norm.statistics(), "weight": self.linear.weight}
+        assert self.linear.bias is not None  # one of both has it
+        return {"bias": self.linear.bias, "weight": self.linear.weight}
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -111,7 +117,7 @@ class Connected(Weighted):
     def stored(self) -> dict[str, Tensor]:
         if self.norm is None:
             return super().stored()
-        return {"bias": self.norm.bias, "weight": self.linear.weight, **self._statistics()}
+        return {"bias": self.norm.bias, "weight": self.linear.weight, **self.norm.statistics()}
 
 
 class MaxPool(nn.Module):
@@ -219,6 +225,8 @@ class Yolo(nn.Module):
 
     ``anchors`` (A, 2) are those of its mask, width and height in pixels of the net's input.
     """
+
+    anchors: Tensor
 
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
         super().__init__()

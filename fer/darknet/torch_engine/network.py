@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from fer.darknet.design.fit import check
 from fer.darknet.design.options import require_known, require_supported
-from fer.darknet.formats.cfg import Section, Shape, classes_of, integer, integers, layers
+from fer.darknet.formats.cfg import Layer, Section, Shape, classes_of, input_shape, integer, integers, layers
 from fer.darknet.torch_engine.modules import MODULES, Softmax, Weighted, Yolo
 from fer.errors import InputError
 
 # Numbers in one layer's weights or output for one photo, 1 GiB; the largest layer of VGG-16 has 0.4 of it.
-_MOST_NUMBERS = 2**28
+_MAX_NUMBERS = 2**28
 
 
 class DarknetNetwork(nn.Module):
@@ -33,14 +33,14 @@ class DarknetNetwork(nn.Module):
         net = sections[0]
         require_known(net)
         self.sections = list(sections)
-        self.size: Shape = tuple(integer(net, key) for key in ("width", "height", "channels"))
+        self.size = input_shape(sections)
         for layer in made:
             if layer.kind not in MODULES:
                 raise InputError(f"{layer.section.where}: is not supported with darknet.engine=torch: take it out")
             require_supported(layer.section)
-            if (most := max(layer.floats, prod(layer.shape))) > _MOST_NUMBERS:
+            if (largest := max(layer.floats, prod(layer.shape))) > _MAX_NUMBERS:
                 raise InputError(
-                    f"{layer.section.where}: would take {4 * most / 2**30:,.0f} GiB; make it or the input smaller"
+                    f"{layer.section.where}: would take {4 * largest / 2**30:,.0f} GiB; make it or the input smaller"
                 )
         headed = any(layer.kind in ("yolo", "softmax") for layer in made)
         self.classes = classes_of(sections) if headed else None
@@ -78,10 +78,14 @@ class DarknetNetwork(nn.Module):
         if self.training:
             return raw
         height, width = photos.shape[2:]
-        decoded = [self.layers[i].decode(x, width, height) for i, x in zip(self.heads, raw, strict=True)]
+        decoded = []
+        for i, x in zip(self.heads, raw, strict=True):
+            head = self.layers[i]
+            assert isinstance(head, Yolo)
+            decoded.append(head.decode(x, width, height))
         return torch.cat(decoded, 1)
 
-    def _require_last_softmax(self, made: Sequence) -> None:
+    def _require_last_softmax(self, made: Sequence[Layer]) -> None:
         for layer, after in zip(made, made[1:], strict=False):
             if isinstance(self.layers[layer.index], Softmax) and after.kind != "cost":
                 raise InputError(f"{after.section.where}: follows a [softmax], which only a [cost] may")
@@ -105,7 +109,7 @@ def summary(sections: Sequence[Section]) -> str:
     A multiplication and an addition count as two, of convolutions and connected layers only.
     """
     made = layers(sections)
-    shapes = [layer.shape for layer in made] + [tuple(integer(sections[0], k) for k in ("width", "height", "channels"))]
+    shapes = [layer.shape for layer in made] + [input_shape(sections)]
     lines = ["layer           filters   size/stride              input                output"]
     total = 0.0
     for layer in made:
@@ -129,8 +133,8 @@ def operations(section: Section, before: Shape, after: Shape) -> int:
 def _inputs(section: Section, index: int) -> tuple[int, ...]:
     """Return the numbers of the layers that layer ``index`` takes; `layers` has seen that they are there."""
     named = integers(section, {"route": "layers", "shortcut": "from"}.get(section.kind, ""))
-    found = tuple(number if number >= 0 else index + number for number in named)
-    return found if section.kind == "route" else (index - 1, *found)
+    sources = tuple(number if number >= 0 else index + number for number in named)
+    return sources if section.kind == "route" else (index - 1, *sources)
 
 
 def _detail(section: Section, shape: Shape, inputs: Sequence[int]) -> str:

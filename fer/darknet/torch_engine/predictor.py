@@ -10,8 +10,7 @@ import torch
 from fer.darknet.formats.photo_folder import MARK
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_net
-from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, labels_of, open_on, suppress
-from fer.darknet.torch_engine.scores import square
+from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, labels_of, open_on, square_side, suppress
 from fer.data.photos import channels_first, crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
@@ -53,8 +52,9 @@ def face_of(net: Net) -> FaceFormat:
     """
     path = Path(read_facts(net.weights).get("folder", "")) / MARK
     mark = json.loads(path.read_text()) if path.is_file() else {}
-    made = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
-    return FaceFormat(square(net), made["color"], made["margin"])
+    if mark.get("crop") != "face":
+        return FaceFormat(square_side(net), "rgb", 0.0)
+    return FaceFormat(square_side(net), mark["made_by"]["color"], mark["made_by"]["margin"])
 
 
 class DarknetClassifier:
@@ -97,7 +97,7 @@ class DetectorPredictor(Predictor):
         found: list[list[Face]] = []
         for at in range(0, len(pictures), BATCH_PHOTOS):
             prepared = list(self._threads.map(self._prepare, pictures[at : at + BATCH_PHOTOS]))
-            for boxes, (_, _, size) in zip(self._detector.find(prepared, self.min_confidence), prepared, strict=True):
+            for boxes, (_, _, size) in zip(self._detector.detect(prepared, self.min_confidence), prepared, strict=True):
                 found.append(self._faces(boxes, *size))
         return found
 

@@ -11,21 +11,22 @@ import torch
 from torchmetrics.detection import MeanAveragePrecision
 from tqdm import tqdm
 
-from fer.darknet.formats.dialects import TITLES
+from fer.darknet.formats.dialects import DIALECTS
+from fer.darknet.formats.photo_folder import labels_from_paths, read_list
 from fer.darknet.formats.weights import Net
-from fer.darknet.program_engine.scores import THRESHOLD, read_list
-from fer.darknet.scoring.mean_ap import Detections, Truth, mean_average_precision, read_truth
+from fer.darknet.runs.setup import detector_metrics
+from fer.darknet.scoring.mean_ap import THRESHOLD, Detections, Truth, mean_average_precision, read_truth
 from fer.darknet.torch_engine.inference import (
-    LEAST,
+    MIN_CONFIDENCE,
     Detector,
     dialect_of,
     distance_power,
     letterboxes,
     open_on,
+    square_side,
     suppress_classes,
 )
 from fer.darknet.torch_engine.picture import centre, read_picture
-from fer.errors import InputError
 
 #: Photos that go through a net together.
 BATCH = 16
@@ -38,7 +39,8 @@ def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarr
         InputError: a photo is missing or unreadable, a net that is not supported or not square, or no such device.
     """
     network, where = open_on(net, device)
-    size, rows = square(net), []
+    size = square_side(net)
+    rows: list[np.ndarray] = []
     for batch in _batches(photos, lambda path: centre(read_picture(path), size)):
         with torch.inference_mode():
             rows.append(network(torch.from_numpy(np.stack(batch)).to(where).permute(0, 3, 1, 2)).cpu().numpy())
@@ -57,26 +59,43 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
     """
     photos = read_list(list_file)
     truth, sizes = read_truth(photos, len(names))
-    detector, parts = Detector(net, device), []
+    detector = Detector(net, device)
+    parts: list[Detections] = []
     for batch in _batches(photos, lambda path: detector.prepare(read_picture(path))):
-        for boxes in detector.find(batch, LEAST):
+        for boxes in detector.detect(batch, MIN_CONFIDENCE):
             photo = len(parts)
             fractions = boxes.box / boxes.box.new_tensor(sizes[photo]).repeat(2)
-            stay = suppress_classes(fractions, boxes.confidence, detector.power)
-            labels = [(label, at) for label, found in enumerate(stay) for at in found.tolist()]
+            kept = suppress_classes(fractions, boxes.confidence, detector.power)
+            labels = [(label, at) for label, places in enumerate(kept) for at in places.tolist()]
             label, at = np.array(labels, int).reshape(-1, 2).T
             confidence = boxes.confidence[at, label].double().numpy()
             parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[at].double().numpy()))
-    found = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
+    detections = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
     dialect = dialect_of(net.weights)
     if dialect == "pjreddie":
-        found = _cut(found, sizes)
-    scores = mean_average_precision(found, truth, names, THRESHOLD)
-    by = f"computed from torch's boxes, photos {'on grey' if letterboxes(net) else 'stretched'} as in {TITLES[dialect]}"
-    return scores | {"photos": len(photos), "map_by": by, "coco": coco(found, truth)}
+        detections = _cut(detections, sizes)
+    scores = mean_average_precision(detections, truth, names, THRESHOLD)
+    way = "on grey" if letterboxes(net) else "stretched"
+    by = f"computed from torch's boxes, photos {way} as in {DIALECTS[dialect].title}"
+    return scores | {"photos": len(photos), "map_by": by, "coco": coco(detections, truth)}
 
 
-def coco(found: Detections, truth: Truth) -> dict[str, float] | None:
+def validate(net: Net, list_file: Path, device: str) -> dict[str, float]:
+    """Return the metrics of a checkpoint on the photos that choose the best one, by their names in a run.
+
+    Raises:
+        InputError: as `classify` and `detector_map`.
+    """
+    if net.task == "detector":
+        return detector_metrics(detector_map(net, net.names, list_file, device))
+    photos = read_list(list_file)
+    ranks = classify(net, photos, device).argsort(1)[:, ::-1]
+    right = ranks == labels_from_paths(photos, net.names)[:, None]
+    k = min(5, len(net.names))
+    return {"val/top1": float(right[:, 0].mean()), f"val/top{k}": float(right[:, :k].any(1).mean())}
+
+
+def coco(detections: Detections, truth: Truth) -> dict[str, float] | None:
     """Return torchmetrics' COCO mAP: ``map`` over IoU 0.50:0.95, ``map50``, ``map75``; None without pycocotools.
 
     Of the 100 surest boxes of a photo, and a mean over the classes that are there.
@@ -86,11 +105,14 @@ def coco(found: Detections, truth: Truth) -> dict[str, float] | None:
     except ModuleNotFoundError:
         return None
     metric.warn_on_many_detections = False
-    photos = np.arange(max([-1, *found.photo, *truth.photo]) + 2)
-    for ours, theirs in zip(_by_photo(found, photos), _by_photo(truth, photos), strict=True):
-        boxes = {"boxes": torch.from_numpy(found.box[ours]), "labels": torch.from_numpy(found.label[ours])}
-        faces = {"boxes": torch.from_numpy(truth.box[theirs]), "labels": torch.from_numpy(truth.label[theirs])}
-        metric.update([boxes | {"scores": torch.from_numpy(found.confidence[ours]).float()}], [faces])
+    photos = np.arange(max([-1, *detections.photo, *truth.photo]) + 2)
+    for detected, true in zip(_by_photo(detections, photos), _by_photo(truth, photos), strict=True):
+        boxes = {
+            "boxes": torch.from_numpy(detections.box[detected]),
+            "labels": torch.from_numpy(detections.label[detected]),
+        }
+        faces = {"boxes": torch.from_numpy(truth.box[true]), "labels": torch.from_numpy(truth.label[true])}
+        metric.update([boxes | {"scores": torch.from_numpy(detections.confidence[detected]).float()}], [faces])
     values = metric.compute()
     # -1 where there is nothing to find
     return {
@@ -105,21 +127,9 @@ def require_scored(net: Net) -> None:
         InputError: a classifier that is not square, or a detector's nms_kind= that is not built.
     """
     if net.task == "classifier":
-        square(net)
+        square_side(net)
     else:
         distance_power(net.sections)
-
-
-def square(net: Net) -> int:
-    """Return the side of a classifier's input in pixels.
-
-    Raises:
-        InputError: width and height differ.
-    """
-    width, height = (int(net.sections[0].options[key]) for key in ("width", "height"))
-    if width != height:
-        raise InputError(f"{net.cfg}: width={width} and height={height} of a classifier differ: give them one size")
-    return width
 
 
 def _by_photo(boxes: Detections | Truth, photos: np.ndarray) -> list[np.ndarray]:
@@ -129,10 +139,12 @@ def _by_photo(boxes: Detections | Truth, photos: np.ndarray) -> list[np.ndarray]
     return [order[start:end] for start, end in zip(starts, starts[1:], strict=False)]
 
 
-def _cut(found: Detections, sizes: Sequence[tuple[int, int]]) -> Detections:
-    edges = np.array(sizes, float).reshape(-1, 2)[found.photo]
-    low, high = found.box[:, :2].clip(0, edges), (found.box[:, :2] + found.box[:, 2:]).clip(0, edges)
-    return Detections(found.photo, found.label, found.confidence, np.concatenate([low, high - low], axis=1))
+def _cut(detections: Detections, sizes: Sequence[tuple[int, int]]) -> Detections:
+    edges = np.array(sizes, float).reshape(-1, 2)[detections.photo]
+    low, high = detections.box[:, :2].clip(0, edges), (detections.box[:, :2] + detections.box[:, 2:]).clip(0, edges)
+    return Detections(
+        detections.photo, detections.label, detections.confidence, np.concatenate([low, high - low], axis=1)
+    )
 
 
 def _batches(photos: Sequence[Path], prepare: Any) -> Iterator[list[Any]]:

@@ -54,11 +54,11 @@ def load_weights(
         )
     need = sum(layer.floats for layer in layers(network.sections)[:count])
     with path.open("rb") as file:
-        found = np.fromfile(file, "<f4", need, offset=header.bytes)
-    if len(found) != need:
-        raise InputError(f"{path}: changed while it was read; {4 * len(found):,} of {4 * need:,} bytes were there")
+        numbers = np.fromfile(file, "<f4", need, offset=header.bytes)
+    if len(numbers) != need:
+        raise InputError(f"{path}: changed while it was read; {4 * len(numbers):,} of {4 * need:,} bytes were there")
     # a copy in the machine's own byte order
-    values, at = torch.from_numpy(found.astype(np.float32)), 0
+    values, at = torch.from_numpy(numbers.astype(np.float32)), 0
     filled = []
     for index, name, tensor in _stored(network, path, count):
         new = values[at : at + tensor.numel()].view(tensor.shape)

@@ -5,6 +5,7 @@ that it would have had, whatever the number of worker processes. Nothing is kept
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import floor
 from pathlib import Path
@@ -16,20 +17,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fer.darknet.formats.cfg import task_of
+from fer.darknet.formats.photo_folder import labels_from_paths
 from fer.darknet.formats.section import Section, integer, number, positive
 from fer.darknet.scoring.mean_ap import read_truth
 from fer.darknet.torch_engine.training.augment import (
-    ClassifierAugmentation,
-    Colour,
-    DetectorAugmentation,
+    Size,
     augment_classifier,
-    augment_detector,
+    classifier_options,
     cutmix,
     draw_cut,
     draw_factor,
     mosaic,
-    mosaic_detector,
 )
+from fer.darknet.torch_engine.training.detector_augment import augment_detector, detector_options, mosaic_detector
 from fer.darknet.torch_engine.training.reading import PhotoError, open_photo
 from fer.errors import InputError
 
@@ -39,40 +39,9 @@ DIALECTS = ("pjreddie", "alexeyab")
 _SAME_SIZE = 10
 # What these would do to a photo is not built.
 _REFUSED = (
-    "mixup blur gaussian_noise track contrastive unsupervised dynamic_minibatch adversarial_lr "
-    "sequential_subdivisions center max_ratio min_ratio"
-).split()
-
-
-def read_list(path: Path) -> list[str]:
-    """Return the photos that a list names, a path a line.
-
-    Raises:
-        InputError: it is not there, or names none.
-    """
-    try:
-        photos = [line for line in path.read_text("utf-8", errors="surrogateescape").splitlines() if line]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; make the Darknet folder anew with prepare.py") from error
-    if not photos:
-        raise InputError(f"{path}: lists no photo")
-    return photos
-
-
-def labels_of(photos: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return each photo's class (N,): the one whose name stands anywhere in its path.
-
-    Raises:
-        InputError: a path with no name in it, or several.
-    """
-    labels = np.empty(len(photos), np.int64)
-    for index, photo in enumerate(photos):
-        found = [label for label, name in enumerate(names) if name in photo]
-        if len(found) != 1:
-            told = ", ".join(names[label] for label in found) or "none"
-            raise InputError(f"{photo}: has not one of the classes in its path, but {told}; make the folder anew")
-        labels[index] = found[0]
-    return labels
+    "mixup", "blur", "gaussian_noise", "track", "contrastive", "unsupervised", "dynamic_minibatch", "adversarial_lr",
+    "sequential_subdivisions", "center", "max_ratio", "min_ratio",
+)  # fmt: skip
 
 
 def open_boxes(path: str, classes: int) -> np.ndarray:
@@ -89,68 +58,39 @@ def open_boxes(path: str, classes: int) -> np.ndarray:
     return np.column_stack([truth.label, box[:, :2] + box[:, 2:] / 2, box[:, 2:]])
 
 
-class TrainingBatches(Dataset):
+class TrainingBatches(Dataset[tuple[Tensor, Tensor]], ABC):
     """Mini-batches to train a net on: item ``iteration * subdivisions + k`` is the k-th of an iteration.
 
-    Each photo is drawn at random from all, with replacement. An item is images uint8 (n, 3, height, width) RGB, and
-
-    * a detector's truths float32 (n, most, 5): class, centre x and y, width and height as fractions of the input, class
-      -1 where a picture has fewer;
-    * a classifier's labels int64 (n,); with mosaic=1 or cutmix=1 shares of the classes float32 (n, classes), without
-      label_smooth_eps.
-
-    With ``ranks`` processes each has its part of every mini-batch; n = batch / subdivisions / ranks. The programs toss
-    the coin for mosaic and cutmix once for many pictures, here each has its own.
+    Each photo is drawn at random from all, with replacement. An item is images uint8 (n, 3, height, width) RGB and what
+    `ClassifierBatches` and `DetectorBatches` say. With ``ranks`` processes each has its part of every mini-batch; n =
+    batch / subdivisions / ranks. The programs toss the coin for mosaic and cutmix once for many pictures, here each has
+    its own.
 
     Raises:
-        InputError: an option that is wrong or not supported, or a photo's path without its class; from an item
-            `PhotoError`.
+        InputError: an option that is wrong or not supported; from an item `PhotoError`.
     """
 
+    #: random= of a detector's last [yolo]: how much the size of the images varies.
+    random = 0.0
+
     def __init__(
-        self, sections: Sequence[Section], photos: Sequence[str], names: Sequence[str], seed: int,
+        self, sections: Sequence[Section], photos: Sequence[str | Path], names: Sequence[str], seed: int,
         dialect: str = "alexeyab", rank: int = 0, ranks: int = 1,
     ) -> None:  # fmt: skip
         net = sections[0]
-        self.task, self.classes, self.seed, self.dialect = task_of(sections), len(names), seed, dialect
-        if dialect not in DIALECTS:
-            raise InputError(f"dialect={dialect} is not one of {', '.join(DIALECTS)}")
-        for key in _REFUSED:
-            if net.options.get(key, "0") != "0":
-                raise InputError(f"{net.where}: {key}={net.options[key]} is not supported with darknet.engine=torch")
+        _require_supported(net, dialect)
+        self.classes, self.seed, self.dialect = len(names), seed, dialect
         self.size = positive(net, "width"), positive(net, "height")
-        if integer(net, "channels", 3) != 3:
-            raise InputError(f"{net.where}: photos have colours: set channels=3")
         self.step = positive(net, "resize_step", 32)
         self.iterations = positive(net, "max_batches")
-        batch, self.subdivisions = positive(net, "batch"), positive(net, "subdivisions", 1)
-        if batch % (self.subdivisions * ranks):
-            parts = f"subdivisions={self.subdivisions}" + (f" times {ranks} devices" if ranks > 1 else "")
-            raise InputError(f"{net.where}: batch={batch} cannot be divided by {parts}")
-        per_rank = batch // self.subdivisions // ranks
-        # the indices in the batch of every mini-batch
-        self.indices = [
-            [part * batch // self.subdivisions + rank * per_rank + i for i in range(per_rank)]
-            for part in range(self.subdivisions)
-        ]
+        #: The indices in the batch of every mini-batch.
+        self.indices = _mini_batches(net, rank, ranks)
+        self.subdivisions = len(self.indices)
         self.mosaic, self.cutmix = (bool(integer(net, key, 0)) for key in ("mosaic", "cutmix"))
         if dialect == "pjreddie" and (self.mosaic or self.cutmix):
             raise InputError(f"{net.where}: mosaic=1 and cutmix=1 are AlexeyAB's: set them to 0")
         # an array: worker processes would copy each text of a list when they count references to it
         self.photos = np.array([os.fsencode(photo) for photo in photos])
-        self.random, self.labels, self.most = 0.0, None, 0
-        if self.task == "classifier":
-            self.labels = labels_of(photos, names)
-            self.options = classifier_options(net, dialect)
-            return
-        head = [section for section in sections if section.kind in ("yolo", "region")][-1]
-        self.options = detector_options(net, head, dialect)
-        self.random = number(head, "random", 0)
-        self.most = positive(head, "max", 90 if dialect == "pjreddie" else 200)
-        if self.cutmix:
-            raise InputError(f"{net.where}: cutmix=1 is for classifiers: set cutmix=0")
-        if self.mosaic and self.options.letter_box:
-            raise InputError(f"{net.where}: mosaic=1 and letter_box=1 do not go together: set one to 0")
 
     def __len__(self) -> int:
         return self.iterations * self.subdivisions
@@ -158,12 +98,12 @@ class TrainingBatches(Dataset):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         iteration, part = divmod(number, self.subdivisions)
         size = self.size_at(iteration)
-        make = self._classified if self.task == "classifier" else self._detected
-        images, targets = zip(*(make(size, self._generator(0, iteration, i)) for i in self.indices[part]), strict=True)
+        made = [self._make(size, self._generator(0, iteration, i)) for i in self.indices[part]]
+        images, targets = zip(*made, strict=True)
         stacked = torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
         return stacked, self._collate(targets)
 
-    def size_at(self, iteration: int) -> tuple[int, int]:
+    def size_at(self, iteration: int) -> Size:
         """Return the width and height of an iteration's images: the net's, or with random=1 another every ten.
 
         AlexeyAB's: a factor of 1 to 1.4 (a random= that is not 1) or its inverse, to the next multiple of 32 but one;
@@ -177,14 +117,22 @@ class TrainingBatches(Dataset):
         if self.dialect == "pjreddie":
             side = 608 if iteration + 200 > self.iterations else 32 * int(rng.integers(10, 20))
             return side, side
-        most = 1.4 if self.random == 1 else self.random
-        factor = draw_factor(most, rng)
+        limit = 1.4 if self.random == 1 else self.random
+        factor = draw_factor(limit, rng)
         if iteration == 0 or iteration > self.iterations - 100:
-            factor = most
+            factor = limit
         # halves up, as C rounds them
-        size = tuple(max(1, floor(factor * side / self.step + 1.5)) * self.step for side in self.size)
-        grown = factor < 1 and any(side > own for side, own in zip(size, self.size, strict=True))
-        return self.size if grown else size
+        width, height = (max(1, floor(factor * side / self.step + 1.5)) * self.step for side in self.size)
+        grown = factor < 1 and (width > self.size[0] or height > self.size[1])
+        return self.size if grown else (width, height)
+
+    @abstractmethod
+    def _make(self, size: Size, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image and its target."""
+
+    @abstractmethod
+    def _collate(self, targets: Sequence[np.ndarray]) -> Tensor:
+        """Return the targets of a mini-batch."""
 
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
@@ -193,18 +141,31 @@ class TrainingBatches(Dataset):
         index = int(rng.integers(len(self.photos)))
         return index, os.fsdecode(self.photos[index])
 
-    def _classified(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+
+class ClassifierBatches(TrainingBatches):
+    """Images and their labels int64 (n,); with mosaic=1 or cutmix=1 shares of the classes float32 (n, classes).
+
+    The shares are without label_smooth_eps.
+
+    Raises:
+        InputError: also a photo's path without its class.
+    """
+
+    def __init__(
+        self, sections: Sequence[Section], photos: Sequence[str | Path], names: Sequence[str], seed: int,
+        dialect: str = "alexeyab", rank: int = 0, ranks: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__(sections, photos, names, seed, dialect, rank, ranks)
+        self.labels = labels_from_paths(photos, names)
+        self.options = classifier_options(sections[0], dialect)
+
+    def _make(self, size: Size, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return an image and the classes' shares of it (classes,)."""
-
-        def draw() -> tuple[np.ndarray, int]:
-            index, path = self._draw(rng)
-            return augment_classifier(open_photo(path), size, self.options, rng), self.labels[index]
-
-        image, label = draw()
+        image, label = self._draw_photo(size, rng)
         pieces, shares = [label], np.ones(1)
         if (self.mosaic or self.cutmix) and rng.integers(2):
             four = self.mosaic and not (self.cutmix and rng.integers(2))
-            others = [draw() for _ in range(3 if four else 1)]
+            others = [self._draw_photo(size, rng) for _ in range(3 if four else 1)]
             pieces += [other for _, other in others]
             if four:
                 image, shares = mosaic([image, *(other for other, _ in others)], draw_cut(size, rng))
@@ -212,24 +173,50 @@ class TrainingBatches(Dataset):
                 image, shares = cutmix(image, others[0][0], rng)
         return image, np.bincount(pieces, shares, self.classes)
 
-    def _detected(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return an image and its boxes (N, 5)."""
-
-        def draw() -> tuple[np.ndarray, np.ndarray]:
-            _, path = self._draw(rng)
-            return open_photo(path), open_boxes(path, self.classes)
-
-        if self.mosaic and rng.integers(2):
-            image, boxes = mosaic_detector([draw() for _ in range(4)], size, self.options, rng)
-        else:
-            image, boxes = augment_detector(*draw(), size, self.options, rng)
-        return image, boxes[: self.most]
+    def _draw_photo(self, size: Size, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        index, path = self._draw(rng)
+        return augment_classifier(open_photo(path), size, self.options, rng), int(self.labels[index])
 
     def _collate(self, targets: Sequence[np.ndarray]) -> Tensor:
-        if self.task == "classifier":
-            shares = np.stack(targets)
-            soft = self.mosaic or self.cutmix
-            return torch.from_numpy(shares.astype(np.float32) if soft else shares.argmax(1))
+        shares = np.stack(targets)
+        soft = self.mosaic or self.cutmix
+        return torch.from_numpy(shares.astype(np.float32) if soft else shares.argmax(1))
+
+
+class DetectorBatches(TrainingBatches):
+    """Images and their truths float32 (n, M, 5): class, centre x and y, width and height as fractions of the input.
+
+    M is the most that a picture of the mini-batch has, no more than max= of the last [yolo]; class -1 where a picture
+    has fewer.
+    """
+
+    def __init__(
+        self, sections: Sequence[Section], photos: Sequence[str | Path], names: Sequence[str], seed: int,
+        dialect: str = "alexeyab", rank: int = 0, ranks: int = 1,
+    ) -> None:  # fmt: skip
+        super().__init__(sections, photos, names, seed, dialect, rank, ranks)
+        net, head = sections[0], [section for section in sections if section.kind in ("yolo", "region")][-1]
+        self.options = detector_options(net, head, dialect)
+        self.random = number(head, "random", 0)
+        self.max_boxes = positive(head, "max", 90 if dialect == "pjreddie" else 200)
+        if self.cutmix:
+            raise InputError(f"{net.where}: cutmix=1 is for classifiers: set cutmix=0")
+        if self.mosaic and self.options.letter_box:
+            raise InputError(f"{net.where}: mosaic=1 and letter_box=1 do not go together: set one to 0")
+
+    def _make(self, size: Size, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image and its boxes (N, 5)."""
+        if self.mosaic and rng.integers(2):
+            image, boxes = mosaic_detector([self._draw_photo(rng) for _ in range(4)], size, self.options, rng)
+        else:
+            image, boxes = augment_detector(*self._draw_photo(rng), size, self.options, rng)
+        return image, boxes[: self.max_boxes]
+
+    def _draw_photo(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        _, path = self._draw(rng)
+        return open_photo(path), open_boxes(path, self.classes)
+
+    def _collate(self, targets: Sequence[np.ndarray]) -> Tensor:
         truths = torch.zeros(len(targets), max(map(len, targets)), 5)
         truths[..., 0] = -1
         for index, boxes in enumerate(targets):
@@ -237,14 +224,35 @@ class TrainingBatches(Dataset):
         return truths
 
 
-def training_loader(batches: TrainingBatches, iteration: int = 0, workers: int = 0, **options: object) -> DataLoader:
-    """Return a loader of the mini-batches from an iteration on; ``options``: the DataLoader's, such as pin_memory."""
-    items = range(iteration * batches.subdivisions, len(batches))
-    if workers:
-        # not by fork: a child would wait for ever for the threads of OpenCV that only its parent has
-        options = {"multiprocessing_context": "forkserver", **options}
+def training_batches(
+    sections: Sequence[Section], photos: Sequence[str | Path], names: Sequence[str], seed: int,
+    dialect: str = "alexeyab", rank: int = 0, ranks: int = 1,
+) -> TrainingBatches:  # fmt: skip
+    """Return the mini-batches of a net's task.
+
+    Raises:
+        InputError: as `TrainingBatches` and its two kinds.
+    """
+    kind = ClassifierBatches if task_of(sections) == "classifier" else DetectorBatches
+    return kind(sections, photos, names, seed, dialect, rank, ranks)
+
+
+def training_loader(
+    batches: TrainingBatches, iteration: int = 0, workers: int = 0, pin_memory: bool = False,
+    multiprocessing_context: str = "forkserver",
+) -> DataLoader[tuple[Tensor, Tensor]]:  # fmt: skip
+    """Return a loader of the mini-batches from an iteration on; the last two are the DataLoader's own.
+
+    Not by fork: a child would wait for ever for the threads of OpenCV that only its parent has.
+    """
     return DataLoader(
-        batches, batch_size=None, sampler=items, num_workers=workers, worker_init_fn=start_worker, **options
+        batches,
+        batch_size=None,
+        sampler=range(iteration * batches.subdivisions, len(batches)),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=start_worker,
+        multiprocessing_context=multiprocessing_context if workers else None,
     )
 
 
@@ -253,40 +261,22 @@ def start_worker(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def classifier_options(net: Section, dialect: str) -> ClassifierAugmentation:
-    """Return what a classifier's [net] says of augmentation."""
-    width = positive(net, "width")
-    return ClassifierAugmentation(
-        crop=(positive(net, "min_crop", width), positive(net, "max_crop", 2 * width)),
-        angle=number(net, "angle", 0),
-        aspect=_factor(net, "aspect"),
-        flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
-        colour=_colour(net),
-        beyond=dialect == "pjreddie",
-    )
+def _require_supported(net: Section, dialect: str) -> None:
+    if dialect not in DIALECTS:
+        raise InputError(f"dialect={dialect} is not one of {', '.join(DIALECTS)}")
+    for key in _REFUSED:
+        if net.options.get(key, "0") != "0":
+            raise InputError(f"{net.where}: {key}={net.options[key]} is not supported with darknet.engine=torch")
+    if integer(net, "channels", 3) != 3:
+        raise InputError(f"{net.where}: photos have colours: set channels=3")
 
 
-def detector_options(net: Section, head: Section, dialect: str) -> DetectorAugmentation:
-    """Return what a detector's [net] and its last [yolo] say of augmentation."""
-    jitter = number(head, "jitter", 0.2)
-    if not 0 <= jitter < 1:
-        raise InputError(f"{head.where}: jitter={jitter:g} is not within 0 and 1")
-    return DetectorAugmentation(
-        dialect=dialect,
-        jitter=jitter,
-        resize=_factor(head, "resize"),
-        letter_box=bool(integer(net, "letter_box", 0)),
-        flip=dialect == "pjreddie" or bool(integer(net, "flip", 1)),
-        colour=_colour(net),
-    )
-
-
-def _colour(net: Section) -> Colour:
-    return Colour(number(net, "hue", 0), _factor(net, "saturation"), _factor(net, "exposure"))
-
-
-def _factor(section: Section, key: str) -> float:
-    value = number(section, key, 1)
-    if value <= 0:
-        raise InputError(f"{section.where}: {key}={value:g} is not positive")
-    return value
+def _mini_batches(net: Section, rank: int, ranks: int) -> list[list[int]]:
+    """Return the indices in the batch of each mini-batch of a process."""
+    batch, subdivisions = positive(net, "batch"), positive(net, "subdivisions", 1)
+    if batch % (subdivisions * ranks):
+        parts = f"subdivisions={subdivisions}" + (f" times {ranks} devices" if ranks > 1 else "")
+        raise InputError(f"{net.where}: batch={batch} cannot be divided by {parts}")
+    size = batch // subdivisions // ranks
+    starts = [part * batch // subdivisions + rank * size for part in range(subdivisions)]
+    return [list(range(start, start + size)) for start in starts]

@@ -26,14 +26,14 @@ class Average:
     """
 
     def __init__(self, net: Section, network: DarknetNetwork) -> None:
-        self.alpha, most = number(net, "ema_alpha", 0), integer(net, "max_batches")
-        self._start, self._apply = most // 2, most - LAST
+        self.alpha, max_batches = number(net, "ema_alpha", 0), integer(net, "max_batches")
+        self._start, self._apply = max_batches // 2, max_batches - LAST
         if not 0 <= self.alpha < 1:
             raise InputError(f"{net.where}: ema_alpha={self.alpha:g} is not within 0 and 1")
         if self._start >= self._apply:
             raise InputError(
-                f"{net.where}: ema_alpha= averages from max_batches / 2 to {LAST:,} before max_batches={most:,}, which "
-                f"is no iteration: set max_batches= over {2 * LAST:,} or ema_alpha=0"
+                f"{net.where}: ema_alpha= averages from max_batches / 2 to {LAST:,} before "
+                f"max_batches={max_batches:,}, which is no iteration: set max_batches= over {2 * LAST:,} or ema_alpha=0"
             )
         self._network = network
         #: Beginning with the convolutions' weights; empty before.

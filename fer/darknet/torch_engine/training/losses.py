@@ -5,38 +5,56 @@ A program writes deltas straight on a head's numbers before their sigmoids, and 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer.darknet.formats import dialects
 from fer.darknet.formats.cfg import layers
 from fer.darknet.formats.section import Section, integer, number, numbers
-from fer.darknet.torch_engine.boxes import OVERLAPS, giou, iou
+from fer.darknet.torch_engine.boxes import giou, iou
+from fer.darknet.torch_engine.training.head_options import Head, class_multipliers, read_head, require_built
 from fer.darknet.torch_engine.training.targets import (
     Assignment,
-    Head,
-    Said,
+    HeadOutput,
     assign,
     best_overlaps,
     box_delta,
-    clean,
-    pair,
-    predictions,
+    decode_head,
+    split_truths,
+    xy,
 )
 from fer.errors import InputError
 
-# Options of AlexeyAB's that change the loss and are not built, with the value that asks for nothing.
-_REJECTS = "equidistant_point badlabels_rejection_percentage num_sigmas_reject_badlabels"
-_NOT_BUILT: dict[str, dict[str, str | None]] = {
-    "net": dict.fromkeys(f"adversarial_lr contrastive {_REJECTS}".split(), "0"),
-    "yolo": {"focal_loss": "0", "objectness_smooth": "0", "iou_thresh_kind": "iou"}
-    | dict.fromkeys(("embedding_layer", "map")),
-}
-# What only AlexeyAB's program reads of a [yolo] to train it; Debian's would leave it out.
-_NEWER = "scale_x_y new_coords label_smooth_eps iou_loss iou_thresh max_delta counters_per_class".split()
-_NEWER += "iou_normalizer obj_normalizer cls_normalizer delta_normalizer".split()
+
+class _Batch:
+    """One head's output of N photos beside their truths, ``labels`` (N, M) and ``true`` boxes (N, M, 4).
+
+    ``multipliers`` (classes,) are how much more each class counts; ``pair_boxes`` and ``pair_labels`` (N, M, A, ...)
+    the box and the class of each of the ``pairs``.
+    """
+
+    def __init__(
+        self, head: Head, output: HeadOutput, labels: Tensor, true: Tensor, pairs: Assignment, multipliers: Tensor
+    ) -> None:
+        self.head, self.output, self.labels, self.true = head, output, labels, true
+        self.pairs, self.multipliers = pairs, multipliers
+        self.pair_boxes = output.boxes_of(pairs)
+        self.pair_labels = labels[:, :, None].expand_as(pairs.box)
+
+
+@dataclass(slots=True)
+class _Deltas:
+    """Deltas of a head's B boxes: ``box`` (B, 4) and ``objectness`` (B).
+
+    The classes' follow from which are ``right`` (B, classes), 0 or 1, and which boxes are ``trained`` (B) on a truth.
+    """
+
+    box: Tensor
+    objectness: Tensor
+    right: Tensor
+    trained: Tensor
 
 
 class YoloLoss(nn.Module):
@@ -60,16 +78,16 @@ class YoloLoss(nn.Module):
         if not made:
             raise InputError(f"{net.where}: is followed by no [yolo], so there is no detector to train")
         for section in (net, *(layer.section for layer in made)):
-            _require_built(section, program)
+            require_built(section, program)
         self.heads: list[Head] = []
         for i, layer in enumerate(made):
-            pixels = tuple(length / cells for length, cells in zip(size, layer.shape[:2], strict=True))
-            self.heads.append(_head(layer.section, pixels, 0.75 if self.adds_up else 1))
+            pixels = size[0] / layer.shape[0], size[1] / layer.shape[1]
+            self.heads.append(read_head(layer.section, pixels, 0.75 if self.adds_up else 1))
             mask = numbers(layer.section, "mask") or range(integer(layer.section, "num", 1))
             for name, values in (
                 ("anchors", torch.tensor(numbers(layer.section, "anchors")).view(-1, 2)),
                 ("mask", torch.tensor(mask, dtype=torch.long)),
-                ("multipliers", _multipliers(layer.section, self.heads[-1])),
+                ("multipliers", class_multipliers(layer.section, self.heads[-1])),
             ):
                 self.register_buffer(f"{name}{i}", values, persistent=False)
 
@@ -91,69 +109,86 @@ class YoloLoss(nn.Module):
             buffers = [getattr(self, f"{name}{i}") for name in ("anchors", "mask", "multipliers")]
             with torch.no_grad(), torch.autocast(raw.device.type, enabled=False):
                 wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
-                loss, delta, found = self._of_head(head, wide, truths.to(wide), *buffers)
+                loss, delta, statistic = self._head_loss(head, wide, truths.to(wide), *buffers)
             printed.append(loss)
             gradients.append(-head.delta_normalizer * delta / len(raw))
-            statistics.append(found)
+            statistics.append(statistic)
         # as in the program the mean over the heads, though each head's deltas are its own
         loss = _Trained.apply(torch.stack(printed).mean(), gradients, *heads)
-        return loss, {name: torch.stack([found[name] for found in statistics]) for name in statistics[0]}
+        return loss, {name: torch.stack([one[name] for one in statistics]) for name in statistics[0]}
 
-    def _of_head(
+    def _head_loss(
         self, head: Head, raw: Tensor, truths: Tensor, anchors: Tensor, mask: Tensor, multipliers: Tensor
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the printed loss, the deltas in the shape of ``raw`` and the statistics."""
         n, _, rows, columns = raw.shape
-        anchors = anchors.to(raw.dtype) / pair(raw, columns * head.pixels[0], rows * head.pixels[1])
-        said = predictions(head, raw, anchors[mask])
-        label, true, valid = clean(truths, head.classes)
+        anchors = anchors.to(raw.dtype) / xy(raw, columns * head.pixels[0], rows * head.pixels[1])
+        output = decode_head(head, raw, anchors[mask])
+        labels, true, valid = split_truths(truths, head.classes)
         pairs = assign(true, valid, anchors, mask, rows, columns, head.iou_thresh)
-        place, by = pairs.box.flatten(), pairs.by.flatten()
-        label_pair = label[:, :, None].expand_as(pairs.box)
+        batch = _Batch(head, output, labels, true, pairs, multipliers)
 
-        overlap, nearest = (found.flatten() for found in best_overlaps(said.boxes.view(n, -1, 4), true, valid))
-        ignored = overlap > head.ignore_thresh
-        if self.adds_up:
-            ignored = ignored & (said.probabilities > 0.25).any(-1)
-        to_object = -head.obj_normalizer * torch.where(ignored, 0, said.objectness)
-        to_box, positive, trained = raw.new_zeros(len(by), 4), raw.new_zeros(len(by), head.classes), by >= 0
+        overlap, nearest = (part.flatten() for part in best_overlaps(output.boxes.view(n, -1, 4), true, valid))
+        deltas = self._without_object(batch, overlap > head.ignore_thresh)
         if head.truth_thresh < 1:
-            close = overlap > head.truth_thresh
-            photo = torch.arange(n, device=raw.device).repeat_interleave(len(by) // n)
-            near_label, near = label[photo, nearest], true[photo, nearest]
-            cell = said.cell.expand(n, len(mask), -1, -1, -1).reshape(-1, 2)
-            wide_anchors = said.anchors[:, None, None].expand(n, -1, rows, columns, -1).reshape(-1, 2)
-            delta = box_delta(
-                head, said.boxes, said.raw, said.unit, near, multipliers[near_label], cell, wide_anchors, said.grid
-            )
-            # Debian's overwrites these where a truth is assigned
-            here = close if self.adds_up else close & ~trained
-            to_box = torch.where(here[:, None], delta, 0)
-            positive.scatter_(1, near_label[:, None], close[:, None].to(positive.dtype))
-            to_object = torch.where(close, head.obj_normalizer * (1 - said.objectness), to_object)
-            trained = trained | close
+            self._train_close(batch, deltas, overlap > head.truth_thresh, nearest)
+        self._train_assigned(batch, deltas)
+        to_class = _class_delta(batch, deltas)
+        if head.iou_thresh < 1:
+            deltas.box = deltas.box / (to_class > 0).sum(-1, keepdim=True).clamp(min=1)
 
-        of_pair = [part[place].view(*pairs.box.shape, 4) for part in (said.boxes, said.raw, said.unit)]
+        delta = torch.cat([deltas.box, deltas.objectness[:, None], to_class], -1).view(n, len(mask), rows, columns, -1)
+        squares = deltas.box.square().sum(), deltas.objectness.square().sum() + to_class.square().sum()
+        loss, statistics = _printed(batch, squares, n)
+        return loss, delta.permute(0, 1, 4, 2, 3).reshape(raw.shape), statistics
+
+    def _without_object(self, batch: _Batch, overlaps: Tensor) -> _Deltas:
+        """Return the deltas of a head before any truth: the objectness falls, but where a box ``overlaps`` one (B)."""
+        head, output = batch.head, batch.output
+        ignored = overlaps
+        if self.adds_up:
+            ignored = ignored & (output.probabilities > 0.25).any(-1)
+        objectness = -head.obj_normalizer * torch.where(ignored, 0, output.objectness)
+        # not zeros_like, which may keep the strides of a permuted tensor
+        box, right = (like.new_zeros(like.shape) for like in (output.boxes, output.probabilities))
+        return _Deltas(box, objectness, right, batch.pairs.by.flatten() >= 0)
+
+    def _train_close(self, batch: _Batch, deltas: _Deltas, close: Tensor, nearest: Tensor) -> None:
+        """Train the boxes that are ``close`` (B), by truth_thresh=, to their ``nearest`` (B) truth, on it."""
+        head, output, n = batch.head, batch.output, len(batch.labels)
+        photo = torch.arange(n, device=close.device).repeat_interleave(len(close) // n)
+        labels, true = batch.labels[photo, nearest], batch.true[photo, nearest]
+        delta = box_delta(head, output.all_boxes(), true, batch.multipliers[labels], output.grid)
+        # Debian's overwrites these where a truth is assigned
+        kept = close if self.adds_up else close & ~deltas.trained
+        deltas.box = torch.where(kept[:, None], delta, 0)
+        deltas.right.scatter_(1, labels[:, None], close[:, None].to(deltas.right.dtype))
+        deltas.objectness = torch.where(close, head.obj_normalizer * (1 - output.objectness), deltas.objectness)
+        deltas.trained = deltas.trained | close
+
+    def _train_assigned(self, batch: _Batch, deltas: _Deltas) -> None:
+        """Train the boxes that truths are assigned to."""
+        head, output, pairs = batch.head, batch.output, batch.pairs
+        place, last = pairs.box.flatten(), pairs.by.flatten()
         delta = box_delta(
-            head, *of_pair, true[:, :, None], multipliers[label_pair], pairs.cell, said.anchors, said.grid
+            head, batch.pair_boxes, batch.true[:, :, None], batch.multipliers[batch.pair_labels], output.grid
         )
         kept = pairs.taken if self.adds_up else pairs.last
-        to_box.index_add_(0, place, torch.where(kept[..., None], delta, 0).flatten(0, 2))
+        deltas.box.index_add_(0, place, torch.where(kept[..., None], delta, 0).flatten(0, 2))
         # the classes of all truths of a box are right, whichever came first
-        right = place * head.classes + label_pair.flatten()
-        positive.view(-1).scatter_reduce_(0, right, pairs.taken.flatten().to(positive.dtype), "amax")
-        of_last = multipliers[label.gather(1, pairs.by.clamp(min=0)).flatten()]
-        to_object = torch.where(by >= 0, of_last * head.obj_normalizer * (1 - said.objectness), to_object)
-        target = positive * (1 - head.label_smooth_eps) + head.label_smooth_eps / 2
-        to_class = torch.where(trained[:, None], target - said.probabilities, 0)
-        to_class = to_class * torch.where(positive > 0, multipliers * head.cls_normalizer, 1)
-        if head.iou_thresh < 1:
-            to_box = to_box / (to_class > 0).sum(-1, keepdim=True).clamp(min=1)
+        at = place * head.classes + batch.pair_labels.flatten()
+        deltas.right.view(-1).scatter_reduce_(0, at, pairs.taken.flatten().to(deltas.right.dtype), "amax")
+        of_last = batch.multipliers[batch.labels.gather(1, pairs.by.clamp(min=0)).flatten()]
+        rising = of_last * head.obj_normalizer * (1 - output.objectness)
+        deltas.objectness = torch.where(last >= 0, rising, deltas.objectness)
 
-        delta = torch.cat([to_box, to_object[:, None], to_class], -1).view(n, len(mask), rows, columns, -1)
-        squares = to_box.square().sum(), to_object.square().sum() + to_class.square().sum()
-        loss, statistics = _printed(head, said, of_pair[0], true[:, :, None], label_pair, pairs, squares, n)
-        return loss, delta.permute(0, 1, 4, 2, 3).reshape(raw.shape), statistics
+
+def _class_delta(batch: _Batch, deltas: _Deltas) -> Tensor:
+    """Return the deltas (B, classes) of the classes of the boxes that are trained on a truth."""
+    head = batch.head
+    target = deltas.right * (1 - head.label_smooth_eps) + head.label_smooth_eps / 2
+    delta = torch.where(deltas.trained[:, None], target - batch.output.probabilities, 0)
+    return delta * torch.where(deltas.right > 0, batch.multipliers * head.cls_normalizer, 1)
 
 
 def classifier_loss(logits: Tensor, targets: Tensor, cost_scale: float | None = None) -> Tensor:
@@ -201,78 +236,36 @@ class _Trained(torch.autograd.Function):
     @staticmethod
     def backward(ctx, above: Tensor) -> tuple:
         # in the wide type first: a gradient may be too small for a half before it is multiplied by a loss scale
-        found = [(above * one).to(dtype) for one, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
-        return None, None, *found
+        slopes = [(above * one).to(dtype) for one, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
+        return None, None, *slopes
 
 
-def _printed(
-    head: Head, said: Said, boxes: Tensor, true: Tensor, label: Tensor, pairs: Assignment,
-    squares: tuple[Tensor, Tensor], n: int,
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """Return the loss and the statistics, of the pairs' ``boxes`` (N, M, A, 4) and of all squared deltas."""
+def _printed(batch: _Batch, squares: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss and statistics of ``n`` photos; ``squares`` are the squared deltas of boxes and of all else."""
+    head, output, pairs = batch.head, batch.output, batch.pairs
+    boxes, true = batch.pair_boxes.boxes, batch.true[:, :, None]
     count = pairs.taken.sum()
 
     def mean(values: Tensor) -> Tensor:
         return torch.where(pairs.taken, values, 0).sum() / count.clamp(min=1)
 
-    found = iou(boxes, true).nan_to_num(0)
+    overlap = iou(boxes, true).nan_to_num(0)
     total, class_loss = squares[0] + squares[1], head.obj_normalizer * squares[1]
     if head.iou_loss == "mse":
         loss = total
     else:
         # 1 - GIoU for giou, 1 - IoU for all the others
-        overlap = giou(boxes, true).nan_to_num(0) if head.iou_loss == "giou" else found
-        loss = head.iou_normalizer * mean(1 - overlap) + class_loss
+        printed = giou(boxes, true).nan_to_num(0) if head.iou_loss == "giou" else overlap
+        loss = head.iou_normalizer * mean(1 - printed) + class_loss
     return loss / n, {
-        "iou": mean(found),
-        "class": mean(said.probabilities[pairs.box, label]),
-        "obj": mean(said.objectness[pairs.box]),
-        "no_obj": said.objectness.mean(),
-        "recall50": mean((found > 0.5).to(found.dtype)),
-        "recall75": mean((found > 0.75).to(found.dtype)),
+        "iou": mean(overlap),
+        "class": mean(output.probabilities[pairs.box, batch.pair_labels]),
+        "obj": mean(output.objectness[pairs.box]),
+        "no_obj": output.objectness.mean(),
+        "recall50": mean((overlap > 0.5).to(overlap.dtype)),
+        "recall75": mean((overlap > 0.75).to(overlap.dtype)),
         "count": count,
         "class_loss": class_loss / n,
         "iou_loss": (total - class_loss) / n,
         "total_loss": total / n,
     }
-
-
-def _head(section: Section, pixels: tuple[float, float], iou_normalizer: float) -> Head:
-    iou_loss = section.options.get("iou_loss", "mse")
-    if iou_loss not in ("mse", *OVERLAPS):
-        raise InputError(f"{section.where}: iou_loss={iou_loss} is not one of mse, {', '.join(OVERLAPS)}")
-    counted = "counters_per_class" in section.options
-    defaults = {"ignore_thresh": 0.5, "label_smooth_eps": 0, "iou_normalizer": iou_normalizer}
-    defaults |= dict.fromkeys(("truth_thresh", "iou_thresh", "obj_normalizer", "delta_normalizer"), 1)
-    return Head(
-        classes=integer(section, "classes", 20),
-        pixels=pixels,
-        scale=number(section, "scale_x_y", 1),
-        new_coords=bool(integer(section, "new_coords", 0)),
-        iou_loss=iou_loss,
-        cls_normalizer=number(section, "cls_normalizer", 1) if counted else 1,
-        max_delta=number(section, "max_delta", torch.finfo(torch.float32).max),
-        **{key: number(section, key, default) for key, default in defaults.items()},
-    )
-
-
-def _multipliers(section: Section, head: Head) -> Tensor:
-    """Return how much more a class (classes,) counts than the commonest, by counters_per_class=."""
-    if "counters_per_class" not in section.options:
-        return torch.ones(head.classes)
-    counters = torch.tensor(numbers(section, "counters_per_class")).clamp(min=1)
-    if len(counters) != head.classes:
-        raise InputError(f"{section.where}: counters_per_class= has {len(counters)} numbers, not {head.classes}")
-    return (counters.max() / counters).clamp(max=head.max_delta)
-
-
-def _require_built(section: Section, program: str) -> None:
-    refused, reason = _NOT_BUILT[section.kind], "is not supported with darknet.engine=torch"
-    if program == "pjreddie" and section.kind == "yolo":
-        refused = refused | {option: dialects.NEWER["yolo"][option] for option in _NEWER}
-        reason = f"is not supported like {dialects.TITLES[program]}, which does not know it"
-    for option, neutral in refused.items():
-        value = section.options.get(option, neutral)
-        if value != neutral and (neutral in (None, "mse", "iou") or number(section, option, 0) != float(neutral)):
-            remedy = f"set {option}={neutral}" if neutral else "delete it"
-            raise InputError(f"{section.where}: {option}={value} {reason}: {remedy}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 from fer.darknet.formats.cfg import Section, integer, task_of
 from fer.darknet.formats.section import number
 from fer.darknet.torch_engine.network import DarknetNetwork
-from fer.darknet.torch_engine.training.batches import TrainingBatches, training_loader
+from fer.darknet.torch_engine.training.batches import training_batches, training_loader
 from fer.darknet.torch_engine.training.ema import Average
 from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, cost_scale_of
 from fer.darknet.torch_engine.training.schedules import rate_of
@@ -43,8 +44,9 @@ class DarknetTraining(pl.LightningModule):
     """
 
     def __init__(
-        self, sections: Sequence[Section], photos: Sequence[str], names: Sequence[str], seed: int, workers: int = 0
-    ) -> None:
+        self, sections: Sequence[Section], photos: Sequence[str | Path], names: Sequence[str], seed: int,
+        workers: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         net = sections[0]
         for key, nothing in _NOT_BUILT.items():
@@ -59,15 +61,16 @@ class DarknetTraining(pl.LightningModule):
         if self.decay < 0:
             raise InputError(f"{net.where}: decay={self.decay:g} is negative")
         self.smoothing = number(net, "label_smooth_eps", 0)
-        self.detects = task_of(sections) == "detector"
-        self.yolo_loss = YoloLoss(sections) if self.detects else None
-        self.cost_scale = None if self.detects else cost_scale_of(sections)
-        self._data = partial(TrainingBatches, sections, photos, names, seed)
+        detects = task_of(sections) == "detector"
+        self.yolo_loss = YoloLoss(sections) if detects else None
+        self.cost_scale = None if detects else cost_scale_of(sections)
+        self._data = partial(training_batches, sections, photos, names, seed)
         self.require_divisible(1)
         self._workers = workers
         #: Of ema_alpha=, None without it.
         self.average = Average(net, self.network) if number(net, "ema_alpha", 0) else None
-        self.iteration, self.loss, self._losses = 0, 0.0, []
+        self.iteration, self.loss = 0, 0.0
+        self._losses: list[Tensor] = []
         self.statistics: dict[str, float] = {}
         self._statistics: list[dict[str, Tensor]] = []
         self._held: dict[str, Any] = {}
@@ -94,6 +97,12 @@ class DarknetTraining(pl.LightningModule):
                 group.update(momentum=self.momentum, weight_decay=given["weight_decay"])
         return optimizer
 
+    @property
+    def _sgd(self) -> torch.optim.Optimizer:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)  # the only one
+        return optimizer.optimizer
+
     def on_train_start(self) -> None:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and self._held.get("scaler"):
@@ -105,18 +114,18 @@ class DarknetTraining(pl.LightningModule):
         self._held = {}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        for group in self.optimizers().param_groups:
+        for group in self._sgd.param_groups:
             group["lr"] = self.rate(self.iteration + 1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, truths = batch
         images = images.to(torch.float32, memory_format=torch.channels_last) / 255
-        found = self.network(images)
-        if self.detects:
-            loss, statistics = self.yolo_loss(found, truths)
+        output = self.network(images)
+        if self.yolo_loss is not None:
+            loss, statistics = self.yolo_loss(output, truths)
             self._statistics.append(statistics)
         else:
-            loss = classifier_loss(found, self._smooth(truths), self.cost_scale)
+            loss = classifier_loss(output, self._smooth(truths), self.cost_scale)
         self._losses.append(loss.detach())
         return loss
 
@@ -140,7 +149,7 @@ class DarknetTraining(pl.LightningModule):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         state = {
             "iteration": self.iteration, "network": self.network.state_dict(),
-            "optimizer": self.optimizers().optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else None,
+            "optimizer": self._sgd.state_dict(), "scaler": scaler.state_dict() if scaler else None,
             "random": torch.get_rng_state(), "average": self.average.values if self.average else [],
         }  # fmt: skip
         try:
@@ -172,6 +181,7 @@ class DarknetTraining(pl.LightningModule):
         if not self.smoothing:
             return targets
         classes = self.network.classes
+        assert classes is not None  # it has a [softmax]
         if targets.ndim == 1:
             targets = F.one_hot(targets, classes).float()
         return targets * (1 - self.smoothing) + (1 - targets) * self.smoothing / max(1, classes - 1)

@@ -7,7 +7,7 @@ from fer.darknet.formats.section import Section, integer, number, numbers
 from fer.errors import InputError
 
 # float32 holds no more.
-_MOST = 3e38
+_FLOAT32_MAX = 3e38
 
 
 def rate_of(net: Section) -> Callable[[int], float]:
@@ -29,12 +29,12 @@ def rate_of(net: Section) -> Callable[[int], float]:
 
     def rate(iteration: int) -> float:
         try:
-            found = start * (iteration / burn_in) ** power if iteration < burn_in else later(iteration)
+            value = start * (iteration / burn_in) ** power if iteration < burn_in else later(iteration)
         except OverflowError:
-            found = inf
-        if not abs(found) < _MOST:
-            raise InputError(f"{net.where}: the learning rate of iteration {iteration:,} is over {_MOST:g}")
-        return found
+            value = inf
+        if not abs(value) < _FLOAT32_MAX:
+            raise InputError(f"{net.where}: the learning rate of iteration {iteration:,} is over {_FLOAT32_MAX:g}")
+        return value
 
     return rate
 
@@ -44,8 +44,8 @@ def _policy(net: Section, start: float, power: float) -> Callable[[int], float]:
     if policy == "constant":
         return lambda iteration: start
     if policy == "poly":
-        most = integer(net, "max_batches")
-        return lambda iteration: start * (1 - iteration / most) ** power
+        max_batches = integer(net, "max_batches")
+        return lambda iteration: start * (1 - iteration / max_batches) ** power
     if policy == "steps":
         steps, scales = numbers(net, "steps"), numbers(net, "scales")
         if not steps or len(steps) != len(scales):

@@ -1,0 +1,47 @@
+"""What a run prints at its start and at its end."""
+
+from pathlib import Path
+
+from fer.darknet.design.fit import epochs_of
+from fer.darknet.formats.cfg import layers
+from fer.darknet.formats.photo_folder import DarknetData
+from fer.darknet.formats.run_folder import judged_by
+from fer.darknet.formats.weights import Net, newest_whole, weights_bytes
+from fer.darknet.runs.curves import curves
+from fer.darknet.runs.monitor import Monitor
+from fer.darknet.runs.scorer import best_weights, read_best
+from fer.darknet.runs.setup import METRIC
+
+
+def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Path) -> None:
+    """Print what is trained on what, and ``by`` what."""
+    batch, judge = int(net.sections[0].options["batch"]), judged_by(data)
+    epochs = epochs_of(max_batches, batch, data.photos["train"])
+    print(
+        f"{net.cfg.stem}: {len(layers(net.sections))} layers, {weights_bytes(net.sections) / 1e6:.1f} MB of weights; "
+        f"{data.folder}: {data.photos['train']:,} train, {data.photos[judge]:,} {judge} photos"
+        + (" (drawn sample data)" if data.drawn else "")
+        + f"; {max_batches:,} iterations of {batch} = {epochs:.1f} epochs; {by}; "
+        f"run folder {out}"
+    )
+    if judge == "test":
+        print(
+            "note: there is no val split of its own: test photos choose the best checkpoint, "
+            "as in the original experiment"
+        )
+
+
+def print_results(out: Path, net: Net, monitor: Monitor, data: DarknetData, more: str = "") -> float:
+    """Draw the curves, say where everything lies, and return the best score; ``more`` goes to the printed command."""
+    metric, best = METRIC[net.task], read_best(net.weights)
+    title = f"{net.cfg.stem} on {data.data}" + (" (drawn sample data)" if data.drawn else "")
+    curves(monitor.history, monitor.scores, metric, title).savefig(out / "curves.png", dpi=100)
+    kept = best_weights(net.weights)
+    chosen = kept if kept.is_file() else newest_whole(net.weights.parent, net.cfg.stem, net.sections)
+    score = best["score"] if best else max(monitor.scores.values(), default=0.0)
+    if best or monitor.scores:
+        print(f"best {metric} {score:.4f}: {chosen}")
+    print(f"curves: {out / 'curves.png'}")
+    print(f"TensorBoard: tensorboard --logdir {out}")
+    print(f"score it: python evaluate.py ckpt={chosen}{more}")
+    return score

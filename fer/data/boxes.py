@@ -1,0 +1,29 @@
+"""How much boxes overlap, for numpy.
+
+Tensors have `fer.darknet.torch_engine.boxes.iou`, which a loss can be made of and which counts from the boxes' centres;
+this one needs no torch.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def iou(first: ArrayLike, second: ArrayLike) -> np.ndarray:
+    """Return the intersection over union (...) of boxes (..., 4) with others, broadcast; 0 where both are empty.
+
+    A box is x, y, width, height in any unit, x and y at the left and upper edge. float32 stays float32.
+
+    >>> iou((0, 0, 10, 10), [(0, 0, 10, 10), (5, 0, 10, 10), (20, 0, 5, 5)]).round(3).tolist()
+    [1.0, 0.333, 0.0]
+    """
+    (x, y, width, height), (other_x, other_y, other_width, other_height) = map(_columns, (first, second))
+    across = np.minimum(x + width, other_x + other_width) - np.maximum(x, other_x)
+    down = np.minimum(y + height, other_y + other_height) - np.maximum(y, other_y)
+    shared = across.clip(0) * down.clip(0)
+    union = width * height + other_width * other_height - shared
+    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+
+
+def _columns(boxes: ArrayLike) -> np.ndarray:
+    array = np.asarray(boxes)
+    return np.moveaxis(array if array.dtype == np.float32 else array.astype(float), -1, 0)
