@@ -10,12 +10,13 @@ import torch
 from conftest import train_config, write_tiny
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from fer.data.loading.datamodule import FaceDataset
+from fer.data.loading.dataset import FaceDataset
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info, write_store
 from fer.errors import InputError
 from fer.evaluation.compare import compare
-from fer.evaluation.run import evaluate, predict
+from fer.evaluation.run import evaluate
+from fer.evaluation.scoring import predict
 from fer.models.checkpoint import load_checkpoint
 from fer.training.run import train
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, train_config, write_tiny
 
+from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column
 from fer.demo.__main__ import load
@@ -17,8 +18,8 @@ from fer.deployment.export import export, export_onnx, export_torch, quantize
 from fer.errors import InputError
 from fer.labels import CLASSES
 from fer.models.checkpoint import load_checkpoint
-from fer.prediction.backends import channels_first, open_network
-from fer.training.module import EmotionClassifier
+from fer.prediction.backends import open_network
+from fer.training.module import ClassifierModule
 from fer.training.run import train
 
 
@@ -26,7 +27,7 @@ def write_checkpoint(path, name="vgg_small", library="fer", size=20, color="grey
     """Write a checkpoint with random weights that has seen 16 random faces."""
     torch.manual_seed(0)
     network = {"name": name, "library": library, "in_channels": in_channels, "dropout": 0.5}
-    model = EmotionClassifier(
+    model = ClassifierModule(
         model=network | ({"weights": None} if library == "torchvision" else {}), labels=list(CLASSES),
         face={"size": size, "color": color, "margin": 0.1}, augment={"crop": crop, "flip": 0.5}, optimizer={},
         schedule={}, epochs=1, seed=0, data={"name": "nothing", "file": "nothing.h5", "drawn": True},

@@ -12,9 +12,9 @@ from torch import nn
 
 from fer.data.source import FaceFormat
 from fer.errors import Stopped
-from fer.training.callbacks import StopCleanly
 from fer.training.run import assemble, train
 from fer.training.sam import SAM
+from fer.training.stopping import StopCleanly
 
 
 class Quadratic(nn.Module):

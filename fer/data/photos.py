@@ -87,6 +87,11 @@ def fit(image: np.ndarray, face: FaceFormat) -> np.ndarray:
     return image
 
 
+def channels_first(faces: np.ndarray) -> np.ndarray:
+    """Return faces uint8 (N, size, size) or (N, size, size, 3) as contiguous (N, C, size, size)."""
+    return np.ascontiguousarray(faces[:, None] if faces.ndim == 3 else faces.transpose(0, 3, 1, 2))
+
+
 def _other_format(data: bytes) -> type | None:
     return next((image_file for signature, image_file in _OTHER_FORMATS.items() if data.startswith(signature)), None)
 

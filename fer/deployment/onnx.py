@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.errors import InputError
-from fer.evaluation.report import write_files
+from fer.system.files import write_files
 
 # what torch's exporter writes without converting anything; with it onnxruntime 1.18 (2024) and later read the file
 _OPSET = 18

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from fer.prediction.detectors import Finder, Found
+from fer.prediction.detectors import Detection, FaceDetector
 
 #: A face between two searched frames is looked for within a box of theirs, this part of its side larger all round.
 ROOM = 0.5
@@ -15,11 +15,11 @@ Corners = tuple[int, int, int, int]
 
 
 def search_frames(
-    finder: Finder,
+    finder: FaceDetector,
     frames: Sequence[np.ndarray],
     every: int,
-    run: Callable[[Callable[[int], list[Found]], Iterable[int]], Iterable[list[Found]]] = map,
-) -> list[list[Found]]:
+    run: Callable[[Callable[[int], list[Detection]], Iterable[int]], Iterable[list[Detection]]] = map,
+) -> list[list[Detection]]:
     """Return the faces of each of some consecutive frames uint8 (h, w, 3) RGB.
 
     Each ``every``-th frame and the last are searched whole; those between only where the two around them have faces,
@@ -30,7 +30,7 @@ def search_frames(
     found = dict(zip(whole, run(lambda at: finder(frames[at]), whole), strict=True))
     between = [at for at in range(len(frames)) if at not in found]
 
-    def near(at: int) -> list[Found]:
+    def near(at: int) -> list[Detection]:
         before = at - at % every
         after = min(before + every, len(frames) - 1)
         return find_near(finder, frames[at], [face.box for face in found[before] + found[after]])
@@ -39,13 +39,13 @@ def search_frames(
     return [found[at] for at in range(len(frames))]
 
 
-def find_near(finder: Finder, frame: np.ndarray, boxes: Sequence[tuple[float, ...]]) -> list[Found]:
+def find_near(finder: FaceDetector, frame: np.ndarray, boxes: Sequence[tuple[float, ...]]) -> list[Detection]:
     """Return the faces near ``boxes`` (x, y, width, height in pixels), from left to right."""
     faces = []
     for (x0, y0, x1, y1), least in _regions(boxes, *frame.shape[1::-1]):
         for face in finder(np.ascontiguousarray(frame[y0:y1, x0:x1]), least):
             x, y, width, height = face.box
-            faces.append(Found((x + x0, y + y0, width, height), face.score))
+            faces.append(Detection((x + x0, y + y0, width, height), face.score))
     return sorted(faces, key=lambda face: face.box)
 
 

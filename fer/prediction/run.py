@@ -21,27 +21,29 @@ from tqdm import tqdm
 from fer.data.photos import crop_box, fit, read_photo
 from fer.data.source import PhotoLimits
 from fer.errors import InputError, Interrupted
+from fer.prediction.base import BasePredictor
 from fer.prediction.drawing import WindowClosed, draw_faces, hide_faces, require_window, show
-from fer.prediction.sources import Frame, Medium, Video, VideoWriter, find_media
+from fer.prediction.face import Face
+from fer.prediction.sources import Medium, find_media
 from fer.prediction.table import Rows
 from fer.prediction.tracking import Tracker
+from fer.prediction.video import Frame, Video, VideoWriter
 from fer.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from fer.prediction.predictor import Face, Predictor
+    pass
 
 #: A batch ends early at so many pixels, about 150 MB, so that big photos do not add up.
 _BATCH_PIXELS = 50_000_000
 
 
-def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any] | None = None) -> int:
+def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -> int:
     """Name the expressions of every face in ``keys["source"]``; returns how many files failed, wholly or in part.
 
-    ``keys`` are those of conf/predict.yaml, ``faces`` those of conf/faces, ``darknet`` those of conf/darknet for a
-    .weights file. Under ``keys["out"]``: predictions.csv and
-    predictions.jsonl, a row a face (box in pixels of the photo or frame), a row without a box for a file without a
-    face, a row with the reason for one that can't be read; photos/ with annotated photos, NAME.mp4 for each video,
-    explain/ with a figure for each face of a photo and the first of each track.
+    ``keys`` are those of conf/predict.yaml; the predictor is opened once there is something to read. Under
+    ``keys["out"]``: predictions.csv and predictions.jsonl, a row a face (box in pixels of the photo or frame), a row
+    without a box for a file without a face, a row with the reason for one that can't be read; photos/ with annotated
+    photos, NAME.mp4 for each video, explain/ with a figure for each face of a photo and the first of each track.
 
     Raises:
         InputError: nothing to read, a camera or address that does not answer, a checkpoint that is not ours.
@@ -50,13 +52,7 @@ def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any]
     if keys["show"]:
         require_window()
     media = find_media(keys["source"], keys["out"])
-    from fer.prediction.predictor import Predictor
-
-    predictor = Predictor.load(
-        keys["ckpt"], faces=faces["name"], faces_model=faces["model"], device=keys["device"],
-        min_confidence=keys["min_confidence"], min_size=faces["min_size"],
-        **({key: darknet[key] for key in ("cfg", "names")} if darknet else {}),
-    )  # fmt: skip
+    predictor = open_predictor()
     explainer = None
     if keys["explain"]:
         from fer.prediction.gradcam import Explainer
@@ -119,7 +115,7 @@ class _Run:
     def __init__(
         self,
         keys: dict[str, Any],
-        predictor: "Predictor",
+        predictor: BasePredictor,
         explainer: Callable[..., Any] | None,
         rows: Rows,
         pool: ThreadPoolExecutor,
@@ -172,7 +168,7 @@ class _Run:
                 for future in drawn:
                     future.result()
 
-    def _save(self, photo: np.ndarray, faces: Sequence["Face"], path: Path) -> None:
+    def _save(self, photo: np.ndarray, faces: Sequence[Face], path: Path) -> None:
         picture = cv2.cvtColor(self._annotate(photo, faces), cv2.COLOR_RGB2BGR)
         # a JPEG has at most 65,500 pixels a side in OpenCV's library
         path = path if max(picture.shape) <= 65_500 else path.with_suffix(".png")
@@ -181,7 +177,7 @@ class _Run:
         path.write_bytes(cv2.imencode(path.suffix, picture)[1])
 
     def _annotate(
-        self, picture: np.ndarray, faces: Sequence["Face"], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
+        self, picture: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
     ) -> np.ndarray:
         boxes = [face.box for face in faces]
         if self._keys["anonymize"]:
@@ -191,7 +187,7 @@ class _Run:
             labels = [f"{number} {label}" if label else "" for number, label in zip(numbers, labels, strict=True)]
         return draw_faces(picture, boxes, labels)
 
-    def _explain(self, picture: np.ndarray, face: "Face", name: str) -> None:
+    def _explain(self, picture: np.ndarray, face: Face, name: str) -> None:
         corners = crop_box(picture.shape[1], picture.shape[0], face.box, self._explainer.face.margin)
         if corners is None:
             return
@@ -258,7 +254,7 @@ class _Run:
             if pending:
                 pending.result()
 
-    def _found(self, chunks: Iterable[list[Frame]], every: int) -> Iterator[tuple[list[Frame], list[list["Face"]]]]:
+    def _found(self, chunks: Iterable[list[Frame]], every: int) -> Iterator[tuple[list[Frame], list[list[Face]]]]:
         """Yield the batches with their faces; the next is searched while the network names this one."""
         waiting: deque[tuple[list[Frame], Future]] = deque()
         for chunk in chunks:
@@ -286,7 +282,7 @@ class _Run:
         return name
 
 
-def _row(face: "Face") -> dict[str, Any]:
+def _row(face: Face) -> dict[str, Any]:
     row = dict(zip(("x", "y", "width", "height"), (round(value, 1) for value in face.box), strict=True))
     row |= {"label": face.label, "confidence": round(face.confidence, 4)}
     if face.score is not None:
@@ -294,7 +290,7 @@ def _row(face: "Face") -> dict[str, Any]:
     return row | {f"p_{name}": round(value, 6) for name, value in face.probabilities.items()}
 
 
-def _smoothed(face: "Face", labels: Sequence[str], row: np.ndarray, least: float) -> "Face":
+def _smoothed(face: Face, labels: Sequence[str], row: np.ndarray, least: float) -> Face:
     best = int(row.argmax())
     confidence = float(row[best])
     return replace(

@@ -2,9 +2,10 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fer.errors import InputError
 
@@ -42,3 +43,32 @@ def replacing(path: Path) -> Iterator[Path]:
 def is_full(error: BaseException) -> bool:
     """Say whether the operating system had no room for a file."""
     return isinstance(error, OSError) and error.errno in _FULL
+
+
+def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict[str, Path]:
+    """Call each writer with a temporary path in ``folder``, rename it to its key, and return name -> path, last first.
+
+    Raises:
+        InputError: the folder cannot be made or written in.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the report's folder {folder} ({error.strerror}): choose another") from error
+    written = {name: folder / name for name in reversed(writers)}
+    for name, write in writers.items():
+        temporary = folder / f".{name}.{os.getpid()}.tmp"
+        try:
+            temporary.touch()
+        except OSError as error:
+            if is_full(error):
+                raise
+            raise InputError(
+                f"{written[name]}: cannot be written ({error.strerror}): choose another place with out="
+            ) from error
+        try:
+            write(temporary)
+            temporary.replace(written[name])
+        finally:
+            temporary.unlink(missing_ok=True)
+    return written

@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fer.darknet.scoring.mean_ap import RECALLS
-from fer.evaluation.compare import DRAWN, aligned, detector_cells, size_text
-from fer.evaluation.report import write_files
+from fer.evaluation.text import DRAWN, aligned, detector_cells, size_text
+from fer.system.files import write_files
 
 #: COCO's names of its means to ours in a report.
 _COCO = {"AP": "map", "AP50": "map50", "AP75": "map75"}

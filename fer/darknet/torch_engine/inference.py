@@ -20,7 +20,7 @@ from fer.darknet.torch_engine.weights_io import open_network
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.labels import canonical
-from fer.prediction.backends import to_device
+from fer.system.device import to_device
 
 #: Least confidence of a box that is scored, and IoU over which the less sure of two is left out: `detector map`'s.
 LEAST, OVERLAP = 0.005, 0.45

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from fer.config.checks import build
 from fer.darknet.formats.cfg import parse, task_of
 from fer.darknet.formats.photo_folder import DarknetData
 from fer.darknet.formats.run_folder import judged_by, lay_out
@@ -34,8 +33,9 @@ from fer.darknet.torch_engine.training.module import DarknetTraining
 from fer.darknet.torch_engine.weights_io import load_weights, save_weights
 from fer.errors import InputError
 from fer.system.distributed import naming_lost_ranks, require_one_group
+from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
-from fer.training.callbacks import StopCleanly
+from fer.training.stopping import StopCleanly
 
 #: Iterations between two saves, as in the programs.
 SAVE_EVERY = 100
