@@ -120,8 +120,8 @@ def open_predictor(
     if is_darknet(ckpt):
         from fer.darknet.torch_engine.predictor import load
 
-        files = (Path(file) if file else None for file in (cfg, names))
-        return load(Path(ckpt), *files, faces, faces_model, device, min_confidence, min_size)
+        cfg_file, names_file = Path(cfg) if cfg else None, Path(names) if names else None
+        return load(Path(ckpt), cfg_file, names_file, faces, faces_model, device, min_confidence, min_size)
     from fer.prediction.predictor import FacePredictor
 
     return FacePredictor.load(ckpt, faces, faces_model, device, min_confidence, min_size)

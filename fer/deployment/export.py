@@ -20,7 +20,7 @@ from fer.data.loading.dataset import EVAL_BATCH
 from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info
-from fer.deployment.onnx import checked, mib, require, session_of, write_onnx
+from fer.deployment.onnx import checked, mib, open_session, require, write_onnx
 from fer.engines import CHECKPOINT, suffix_of
 from fer.errors import InputError
 from fer.evaluation.scoring import prepared_file, val_temperature
@@ -168,7 +168,7 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     out, info = checked(out, ".onnx"), read_info(file)
-    before = session_of(onnx_file)
+    before = open_session(onnx_file)
     meta = before.get_modelmeta().custom_metadata_map
     if meta.get("project") != "fer-lightning":
         raise InputError(f"{onnx_file}: not a .onnx file that export.py wrote")
@@ -201,7 +201,7 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
         )
         onnx.save(proto, path)
         onnx.checker.check_model(path, full_check=True)
-        accuracy["after"] = _accuracy(session_of(path), file)
+        accuracy["after"] = _accuracy(open_session(path), file)
 
     write_files(out.parent, {out.name: write})
     return accuracy

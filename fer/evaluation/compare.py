@@ -111,9 +111,10 @@ def _net_cells(row: dict[str, Any]) -> list[str]:
 
 
 def _test(first: pd.DataFrame | str, second: pd.DataFrame | str) -> str:
-    for predictions in (first, second):
-        if isinstance(predictions, str):
-            return f"no p-value, {predictions}"
+    if isinstance(first, str):
+        return f"no p-value, {first}"
+    if isinstance(second, str):
+        return f"no p-value, {second}"
     shared = first.index.intersection(second.index)
     if len(shared) < max(len(first), len(second)):
         return (
@@ -123,8 +124,8 @@ def _test(first: pd.DataFrame | str, second: pd.DataFrame | str) -> str:
     a, b = first["correct"].loc[shared].to_numpy(), second["correct"].loc[shared].to_numpy()
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     p = mcnemar(only_first, only_second)
-    shown = "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}"
-    return f"right only here {only_second:,}, only in the first {only_first:,}, of {len(shared):,} images; {shown}"
+    text = "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}"
+    return f"right only here {only_second:,}, only in the first {only_first:,}, of {len(shared):,} images; {text}"
 
 
 def _predictions(file: Path) -> pd.DataFrame | str:
@@ -135,8 +136,9 @@ def _predictions(file: Path) -> pd.DataFrame | str:
     columns = [*_KEY, "prediction"]
     try:
         # Everything is text: a path may read 00042 or NA, and may not be UTF-8.
-        text = {"dtype": object, "keep_default_na": False, "encoding_errors": "surrogateescape"}
-        rows = pd.read_csv(path, usecols=columns, **text)
+        rows = pd.read_csv(
+            path, usecols=columns, dtype=object, keep_default_na=False, encoding_errors="surrogateescape"
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a predictions.csv of evaluate.py: run evaluate.py again") from error
     rows["correct"] = rows["label"] == rows["prediction"]

@@ -43,15 +43,21 @@ def confusion_figure(counts: np.ndarray, class_names: Sequence[str], title: str)
     with_counts = cell >= 0.75
     for row, column in np.ndindex(counts.shape):
         # White reads better than black from about two thirds of the way up "Blues".
-        style = {"ha": "center", "va": "center", "color": "white" if share[row, column] > 0.65 else "black"}
-        place = {"xy": (column, row), "textcoords": "offset points"}
+        color = "white" if share[row, column] > 0.65 else "black"
+
+        def write(text: str, up: float, size: float | None, at=(column, row), color=color) -> None:
+            axes.annotate(
+                text, at, xytext=(0, up), textcoords="offset points",
+                fontsize=size, color=color, ha="center", va="center",
+            )  # fmt: skip
+
         if support[row] == 0:
-            axes.annotate("–", xytext=(0, 0), **place, **style)
+            write("–", 0, None)
         elif with_counts:
-            axes.annotate(f"{share[row, column]:.2f}", xytext=(0, 5), fontsize=11, **place, **style)
-            axes.annotate(f"{counts[row, column]:,}", xytext=(0, -9), fontsize=8, **place, **style)
+            write(f"{share[row, column]:.2f}", 5, 11)
+            write(f"{counts[row, column]:,}", -9, 8)
         else:
-            axes.annotate(f"{share[row, column]:.2f}", xytext=(0, 0), fontsize=16 * cell, **place, **style)
+            write(f"{share[row, column]:.2f}", 0, 16 * cell)
     return figure
 
 
@@ -65,11 +71,11 @@ def curves_figure(history: pd.DataFrame, title: str = "") -> Figure:
     FigureCanvasAgg(figure)
     panels = (("loss", ("train/loss", "val/loss")), ("accuracy", ("train/acc", "val/acc")), ("learning rate", ("lr",)))
     for axes, (label, columns) in zip(figure.subplots(1, 3), panels, strict=True):
-        for column in history.columns.intersection(columns):
+        for column in [column for column in columns if column in history]:
             known = history[["epoch", column]].dropna()
             axes.plot(known["epoch"], known[column], label=column, marker="." if len(known) < 30 else "")
             if column == "val/acc" and len(known):
-                best = known.loc[known[column].idxmax()]
+                best = known.iloc[int(known[column].argmax())]
                 axes.set_title(f"best val/acc {best[column]:.4f} at epoch {best['epoch']:.0f}", fontsize=10)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)

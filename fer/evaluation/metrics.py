@@ -125,14 +125,14 @@ def summarize(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequen
     counts = confusion_counts(probabilities, labels)
     metrics = metrics_from_confusion(counts)
     columns = zip(class_names, *(metrics.pop(key) for key in ("precision", "recall", "f1", "support")), strict=True)
-    of_label = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    label_probability = np.take_along_axis(probabilities, labels[:, None], axis=1)
     return {
         "n": n,
         "accuracy_95": list(wilson_interval(int(np.trace(counts)), n)),
         **metrics,
         "top2_accuracy": top_k_accuracy(probabilities, labels, 2),
         "ece": expected_calibration_error(probabilities, labels),
-        "nll": float(-np.log(of_label.clip(np.finfo(np.float64).eps, 1)).mean()),
+        "nll": float(-np.log(label_probability.clip(np.finfo(np.float64).eps, 1)).mean()),
         "per_class": [dict(zip(("name", "precision", "recall", "f1", "support"), row, strict=True)) for row in columns],
         "confusion": counts.tolist(),
     }

@@ -7,7 +7,7 @@ from fer.errors import InputError
 
 
 def augmented_crop_size(size: int) -> int:
-    """Return the crop in pixels for images of ``size`` pixels: the seed's 44 of 48, to the nearest even number.
+    """Return the crop in pixels for images of ``size`` pixels: 44 of 48, to the nearest even number.
 
     Even, so that the centre crop of an even size has the same margin on both sides.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+import cv2.data
 import numpy as np
 
 from fer.errors import InputError
@@ -41,10 +42,10 @@ class Detection:
 class FaceDetector(Protocol):
     """Finds the faces of a picture uint8 (h, w, 3) RGB, from left to right; callable from several threads at once.
 
-    ``least`` is the smallest face that is looked for, in pixels, where that is not the finder's own ``min_size``.
+    ``min_size`` is the smallest face that is looked for, in pixels, where that is not the detector's own.
     """
 
-    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Detection]: ...
+    def __call__(self, picture: np.ndarray, min_size: float | None = None) -> list[Detection]: ...
 
 
 def open_detector(name: str = "haar", model: str | None = None, min_size: int = MIN_SIZE) -> FaceDetector:
@@ -66,7 +67,7 @@ def open_detector(name: str = "haar", model: str | None = None, min_size: int = 
     raise InputError(f"faces={name}: no such face detector (haar, yunet or whole)")
 
 
-def whole_picture(picture: np.ndarray, least: float | None = None) -> list[Detection]:
+def whole_picture(picture: np.ndarray, min_size: float | None = None) -> list[Detection]:
     """Return one face that fills the picture, however small."""
     return [Detection((0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])), None)]
 
@@ -100,10 +101,10 @@ class HaarDetector:
         self._detectors = _Detectors(lambda: cv2.CascadeClassifier(file))
         self._min_size = min_size
 
-    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Detection]:
-        least = max(least or 0, self._min_size)
-        small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), HAAR_FACE / least)
-        side = max(1, round(least * scale))
+    def __call__(self, picture: np.ndarray, min_size: float | None = None) -> list[Detection]:
+        min_size = max(min_size or 0, self._min_size)
+        small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), HAAR_FACE / min_size)
+        side = max(1, round(min_size * scale))
         with self._detectors.one() as cascade:
             boxes, windows = cascade.detectMultiScale2(small, scaleFactor=1.1, minNeighbors=3, minSize=(side, side))
         return _left_to_right(np.reshape(boxes, (-1, 4)) / scale, windows)
@@ -128,7 +129,7 @@ class YuNetDetector:
         except (cv2.error, SystemError) as error:
             raise InputError(f"faces.model={model}: not YuNet's file; {_YUNET_REMEDY}") from error
 
-    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Detection]:
+    def __call__(self, picture: np.ndarray, min_size: float | None = None) -> list[Detection]:
         small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         with self._detectors.one() as network:
             network.setInputSize(small.shape[1::-1])
@@ -137,7 +138,7 @@ class YuNetDetector:
         x, y, width, height = rows[:, :4].T / scale
         side = np.maximum(width, height)
         boxes = np.stack([x + (width - side) / 2, y + (height - side) / 2, side, side], 1)
-        large = side >= max(least or 0, self._min_size)
+        large = side >= max(min_size or 0, self._min_size)
         return _left_to_right(boxes[large], rows[large, 14])
 
 
@@ -152,5 +153,8 @@ def _shrink(image: np.ndarray, largest: float = 1.0) -> tuple[np.ndarray, float]
 
 
 def _left_to_right(boxes: np.ndarray, scores: Sequence[float]) -> list[Detection]:
-    found = [Detection(tuple(box), float(score)) for box, score in zip(boxes.tolist(), scores, strict=True)]
-    return sorted(found, key=lambda face: face.box)
+    detections = [
+        Detection((x, y, width, height), float(score))
+        for (x, y, width, height), score in zip(boxes.tolist(), scores, strict=True)
+    ]
+    return sorted(detections, key=lambda face: face.box)

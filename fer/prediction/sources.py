@@ -54,20 +54,20 @@ def find_media(source: str, out: str | os.PathLike[str] | None = None) -> list[M
     if skip and os.path.lexists(source) and _inside(source, skip):
         raise InputError(f"source={source}: lies in out={out}, where the drawn pictures go; give another out=FOLDER")
     if os.path.isdir(source):
-        found = sorted(_walk(source, skip))
+        paths = sorted(_walk(source, skip))
     elif os.path.lexists(source):
         return [Medium(source, _kind(source))]
     else:
         # the part before the first name with a wildcard
         root = re.split(r"[*?[]", source)[0].rpartition(os.sep)[0] or os.curdir
-        paths = [path for path in glob.glob(source, recursive=True) if not os.path.isdir(path)]
-        found = [(path, _inside(path, root)) for path in sorted(paths) if not (skip and _inside(path, skip))]
-    if not found:
+        files = sorted(path for path in glob.glob(source, recursive=True) if not os.path.isdir(path))
+        paths = [(path, _inside(path, root)) for path in files if not (skip and _inside(path, skip))]
+    if not paths:
         raise InputError(
             f"source={source}: no such photo, video, folder that holds any, or glob that matches any; "
             "a camera is its number, e.g. source=0"
         )
-    return [Medium(path, _kind(path), "" if inside else _OUTSIDE) for path, inside in found]
+    return [Medium(path, _kind(path), "" if inside else _OUTSIDE) for path, inside in paths]
 
 
 def _walk(root: str, skip: str | None) -> Iterator[tuple[str, bool]]:

@@ -18,7 +18,7 @@ from fer.errors import InputError
 from fer.prediction.sources import Medium
 
 #: Most pixels a side of a written video.
-_MOST_SIDE = 8190
+_MAX_SIDE = 8190
 
 
 #: Frames that wait between the thread that decodes and the one that predicts: enough to hide the jitter of both.
@@ -156,7 +156,7 @@ class Video:
 
         The number is often a few frames off; of a file whose frames are not evenly spaced it is a guess of FFmpeg's.
         """
-        if not self.frames or self.read >= 0.95 * self.frames:
+        if not self.frames or not self.fps or self.read >= 0.95 * self.frames:
             return False
         return (self.seconds + 1 / self.fps) * self.fps < 0.95 * self.frames
 
@@ -196,7 +196,7 @@ class VideoWriter:
 
     def write(self, picture: np.ndarray) -> None:
         if self._writer is None:
-            scale = min(1, _MOST_SIDE / max(picture.shape[:2]))
+            scale = min(1, _MAX_SIDE / max(picture.shape[:2]))
             self._size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
             code = cv2.VideoWriter.fourcc(*"mp4v")
             writer = cv2.VideoWriter(str(self._temporary), code, self._fps, self._size)

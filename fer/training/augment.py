@@ -105,7 +105,7 @@ def random_erase(images: Tensor, probability: float, generator: torch.Generator 
 
 
 class Augment(nn.Module):
-    """Augmentation while training, the centre crop otherwise; by default the seed's random crop and horizontal flip.
+    """Augmentation while training, the centre crop otherwise; by default a random crop and horizontal flip.
 
     ``flip`` and ``erase`` are probabilities. With any of ``rotate`` (degrees), ``scale`` and ``translate`` (fractions)
     the place of the crop comes from `random_affine` in place of `random_crop_flip`; ``brightness`` and ``contrast`` are
@@ -126,16 +126,16 @@ class Augment(nn.Module):
     ) -> None:
         super().__init__()
         self.crop, self.flip, self.erase = crop, flip, erase
-        self.affine = {"rotate": rotate, "scale": scale, "translate": translate}
-        self.light = {"brightness": brightness, "contrast": contrast}
+        self.rotate, self.scale, self.translate = rotate, scale, translate
+        self.brightness, self.contrast = brightness, contrast
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
             return center_crop(images, self.crop)
-        if any(self.affine.values()):
-            images = random_affine(images, self.crop, self.flip, **self.affine)
+        if any((self.rotate, self.scale, self.translate)):
+            images = random_affine(images, self.crop, self.flip, self.rotate, self.scale, self.translate)
         else:
             images = random_crop_flip(images, self.crop, self.flip)
-        if any(self.light.values()):
-            images = random_light(images.float(), **self.light)
+        if self.brightness or self.contrast:
+            images = random_light(images.float(), self.brightness, self.contrast)
         return random_erase(images.float(), self.erase) if self.erase else images

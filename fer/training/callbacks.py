@@ -96,7 +96,9 @@ class EMA(WeightAveraging):
 class Bar(TQDMProgressBar):
     """Lightning's progress bar without the end of the log folder's name, which it takes for a version number."""
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float]:
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics

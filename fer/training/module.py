@@ -4,6 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -68,7 +69,7 @@ class ClassifierModule(pl.LightningModule):
         self._optimizer, self._schedule, self._epochs, self._seed = optimizer, schedule, epochs, seed
         self._sam_radius: float | None = (recipe or {}).get("sam")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = build(self._optimizer, params=self.net.parameters())
         if self._sam_radius:
             optimizer = self.sam = SAM(optimizer, self._sam_radius, self.net)

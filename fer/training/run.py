@@ -48,8 +48,10 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
             + (" (drawn sample data)" if data.info.drawn else "")
             + f"; run folder {out}"
         )
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
-    best = next(callback for callback in trainer.callbacks if isinstance(callback, Best))
+    # Lightning sets them without declaring them
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    stop = next(callback for callback in callbacks if isinstance(callback, StopCleanly))
+    best = next(callback for callback in callbacks if isinstance(callback, Best))
     # the folder of the first rank, which is not that of this machine's
     last = Path(best.dirpath or ".") / "last.ckpt"
     with stop.watching(), naming_lost_ranks(trainer, last):
@@ -122,8 +124,7 @@ def _build_module(config: dict[str, Any], data: FaceDataModule) -> ClassifierMod
         data={"name": config["data"]["name"], "file": config["data"]["file"], "drawn": data.info.drawn},
     )
     if config["channels_last"]:
-        # torch's stubs lack this form
-        module.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.net.to(memory_format=torch.channels_last)
     if config["compile"]:
         # in place, which leaves the names of the weights as they are
         module.net.compile()
@@ -177,7 +178,7 @@ def _counts(recipe: dict[str, Any], data: FaceDataModule) -> list[int] | None:
 
 
 def _quiet() -> None:
-    """Leave out what Lightning tells of itself: found devices, other products, remedies that do not apply here."""
+    """Leave out what Lightning tells of itself: its devices, other products, remedies that do not apply here."""
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
     # says which rank was lost before it ends the first one

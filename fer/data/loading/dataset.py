@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     image: torch.Tensor
     label: torch.Tensor
-    index: torch.Tensor
+    index: torch.Tensor  # type: ignore[assignment]  # a tuple's own method, which is of no use here
     share: float
     target: torch.Tensor | None = None
 
@@ -46,6 +46,7 @@ class FaceDataset(Dataset):
         target: torch.Tensor | None = None,
     ) -> None:
         shards = Path(file).is_dir()
+        self.images: torch.Tensor | DiskImages
         if disk:
             self.images = StreamImages(file, split) if shards else DiskImages(file, split)
         else:
