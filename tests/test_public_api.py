@@ -71,3 +71,16 @@ def test_a_prediction_needs_no_training(capsys):
     assert len(count.split()) == 1, count
     # torch alone has some 800
     assert int(count) < 2000
+
+
+def test_no_module_of_a_prediction_needs_training():
+    python(
+        "import importlib, pkgutil, sys\n"
+        "import fer.deployment, fer.models, fer.prediction\n"
+        "for package in (fer.models, fer.prediction, fer.deployment):\n"
+        "    for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "assert 'fer.prediction.gradcam' in sys.modules\n"
+        f"found = set({HEAVY}) & set(sys.modules)\n"
+        "assert not found, found\n"
+    )

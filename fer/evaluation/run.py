@@ -13,7 +13,7 @@ from fer.errors import InputError
 from fer.evaluation.calibration import cross_fit
 from fer.evaluation.metrics import summarize
 from fer.evaluation.report import Report, save_report
-from fer.evaluation.scoring import Rows, open_split, predict, prepared_file, require_alike
+from fer.evaluation.scoring import SplitRows, open_split, predict, prepared_file, require_alike
 from fer.evaluation.text import format_report
 from fer.models.checkpoint import is_among, load_checkpoint
 from fer.models.classifier import EmotionClassifier
@@ -54,7 +54,7 @@ class _Case:
     split: str
     scales: list[int] | None
     folder: Path
-    rows: Rows
+    rows: SplitRows
 
     @property
     def labels(self) -> np.ndarray:

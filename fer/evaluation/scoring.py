@@ -21,7 +21,7 @@ from fer.system.device import to_device
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class SplitRows:
     """A split that may be scored: its faces, their row and face hashes int64 (N,), and where each row stood."""
 
     dataset: FaceDataset
@@ -32,7 +32,7 @@ class Rows:
     drawn: bool
 
 
-def open_split(models: Sequence[EmotionClassifier], ckpts: Sequence[str], file: str, split: str) -> Rows:
+def open_split(models: Sequence[EmotionClassifier], ckpts: Sequence[str], file: str, split: str) -> SplitRows:
     """Open a split of a prepared file on which to score models; ``ckpts`` are what errors call them.
 
     Raises:
@@ -46,7 +46,7 @@ def open_split(models: Sequence[EmotionClassifier], ckpts: Sequence[str], file: 
     paths = read_column(file, split, "path").tolist()
     for model, ckpt in zip(models, ckpts, strict=True):
         _refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
-    return Rows(FaceDataset(file, split), rows, faces, sources, paths, info.drawn)
+    return SplitRows(FaceDataset(file, split), rows, faces, sources, paths, info.drawn)
 
 
 def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tuple[str, str]:
