@@ -29,9 +29,9 @@ def write(name: str, folder: Path) -> None:
     from fer.data.storage.hdf5 import write_store
     from fer.deployment.export import export_onnx, quantize
     from fer.labels import CLASSES
-    from fer.training.module import EmotionClassifier
+    from fer.training.module import ClassifierModule
 
-    model = EmotionClassifier(
+    model = ClassifierModule(
         model={"name": name, "library": "fer", "in_channels": 3, "dropout": 0.5}, labels=list(CLASSES),
         face={"size": SIZE, "color": "grey", "margin": 0.0}, augment={"crop": 44, "flip": 0.5}, optimizer={},
         schedule={}, epochs=1, seed=0, data={"name": "random", "file": "random.h5", "drawn": False},
@@ -69,7 +69,8 @@ def torch_way(layout: str):
         from fer.models.checkpoint import load_checkpoint
 
         torch.set_num_threads(1)
-        model = load_checkpoint(Path(folder, "torch.ckpt")).to(memory_format=getattr(torch, layout))
+        model = load_checkpoint(Path(folder, "torch.ckpt"))
+        model.net.to(memory_format=getattr(torch, layout))
         with torch.inference_mode():
             return clock(name, lambda faces: model(torch.from_numpy(faces)).softmax(1).numpy(), batch)
 

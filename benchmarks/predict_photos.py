@@ -23,14 +23,14 @@ import measure
 import numpy as np
 import torch
 
+from fer import Predictor
 from fer.data.photos import crop_box, fit, read_photo
-from fer.data.source import FaceFormat, PhotoLimits
+from fer.data.source import PhotoLimits
 from fer.data.synthetic.dataset import draw_sample
 from fer.deployment.export import export_onnx
 from fer.models.checkpoint import load_checkpoint
 from fer.prediction.backends import open_network
-from fer.prediction.detectors import open_finder
-from fer.prediction.predictor import Predictor
+from fer.prediction.detectors import open_detector
 from fer.system.memory import keep_freed_memory
 
 #: Of the drawn set: five photos that are broken on purpose are left out.
@@ -48,8 +48,8 @@ def photos(folder: str, count: int) -> list[Path]:
 
 def one_by_one(ckpt: str, files: list[Path], name: str) -> tuple[float, list[Result]]:
     """Return seconds and, for each photo, boxes and probabilities, as a plain script finds them."""
-    model, finder = load_checkpoint(ckpt), open_finder(name)
-    face = FaceFormat(**model.hparams.face)
+    model, finder = load_checkpoint(ckpt), open_detector(name)
+    face = model.face
     results = []
     start = time.perf_counter()
     with torch.inference_mode():

@@ -23,12 +23,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.nn import functional
 
-from fer.config.checks import build
 from fer.config.train import check_train
 from fer.data.source import SPLITS, FaceFormat, empty_faces
 from fer.data.storage.hdf5 import write_store
 from fer.labels import CLASSES
-from fer.training.module import build_network
+from fer.models.registry import build_network
+from fer.system.instantiate import build
 from fer.training.run import assemble
 
 #: Overrides of the config, the faces of an epoch.

@@ -68,21 +68,21 @@ def draw_video(path: Path, frames: int, size: tuple[int, int], faces: int, unit:
 
 def ours(video: str, ckpt: str, out: str, known: str) -> float:
     """Do what predict.py does; only the run itself counts. ``known`` is a file of boxes, or empty for a search."""
-    from fer.prediction.detectors import Found
-    from fer.prediction.run import predictor
-    from fer.prediction.run import run as prediction
+    from fer.api import predict
+    from fer.prediction import predictor
+    from fer.prediction.detectors import Detection
 
     if known:
         boxes = iter(json.loads(Path(known).read_text()))
         predictor.search_frames = lambda finder, frames, *_: [
-            [Found(tuple(box), 1.0) for box in next(boxes)] for _ in frames
+            [Detection(tuple(box), 1.0) for box in next(boxes)] for _ in frames
         ]
     keys = {"source": video, "ckpt": ckpt, "out": out, "min_confidence": None, "draw": True, "anonymize": False}
     keys |= {"show": False, "explain": False, "layer": None, "every_n": 1, "search_every": 5}
     keys |= {"smooth": 0.7, "batch": 16, "device": "cpu"}
     # `predict` says on its last line how fast it was, from the loaded network on
     with redirect_stdout(said := io.StringIO()):
-        prediction.predict(keys, {"name": "haar", "model": None, "min_size": MIN_SIZE})
+        predict(keys, {"name": "haar", "model": None, "min_size": MIN_SIZE})
     rows = [json.loads(line) for line in Path(out, "predictions.jsonl").read_text().splitlines()]
     frames = cv2.VideoCapture(video).get(cv2.CAP_PROP_FRAME_COUNT)
     found = [[row[key] for key in ("frame", "x", "y", "width", "height")] for row in rows]

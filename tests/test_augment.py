@@ -3,16 +3,8 @@ import torch
 from torchvision.transforms.v2 import functional as reference
 
 from fer.errors import InputError
-from fer.training.augment import (
-    Augment,
-    augmented_crop_size,
-    center_crop,
-    random_affine,
-    random_crop_flip,
-    random_erase,
-    random_light,
-    ten_crop,
-)
+from fer.models.crops import augmented_crop_size, center_crop, ten_crop
+from fer.training.augment import Augment, random_affine, random_crop_flip, random_erase, random_light
 
 
 def distinct_pixels(n: int, channels: int, height: int, width: int, dtype=torch.int32) -> torch.Tensor:

@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from fer.evaluation.calibration import LIMIT, apply_temperature, cross_fit, fit_temperature
-from fer.evaluation.report import expected_calibration_error
+from fer.evaluation.metrics import expected_calibration_error
 
 
 @pytest.fixture(scope="module")

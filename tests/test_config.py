@@ -15,13 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fer.cli.launch import literal
-from fer.config.checks import build, check_data, check_predict
+from fer.config.checks import check_data, check_predict
 from fer.config.plain import check_target
 from fer.config.schemas import Augment
 from fer.config.train import TRAINER_OWN, check_train
 from fer.darknet.config import check_darknet_train
 from fer.errors import InputError
-from fer.training.module import build_network
+from fer.models.registry import build_network
+from fer.system.instantiate import build
 from fer.training.schedules import make_scheduler
 
 CONF = ROOT / "conf"

@@ -9,12 +9,12 @@ import torch
 from test_darknet_network import narrow, trained_like
 from test_darknet_torch import ALEXEYABS, write
 
+from fer import Predictor
 from fer.darknet.design.architectures import recipe
 from fer.darknet.design.fit import fit
 from fer.darknet.torch_engine.export import export
 from fer.errors import InputError
 from fer.prediction.backends import open_network
-from fer.prediction.predictor import Predictor
 
 KEYS = {"format": "onnx", "out": None, "temperature": None}
 OPTIONS = {"cfg": None, "names": None}

@@ -12,13 +12,13 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from test_darknet_scores import CLASSIFIER, DETECTOR, sigmoid, write_faces
 
+from fer import Predictor
+from fer.api import predict
 from fer.config.checks import check_predict
 from fer.darknet.config import check_darknet
 from fer.darknet.formats.run_folder import write_facts
 from fer.errors import InputError
 from fer.prediction.gradcam import Explainer
-from fer.prediction.predictor import Predictor
-from fer.prediction.run import predict
 
 
 def write(folder, text, names, *floats, revision=0):

@@ -15,7 +15,7 @@ from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fer.darknet.formats.weights import read_header
-from fer.evaluation.report import wilson_interval
+from fer.evaluation.metrics import wilson_interval
 
 pytestmark = pytest.mark.darknet
 

@@ -90,7 +90,7 @@ def answer(media, tmp_path):
 
 def expected(media, name):
     """Return the headings and percentages that the page must show of a photo."""
-    from fer.prediction.predictor import Predictor
+    from fer import Predictor
 
     faces = Predictor.load(media / "best.ckpt", device="cpu")(media / name)
     headings = [f"Face {number}: {face.label} {face.confidence:.0%}" for number, face in enumerate(faces, 1)]

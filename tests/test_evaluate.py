@@ -15,7 +15,8 @@ from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info, write_store
 from fer.errors import InputError
 from fer.evaluation.compare import compare
-from fer.evaluation.run import evaluate, predict
+from fer.evaluation.run import evaluate
+from fer.evaluation.scoring import predict
 from fer.models.checkpoint import load_checkpoint
 
 

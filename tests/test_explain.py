@@ -21,8 +21,8 @@ def hand_made(tmp_path):
         convolution.weight[:, 0, 0, 0], convolution.bias[:] = torch.tensor([1.0, -1]), torch.tensor([0.0, 1])
         linear.weight[:], linear.bias[:] = torch.tensor([[3.0, 1], [-1, 1], [-1, -1]]), torch.tensor([0.0, 0, 9])
     layers = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
-    model.net, model.crop = FaceNetwork(layers, "hand made", 1, 1), 2
-    return model.eval()
+    model.net, model.crop = FaceNetwork(layers, "hand made", 1, 1, head="3").eval(), 2
+    return model
 
 
 FACE = torch.full((1, 1, 4, 4), 200, dtype=torch.uint8)
@@ -83,7 +83,7 @@ def test_weights_are_the_gradients_of_a_constant_added_to_each_map(tmp_path, nam
     assert heat.shape == (1, size, size) and heat.count_nonzero() == inside.count_nonzero()
     torch.testing.assert_close(probabilities, logits.detach().softmax(1))
     # no hook stays behind, and nothing is changed by being explained
-    assert not convolution._forward_hooks and all(p.grad is None for p in model.parameters())
+    assert not convolution._forward_hooks and all(p.grad is None for p in model.net.parameters())
 
 
 def test_a_wrong_name_lists_the_convolutions(tmp_path):

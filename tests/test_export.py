@@ -20,14 +20,14 @@ from fer.errors import InputError
 from fer.labels import CLASSES
 from fer.models.checkpoint import load_checkpoint
 from fer.prediction.backends import open_network
-from fer.training.module import EmotionClassifier
+from fer.training.module import ClassifierModule
 
 
 def write_checkpoint(path, name="vgg_small", library="fer", size=20, color="grey", in_channels=1, crop=16):
     """Write a checkpoint with random weights that has seen 16 random faces."""
     torch.manual_seed(0)
     network = {"name": name, "library": library, "in_channels": in_channels, "dropout": 0.5}
-    model = EmotionClassifier(
+    model = ClassifierModule(
         model=network | ({"weights": None} if library == "torchvision" else {}), labels=list(CLASSES),
         face={"size": size, "color": color, "margin": 0.1}, augment={"crop": crop, "flip": 0.5}, optimizer={},
         schedule={}, epochs=1, seed=0, data={"name": "nothing", "file": "nothing.h5", "drawn": True},

@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 
 from fer.errors import InputError
-from fer.prediction.detectors import SEARCH_PIXELS, Found, open_finder
+from fer.prediction.detectors import SEARCH_PIXELS, Detection, open_detector
 
 
 def holds_the_astronauts_face(box):
@@ -21,39 +21,39 @@ def holds_the_astronauts_face(box):
 
 
 def test_haar_finds_the_astronaut_and_nobody_else():
-    (face,) = open_finder("haar")(skimage.data.astronaut())
+    (face,) = open_detector("haar")(skimage.data.astronaut())
     assert holds_the_astronauts_face(face.box) and face.score >= 3
 
 
 def test_boxes_are_in_pixels_of_the_picture_even_where_a_smaller_one_is_searched():
     photo = cv2.resize(skimage.data.astronaut(), (2048, 2048))
     assert photo[..., 0].size > SEARCH_PIXELS
-    (face,) = open_finder("haar")(photo)
+    (face,) = open_detector("haar")(photo)
     assert holds_the_astronauts_face(np.array(face.box) / 4)
 
 
 def test_faces_smaller_than_min_size_are_left_out():
     # the found box is 98 pixels wide
-    assert len(open_finder("haar", min_size=80)(skimage.data.astronaut())) == 1
-    assert open_finder("haar", min_size=140)(skimage.data.astronaut()) == []
+    assert len(open_detector("haar", min_size=80)(skimage.data.astronaut())) == 1
+    assert open_detector("haar", min_size=140)(skimage.data.astronaut()) == []
 
 
 def test_nobody_is_in_noise_a_gradient_or_a_flat_picture():
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     gradient = np.repeat(np.tile(np.linspace(0, 255, 320).astype(np.uint8), (240, 1))[:, :, None], 3, 2)
     for picture in (noise, gradient, np.zeros_like(noise)):
-        assert open_finder("haar")(picture) == []
+        assert open_detector("haar")(picture) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 5000), (10000, 50), (50, 10000)])
 def test_odd_sizes_are_searched_without_an_error(shape):
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    assert open_finder("haar")(picture) == []
-    assert open_finder("whole")(picture) == [Found((0.0, 0.0, float(shape[1]), float(shape[0])), None)]
+    assert open_detector("haar")(picture) == []
+    assert open_detector("whole")(picture) == [Detection((0.0, 0.0, float(shape[1]), float(shape[0])), None)]
 
 
 def test_one_finder_serves_several_threads():
-    finder, photo = open_finder("haar"), skimage.data.astronaut()
+    finder, photo = open_detector("haar"), skimage.data.astronaut()
     pictures = [np.ascontiguousarray(photo[:, i : i + 400]) for i in range(0, 80, 10)] * 2
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(finder, pictures)) == [finder(picture) for picture in pictures]
@@ -78,11 +78,11 @@ def test_yunet_without_its_file_says_where_to_get_it(tmp_path, name, content, me
     elif content:
         file.write_bytes(content)
     with pytest.raises(InputError, match="opencv_zoo") as caught:
-        open_finder("yunet", file and str(file))
+        open_detector("yunet", file and str(file))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("arguments, message", [(("hog",), "haar, yunet or whole"), (("haar", None, 0), "min_size=0")])
 def test_unknown_choices_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        open_finder(*arguments)
+        open_detector(*arguments)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from fer.prediction.detectors import Found, open_finder
+from fer.prediction.detectors import Detection, open_detector
 from fer.prediction.frame_search import find_near, search_frames
 
 SIZE = (120, 160)
@@ -23,7 +23,7 @@ class Bright:
         if not len(rows):
             return []
         x, y = columns.min(), rows.min()
-        return [Found((float(x), float(y), float(columns.max() + 1 - x), float(rows.max() + 1 - y)), 1.0)]
+        return [Detection((float(x), float(y), float(columns.max() + 1 - x), float(rows.max() + 1 - y)), 1.0)]
 
 
 def frames_with_a_square(lefts, side=20):
@@ -71,7 +71,7 @@ def test_boxes_whose_surroundings_touch_are_searched_once_and_those_outside_not_
 
 
 def test_the_astronaut_is_found_between_two_frames_where_the_cascade_finds_her():
-    photo, finder = skimage.data.astronaut(), open_finder("haar")
+    photo, finder = skimage.data.astronaut(), open_detector("haar")
     moves = [np.float32([[1, 0, 3 * at], [0, 1, at]]) for at in range(6)]
     frames = [cv2.warpAffine(photo, move, photo.shape[1::-1], borderMode=cv2.BORDER_REPLICATE) for move in moves]
     for at, (face,) in enumerate(search_frames(finder, frames, 5)):

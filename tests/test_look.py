@@ -13,7 +13,8 @@ from fer.data.preparation.prepare import write_skipped
 from fer.data.source import SPLITS, FaceFormat, Skipped, empty_faces
 from fer.data.storage.hdf5 import write_store
 from fer.errors import InputError
-from fer.evaluation.report import save_report, summarize
+from fer.evaluation.metrics import summarize
+from fer.evaluation.report import save_report
 from fer.inspection.contents import (
     balance_figure,
     contact_sheet,

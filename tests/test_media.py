@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fer.errors import InputError
-from fer.prediction.sources import Medium, Video, VideoWriter, find_media
+from fer.prediction.sources import Medium, find_media
+from fer.prediction.video import Video, VideoWriter
 
 
 def write_photo(path):

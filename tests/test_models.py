@@ -6,7 +6,8 @@ import torchvision
 from torch import nn
 
 from fer.errors import InputError
-from fer.models.networks import RESNET, VGG, build_model
+from fer.models.networks import RESNET, VGG
+from fer.models.registry import build_model
 
 OWN = [*VGG, *RESNET]
 

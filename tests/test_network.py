@@ -58,7 +58,7 @@ def test_an_export_runs_without_torch(files):
     program = f"""
 import sys
 import numpy as np
-from fer.prediction.predictor import Predictor
+from fer import Predictor
 faces = Predictor.load({str(files[1])!r}, faces="whole")(np.zeros((30, 30, 3), np.uint8))
 assert len(faces) == 1
 heavy = {{"torch", "torchvision", "pytorch_lightning", "hydra", "pandas", "h5py"}} & set(sys.modules)

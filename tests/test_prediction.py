@@ -19,15 +19,16 @@ import pytest
 import torch
 from conftest import ROOT, train_config, write_tiny
 
+from fer.api import predict
 from fer.config.checks import check_predict
 from fer.data.photos import read_photo
 from fer.data.source import PhotoLimits
 from fer.data.synthetic.face import Face, draw_face
 from fer.errors import InputError
 from fer.labels import CLASSES
-from fer.prediction.run import predict
-from fer.prediction.sources import Medium, Video
+from fer.prediction.sources import Medium
 from fer.prediction.table import Rows
+from fer.prediction.video import Video
 from fer.training.run import train
 
 HAAR = {"name": "haar", "model": None, "min_size": 40}

@@ -15,8 +15,8 @@ from fer.data.synthetic.face import Face as DrawnFace
 from fer.data.synthetic.face import draw_face
 from fer.errors import InputError
 from fer.labels import affectnet_to_label
-from fer.prediction.detectors import Found, open_finder
-from fer.prediction.predictor import BATCH_FACES, Predictor
+from fer.prediction.detectors import Detection, open_detector
+from fer.prediction.predictor import BATCH_FACES, FacePredictor
 
 LABELS = ("dark", "middle", "bright")
 
@@ -38,13 +38,13 @@ class ByBrightness:
 
 
 def fixed(*boxes):
-    return lambda picture: [Found(box, 1.0) for box in boxes]
+    return lambda picture: [Detection(box, 1.0) for box in boxes]
 
 
 def test_a_face_has_box_probabilities_label_and_scores():
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[10:30, 20:40] = 204
-    (face,) = Predictor(ByBrightness(), fixed((20.0, 10.0, 20.0, 20.0)))(picture)
+    (face,) = FacePredictor(ByBrightness(), fixed((20.0, 10.0, 20.0, 20.0)))(picture)
     assert face.box == (20.0, 10.0, 20.0, 20.0) and face.score == 1.0
     # 204 / 255 = 0.8
     assert face.label == "bright" and face.confidence == pytest.approx(0.8)
@@ -54,7 +54,7 @@ def test_a_face_has_box_probabilities_label_and_scores():
 def test_below_min_confidence_there_is_no_label():
     picture = np.full((9, 9, 3), 153, np.uint8)  # 153 / 255 = 0.6
     for least, label in ((0.59, "bright"), (0.61, None)):
-        (face,) = Predictor(ByBrightness(), open_finder("whole"), least)(picture)
+        (face,) = FacePredictor(ByBrightness(), open_detector("whole"), least)(picture)
         assert face.label == label and face.confidence == pytest.approx(0.6)
 
 
@@ -62,7 +62,9 @@ def test_the_crop_is_widened_by_the_networks_margin_and_clipped():
     picture = np.zeros((100, 100), np.uint8)
     picture[40:60, 40:60] = 255
     network = ByBrightness(FaceFormat(40, "grey", 1.0))
-    predictor = Predictor(network, fixed((40.0, 40.0, 20.0, 20.0), (90.0, 40.0, 20.0, 20.0), (120.0, 0.0, 9.0, 9.0)))
+    predictor = FacePredictor(
+        network, fixed((40.0, 40.0, 20.0, 20.0), (90.0, 40.0, 20.0, 20.0), (120.0, 0.0, 9.0, 9.0))
+    )
     inside, at_the_edge = predictor(picture)
     # twice as wide and high: the white quarter of 40 x 40
     assert np.array_equal(network.seen[0], picture[30:70, 30:70]) and inside.probabilities["bright"] == 0.25
@@ -74,7 +76,9 @@ def test_pictures_in_a_batch_are_named_as_alone_and_together():
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 256, (30, 30 + i % 7, 3), np.uint8) for i in range(BATCH_FACES)]
     network = ByBrightness()
-    predictor = Predictor(network, lambda picture: fixed((0, 0, 9, 9), (5, 5, 9, 9))(picture)[: picture.shape[1] % 3])
+    predictor = FacePredictor(
+        network, lambda picture: fixed((0, 0, 9, 9), (5, 5, 9, 9))(picture)[: picture.shape[1] % 3]
+    )
     together = predictor.batch(pictures)
     faces = sum(map(len, together))
     assert network.batches == [BATCH_FACES] * (faces // BATCH_FACES) + [faces % BATCH_FACES]
@@ -86,7 +90,7 @@ def test_pictures_in_a_batch_are_named_as_alone_and_together():
 
 
 def test_no_face_is_an_empty_result():
-    predictor = Predictor(ByBrightness(), open_finder("haar"))
+    predictor = FacePredictor(ByBrightness(), open_detector("haar"))
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     shapes = [(1, 1), (1, 1, 3), (10000, 50, 3), (50, 10000), (2, 3, 4)]
     assert predictor.batch([noise, *(np.zeros(shape, np.uint8) for shape in shapes)]) == [[]] * 6
@@ -95,7 +99,7 @@ def test_no_face_is_an_empty_result():
 
 def test_grey_rgb_and_rgba_arrays_and_views_of_them():
     picture = skimage.data.astronaut()
-    predictor = Predictor(ByBrightness(), open_finder("haar"))
+    predictor = FacePredictor(ByBrightness(), open_detector("haar"))
     (face,) = predictor(picture)
     # worked by eye in test_faces.py: the mouth is at (221, 145)
     assert face.box[0] < 221 < face.box[0] + face.box[2] and face.box[1] < 145 < face.box[1] + face.box[3]
@@ -120,7 +124,7 @@ def test_grey_rgb_and_rgba_arrays_and_views_of_them():
 )
 def test_what_is_no_picture_is_refused(picture, message):
     with pytest.raises(InputError, match=message):
-        Predictor(ByBrightness(), open_finder("whole"))(picture)
+        FacePredictor(ByBrightness(), open_detector("whole"))(picture)
 
 
 def test_files_of_every_kind_are_the_same_picture(tmp_path):
@@ -134,7 +138,7 @@ def test_files_of_every_kind_are_the_same_picture(tmp_path):
     Image.fromarray(np.rot90(small).copy()).save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(small).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
     network = ByBrightness(FaceFormat(40, "rgb"))
-    predictor = Predictor(network, open_finder("whole"))
+    predictor = FacePredictor(network, open_detector("whole"))
     (expected,) = predictor(small)
     for name in (*names, "16bit.png", "turned.png"):
         assert predictor(tmp_path / name) == [expected], name
@@ -151,7 +155,7 @@ def test_a_broken_file_is_refused_with_its_name_and_reason(tmp_path):
     ):
         (tmp_path / f"{name}.jpg").write_bytes(data)
         with pytest.raises(InputError, match=rf"{name}\.jpg: {reason}"):
-            Predictor(ByBrightness(), open_finder("whole")).batch([tmp_path / f"{name}.jpg"])
+            FacePredictor(ByBrightness(), open_detector("whole")).batch([tmp_path / f"{name}.jpg"])
 
 
 def test_a_jpeg_in_colour_turned_grey_is_its_y_channel_as_in_preparation(tmp_path):
@@ -173,13 +177,13 @@ def test_labels_from_the_whole_photo_against_the_annotated_boxes(demo):
     with open(folder / "validation.csv", newline="") as stream:
         for row in csv.reader(stream):
             photos.setdefault(row[0], []).append((tuple(map(float, row[1:5])), affectnet_to_label(int(row[6]))))
-    finder = Predictor.load(ckpt, device="cpu")
+    finder = FacePredictor.load(ckpt, device="cpu")
     annotated, found, on_annotated, on_found = 0, 0, 0, 0
     with_face = 0
     results = finder.batch([folder / "Manually_Annotated_Images" / path for path in photos])
     for (path, rows), faces in zip(photos.items(), results, strict=True):
         rows = [row for row in rows if row[1] is not None]
-        boxes = Predictor(finder.network, fixed(*[box for box, _ in rows]))
+        boxes = FacePredictor(finder.network, fixed(*[box for box, _ in rows]))
         for (box, label), named in zip(rows, boxes(folder / "Manually_Annotated_Images" / path), strict=True):
             annotated += 1
             on_annotated += named.label == finder.labels[label]

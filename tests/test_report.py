@@ -15,17 +15,18 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from fer.errors import InputError
-from fer.evaluation.compare import compare, compare_table, format_report, mcnemar
-from fer.evaluation.report import (
-    confusion_figure,
-    curves_figure,
+from fer.evaluation.compare import compare, compare_table
+from fer.evaluation.figures import confusion_figure, curves_figure
+from fer.evaluation.metrics import (
     expected_calibration_error,
+    mcnemar,
     metrics_from_confusion,
-    save_report,
     summarize,
     top_k_accuracy,
     wilson_interval,
 )
+from fer.evaluation.report import save_report
+from fer.evaluation.text import format_report
 from fer.labels import CLASSES
 
 LONG_NAMES = [f"{first} and slightly {second}" for first in ("Surprised", "Contemptuous") for second in "abcdefghijklm"]

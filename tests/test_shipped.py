@@ -9,11 +9,11 @@ import skimage.data
 from conftest import ROOT
 from safetensors import safe_open
 
+from fer import Predictor
 from fer.data.preparation.prepare import prepare
 from fer.evaluation.run import evaluate
 from fer.labels import CLASSES
 from fer.models.pretrained import FOLDER, names
-from fer.prediction.predictor import Predictor
 
 FER2013 = ROOT / "../shared/data/fer2013/fer2013.csv.xz"
 #: Largest file of each network, in bytes.

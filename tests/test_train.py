@@ -23,7 +23,8 @@ from fer.data.storage.hdf5 import read_column
 from fer.deployment.export import export_weights
 from fer.errors import InputError, Stopped
 from fer.models.checkpoint import is_among, load_checkpoint
-from fer.training.run import assemble, start_from, train
+from fer.training.run import assemble, train
+from fer.training.transfer import start_from
 
 
 def weights(path):
@@ -134,7 +135,7 @@ def test_init_takes_weights_and_replaces_the_head_where_classes_differ(trained, 
     names = list(own)
     assert all(torch.equal(own[name], theirs[name]) for name in names[:-2])
     assert own[names[-2]].shape[0] == 2
-    assert model.labels == ["cat", "dog"]
+    assert model.classifier.labels == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("kind", ["ckpt", "safetensors"])
@@ -148,8 +149,8 @@ def test_init_inherits_the_rows_that_its_source_was_trained_on(trained, tmp_path
     columns = {"train_rows": ("train", "row"), "train_faces": ("train", "face"), "val_rows": ("val", "row")}
     for name, (split, column) in columns.items():
         for file in (tiny, other):
-            assert is_among(read_column(file, split, column), model.identities[name]).all()
-    assert not is_among(np.arange(1000, 1100), model.identities["train_rows"]).any()
+            assert is_among(read_column(file, split, column), model.classifier.identities[name]).all()
+    assert not is_among(np.arange(1000, 1100), model.classifier.identities["train_rows"]).any()
 
 
 def test_resume_with_another_recipe_is_refused(trained, tmp_path):
@@ -376,12 +377,12 @@ def test_what_torch_refuses_is_one_line(tiny, tmp_path, run):
 def test_an_epoch_of_any_length_keeps_few_steps(trained, tmp_path, monkeypatch):
     tiny, out = trained
     # 5 steps an epoch
-    monkeypatch.setattr("fer.training.module._STEPS", 2)
+    monkeypatch.setattr("fer.training.scores._STEPS", 2)
     kept = []
 
     class Count(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
-            kept.append(len(pl_module._steps))
+            kept.append(len(pl_module.train_scores._steps))
 
     fit(train_config(tiny, **{"trainer.max_epochs": 3}), tmp_path / "run", Count())
     assert kept == [1, 0, 1, 0, 1] * 3
@@ -498,7 +499,7 @@ def test_two_ranks_equal_one_and_inside_a_multirun_train_the_job_they_belong_to(
 def test_start_from_is_exact(trained):
     tiny, out = trained
     _, model, _, _ = assemble(train_config(tiny), out / "again")
-    start_from(model, str(out / "checkpoints/best.ckpt"))
+    start_from(model.classifier, str(out / "checkpoints/best.ckpt"))
     assert re.match("vgg_small", model.hparams.model["name"])
     best = load_checkpoint(out / "checkpoints/best.ckpt")
     assert all(

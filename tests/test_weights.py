@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from test_evaluate import move
 
 import fer.models.pretrained
+from fer import Predictor
 from fer.data.storage.hdf5 import read_column
 from fer.deployment.export import export, export_onnx, export_weights
 from fer.errors import InputError
@@ -24,7 +25,6 @@ from fer.evaluation.run import evaluate
 from fer.models.checkpoint import is_among, load_checkpoint
 from fer.prediction.backends import open_network
 from fer.prediction.gradcam import Explainer
-from fer.prediction.predictor import Predictor
 from fer.training.run import assemble
 
 
@@ -78,7 +78,7 @@ def test_the_file_brings_all_that_its_use_needs(made):
     hashes = {f"identities.{name}" for name in ("train_rows", "train_faces", "val_rows")}
     assert {name for name, kind in kinds.items() if kind != torch.float16} == integers | hashes
     model = load_checkpoint(weights)
-    assert not model.training and {values.dtype for values in model.parameters()} == {torch.float32}
+    assert not model.net.training and {values.dtype for values in model.net.parameters()} == {torch.float32}
 
 
 def test_what_float16_has_no_range_for_stays_float32(made, tmp_path):

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from fer import api
 from fer.cli.launch import launch
 from fer.config.checks import check_data, check_keys
 from fer.config.schemas import Evaluate
 from fer.darknet.config import check_darknet
+from fer.engines import is_darknet
 from fer.errors import InputError
 
 
@@ -24,14 +26,8 @@ def job(cfg: DictConfig, _: Path) -> float | None:
             "ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt, or compare=[a/report.json,...]"
         )
     data = check_data(cfg.data) if "data" in cfg else None
-    # torch takes seconds to import, which --help and a misspelt key should not wait for
-    if str(keys["ckpt"]).endswith(".weights"):
-        from fer.darknet.evaluate import evaluate as evaluate_darknet
-
-        return evaluate_darknet(keys, data, check_darknet(cfg.darknet))
-    from fer.evaluation.run import evaluate
-
-    return evaluate(keys, data)
+    one_file = isinstance(keys["ckpt"], str) and is_darknet(keys["ckpt"])
+    return api.evaluate(keys, data, check_darknet(cfg.darknet) if one_file else None)
 
 
 def main(words: Sequence[str] = ()) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from fer import api
 from fer.cli.launch import launch
 from fer.config.checks import check_data, check_keys
 from fer.config.schemas import Export
 from fer.darknet.config import check_darknet
+from fer.engines import is_darknet
 from fer.errors import InputError
 
 
@@ -17,15 +19,7 @@ def job(cfg: DictConfig, _: Path) -> None:
     if not keys["ckpt"]:
         raise InputError("ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt")
     data = check_data(cfg.data) if "data" in cfg else None
-    # torch takes seconds to import, which --help and a misspelt key should not wait for
-    if str(keys["ckpt"]).endswith(".weights"):
-        from fer.darknet.torch_engine.export import export as export_darknet
-
-        export_darknet(keys, data, check_darknet(cfg.darknet))
-        return
-    from fer.deployment.export import export
-
-    export(keys, data)
+    api.export(keys, data, check_darknet(cfg.darknet) if is_darknet(keys["ckpt"]) else None)
 
 
 def main(words: Sequence[str] = ()) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from fer import api
 from fer.cli.launch import launch
 from fer.config.checks import check_predict
 from fer.darknet.config import check_darknet
+from fer.engines import is_darknet
 
 
 def job(cfg: DictConfig, _: Path) -> None:
@@ -17,17 +19,8 @@ def job(cfg: DictConfig, _: Path) -> None:
     # of a file that can't be read OpenCV and FFmpeg print lines of their own; its row says why
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    # OpenCV and torch take a while to import, which --help and a misspelt key should not wait for
-    darknet = check_darknet(cfg.darknet) if keys["ckpt"].endswith(".weights") else None
-    if darknet and darknet["engine"] == "binary":
-        from fer.darknet.program_engine.predict import predict as predict_darknet
-
-        failed = predict_darknet(keys, darknet)
-    else:
-        from fer.prediction.run import predict
-
-        failed = predict(keys, faces, darknet)
-    if failed:
+    darknet = check_darknet(cfg.darknet) if is_darknet(keys["ckpt"]) else None
+    if api.predict(keys, faces, darknet):
         # the csv says which and why
         sys.exit(1)
 

@@ -1,20 +1,18 @@
-"""The checks of what every entry point takes, data and its own keys; and the call of Hydra's instantiate."""
+"""The checks of what every entry point takes, data and its own keys."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.plain import choose, plain, typed
 from fer.config.schemas import DATA, Faces, Predict
-from fer.darknet.formats.weights import weights_of
+from fer.engines import is_darknet, resolve
 from fer.errors import InputError
 
 
 def _face_crop(size: int) -> int:
     # torch takes seconds to import, which --help should not wait for
-    from fer.training.augment import augmented_crop_size
+    from fer.models.crops import augmented_crop_size
 
     return augmented_crop_size(size)
 
@@ -74,7 +72,7 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError("explain=true draws faces, anonymize=true hides them: give one of them")
     if keys["layer"] and not keys["explain"]:
         raise InputError(f"layer={keys['layer']} is what explain=true shows: give both")
-    if keys["ckpt"].endswith(".weights"):
+    if is_darknet(keys["ckpt"]):
         for key in ("explain",) if cfg.darknet.get("engine") == "torch" else ("explain", "show"):
             if keys[key]:
                 raise InputError(
@@ -88,10 +86,5 @@ def check_keys(cfg: DictConfig, schema: type) -> dict[str, Any]:
     rest = {key: value for key, value in plain(cfg).items() if key not in ("data", "darknet", "faces")}
     keys = typed(OmegaConf.create(rest), schema, "")
     if isinstance(keys.get("ckpt"), str):
-        keys["ckpt"] = weights_of(keys["ckpt"])
+        keys["ckpt"] = resolve(keys["ckpt"])
     return keys
-
-
-def build(config: Mapping[str, Any], **given: Any) -> Any:
-    """Build the object that a checked ``_target_`` config describes."""
-    return hydra.utils.instantiate(config, **given)

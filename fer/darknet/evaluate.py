@@ -18,8 +18,9 @@ from fer.darknet.scoring.report import format_detector_report, save_detector_rep
 from fer.darknet.torch_engine import scores as torch_scores
 from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
-from fer.evaluation.compare import format_report
-from fer.evaluation.report import save_report, summarize
+from fer.evaluation.metrics import summarize
+from fer.evaluation.report import save_report
+from fer.evaluation.text import format_report
 from fer.labels import CLASSES_WITH_CONTEMPT, require_same
 from fer.system.memory import keep_freed_memory
 

@@ -17,12 +17,14 @@ from fer.data.source import FaceFormat, PhotoLimits
 from fer.demo.uploads import Upload
 from fer.errors import InputError
 from fer.prediction.drawing import draw_faces, hide_faces
-from fer.prediction.sources import Medium, Video
+from fer.prediction.sources import Medium
 from fer.prediction.tracking import Tracker
+from fer.prediction.video import Video
 
 if TYPE_CHECKING:
+    from fer.prediction.base import BasePredictor
+    from fer.prediction.face import Face
     from fer.prediction.gradcam import Explainer
-    from fer.prediction.predictor import Face, Predictor
 
 #: What is looked at of a video, in seconds, and how many of its frames a second.
 MAX_SECONDS, FRAMES_PER_SECOND = 10, 10
@@ -67,7 +69,7 @@ class _Seen:
 class Answerer:
     """Turns uploads into answers, without heat maps where ``explainer`` is None; passing files lie in ``folder``."""
 
-    def __init__(self, predictor: "Predictor", explainer: "Explainer | None", folder: Path) -> None:
+    def __init__(self, predictor: "BasePredictor", explainer: "Explainer | None", folder: Path) -> None:
         self._predictor, self._explainer, self._folder = predictor, explainer, folder
 
     def __call__(self, upload: Upload, least: float, hide: bool) -> str:

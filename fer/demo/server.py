@@ -20,8 +20,8 @@ from fer.errors import InputError
 if TYPE_CHECKING:
     import gradio
 
+    from fer.prediction.base import BasePredictor
     from fer.prediction.gradcam import Explainer
-    from fer.prediction.predictor import Predictor
 
 #: Largest upload, in bytes.
 MAX_BYTES = 50 * 2**20
@@ -117,15 +117,15 @@ def serve(page: "gradio.Blocks", uploads: Uploads, listening: socket.socket) -> 
     uvicorn.Server(config).run([listening])
 
 
-def load(ckpt: str, faces: str, faces_model: str | None, device: str) -> "tuple[Predictor, Explainer | None, str]":
+def load(ckpt: str, faces: str, faces_model: str | None, device: str) -> "tuple[BasePredictor, Explainer | None, str]":
     """Open a checkpoint; returns also the explainer, None where the network has no heat maps, and what must be said.
 
     Raises:
-        InputError: whatever `Predictor.load` refuses.
+        InputError: whatever `open_predictor` refuses.
     """
-    from fer.prediction.predictor import Predictor
+    from fer.api import open_predictor
 
-    predictor, explainer, notes = Predictor.load(ckpt, faces, faces_model, device), None, []
+    predictor, explainer, notes = open_predictor(ckpt, faces, faces_model, device), None, []
     if predictor.network.drawn:
         notes.append(_DRAWN)
     try:

@@ -20,14 +20,16 @@ from fer.data.loading.dataset import EVAL_BATCH
 from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info
-from fer.deployment.onnx import checked, mib, require, session_of, write_onnx
+from fer.deployment.onnx import checked, mib, open_session, require, write_onnx
+from fer.engines import CHECKPOINT, suffix_of
 from fer.errors import InputError
-from fer.evaluation.run import prepared_file, val_temperature
+from fer.evaluation.scoring import prepared_file, val_temperature
 from fer.labels import require_same
 from fer.models.checkpoint import describe, divide_logits, load_checkpoint, load_weights, save_weights
+from fer.models.classifier import EmotionClassifier
+from fer.models.crops import center_crop
+from fer.models.networks import to_unit
 from fer.system.files import write_files
-from fer.training.augment import center_crop
-from fer.training.module import EmotionClassifier, to_unit
 
 #: format= and how the name of its file ends.
 SUFFIXES = {"onnx": ".onnx", "onnx_int8": ".int8.onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
@@ -41,7 +43,6 @@ class Deployed(nn.Module):
 
     def __init__(self, model: EmotionClassifier) -> None:
         super().__init__()
-        # not the LightningModule itself, whose trainer and metrics an exporter would follow
         self.net, self.crop = model.net.requires_grad_(False), model.crop
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +94,7 @@ def export_weights(ckpt: str | Path, out: str | Path, temperature: float | None 
         InputError: no checkpoint of ours, one that is a weight file already, or an output that differs.
     """
     model, out = load_checkpoint(ckpt), checked(out, ".safetensors")
-    if Path(ckpt).suffix.lower() != ".ckpt":
+    if suffix_of(ckpt) != CHECKPOINT:
         raise InputError(f"{ckpt}: is a weight file already; give the .ckpt that it was made from")
     if temperature is not None:
         divide_logits(model, temperature)
@@ -169,7 +170,7 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
     out, info = checked(out, ".onnx"), read_info(file)
     if info.path.is_dir():
         raise InputError(f"{file}: shards are not calibrated on; prepare the same data with format=h5")
-    before = session_of(onnx_file)
+    before = open_session(onnx_file)
     meta = before.get_modelmeta().custom_metadata_map
     if meta.get("project") != "fer-lightning":
         raise InputError(f"{onnx_file}: not a .onnx file that export.py wrote")
@@ -202,7 +203,7 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
         )
         onnx.save(proto, path)
         onnx.checker.check_model(path, full_check=True)
-        accuracy["after"] = _accuracy(session_of(path), file)
+        accuracy["after"] = _accuracy(open_session(path), file)
 
     write_files(out.parent, {out.name: write})
     return accuracy
@@ -248,5 +249,5 @@ def _compare(run: Callable[[Tensor], Any], whole: Deployed, model, what: str, to
 
 
 def _random_faces(model: EmotionClassifier, n: int) -> Tensor:
-    face = FaceFormat(**model.hparams.face)
-    return torch.from_numpy(channels_first(np.random.default_rng(n).integers(0, 256, (n, *face.shape), np.uint8)))
+    faces = np.random.default_rng(n).integers(0, 256, (n, *model.face.shape), np.uint8)
+    return torch.from_numpy(channels_first(faces))

@@ -16,12 +16,12 @@ _OPSET = 18
 
 
 def write_onnx(
-    whole: nn.Module, out: Path, example: Tensor, given: str, answers: Sequence[str], metadata: dict[str, str],
-    check: Callable[[Any], None],
+    whole: nn.Module, out: Path, example: Tensor, input_name: str, output_names: Sequence[str],
+    metadata: dict[str, str], check: Callable[[Any], None],
 ) -> Path:  # fmt: skip
     """Write a module as ONNX, its first dimension of any size, once ``check`` has seen its onnxruntime session.
 
-    ``example`` is an input, ``given`` its name and ``answers`` those of the outputs.
+    ``example`` is an input, ``input_name`` its name and ``output_names`` those of the outputs.
 
     Raises:
         InputError: onnx, onnxscript or onnxruntime is missing, or whatever ``check`` raises.
@@ -30,9 +30,11 @@ def write_onnx(
     import onnx
 
     program = torch.onnx.export(
-        whole, (example,), dynamo=True, verbose=False, opset_version=_OPSET, input_names=[given],
-        output_names=list(answers), dynamic_shapes=({0: torch.export.Dim("batch")},),
+        whole, (example,), dynamo=True, verbose=False, opset_version=_OPSET, input_names=[input_name],
+        output_names=list(output_names), dynamic_shapes=({0: torch.export.Dim("batch")},),
     )  # fmt: skip
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
     proto = program.model_proto
     _forget_source(proto)
     onnx.helper.set_model_props(proto, metadata)
@@ -40,12 +42,12 @@ def write_onnx(
     def write(path: Path) -> None:
         onnx.save(proto, path)
         onnx.checker.check_model(path, full_check=True)
-        check(session_of(path))
+        check(open_session(path))
 
     return write_files(out.parent, {out.name: write})[out.name]
 
 
-def session_of(path: str | Path) -> Any:
+def open_session(path: str | Path) -> Any:
     """Return an ONNX file as a session of onnxruntime on the CPU."""
     import onnxruntime
 

@@ -7,7 +7,7 @@ logit up to a constant of its row, so that probabilities (N, C), also averaged o
 
 import numpy as np
 
-#: The temperature is looked for between 1 / LIMIT and LIMIT; where every row is right, no smallest one is the best.
+#: The temperature is sought between 1 / LIMIT and LIMIT; where every row is right, no smallest one is the best.
 LIMIT = 20.0
 
 
@@ -17,11 +17,11 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     The likelihood is concave in the inverse temperature, whose best value is found by bisection of its slope.
     """
     logits, low, high = _logits(probabilities), 1 / LIMIT, LIMIT
-    of_labels = np.take_along_axis(logits, np.asarray(labels)[:, None], axis=1).mean()
+    label_logits = np.take_along_axis(logits, np.asarray(labels)[:, None], axis=1).mean()
     for _ in range(60):
         inverse = (low * high) ** 0.5
-        too_sure = (_softmax(inverse * logits) * logits).sum(axis=1).mean() > of_labels
-        low, high = (low, inverse) if too_sure else (inverse, high)
+        overconfident = (_softmax(inverse * logits) * logits).sum(axis=1).mean() > label_logits
+        low, high = (low, inverse) if overconfident else (inverse, high)
     return float((low * high) ** -0.5)
 
 
@@ -36,12 +36,12 @@ def cross_fit(probabilities: np.ndarray, labels: np.ndarray, seed: int = 0) -> t
     Each half is scaled with the temperature that was fitted on the other, so that no row is judged by its own label.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
-    halves = np.array_split(order, 2)
-    temperatures = tuple(fit_temperature(probabilities[other], labels[other]) for other in halves[::-1])
-    scaled = np.empty(np.shape(probabilities))
-    for half, temperature in zip(halves, temperatures, strict=True):
-        scaled[half] = apply_temperature(probabilities[half], temperature)
-    return scaled, temperatures
+    one, other = np.array_split(order, 2)
+    fitted_on_one, fitted_on_other = (fit_temperature(probabilities[half], labels[half]) for half in (one, other))
+    scaled = np.empty(probabilities.shape)
+    scaled[one] = apply_temperature(probabilities[one], fitted_on_other)
+    scaled[other] = apply_temperature(probabilities[other], fitted_on_one)
+    return scaled, (fitted_on_other, fitted_on_one)
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:

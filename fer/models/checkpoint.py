@@ -7,23 +7,22 @@ Its metadata are those of `describe`, ``format``, ``hyper_parameters`` (JSON, wh
 and, where one was fitted, ``temperature``, by which the last layer's weights are divided already.
 """
 
-import io
 import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fer.data.source import FaceFormat
+from fer.engines import ONNX, SAFETENSORS, suffix_of
 from fer.errors import InputError
+from fer.models.classifier import IDENTITIES, EmotionClassifier
 from fer.models.pretrained import locate
-from fer.system.files import replacing
-from fer.training.module import EmotionClassifier
 
 #: Version of the weight files that are written and the only one that is read.
 FORMAT = "1"
@@ -31,24 +30,6 @@ FORMAT = "1"
 #: Bytes of a hash in a weight file. That a row which is none of n training rows has the hash of one of them is n / 2^40
 #: likely: for all rows of a FER2013 split together 3,589 * 28,709 / 2^40, one in ten thousand.
 HASH_BYTES = 5
-
-#: What a checkpoint knows its training by, as `FaceDataModule.identities` gives it.
-IDENTITIES = ("train_rows", "train_faces", "val_rows")
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes Lightning's checkpoints so that a full disk or a killed process leaves the one before.
-
-    Lightning's own are written in the folder for temporary files and moved, which from one file system to another is a
-    copy onto the old one.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        content = io.BytesIO()
-        # not into the file, whose errors torch would report as its own
-        torch.save(checkpoint, content)
-        with replacing(Path(path)) as temporary:
-            temporary.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
@@ -58,11 +39,11 @@ def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
         InputError: no such file or name, or not a checkpoint or weight file of this project.
     """
     path = locate(ckpt)
-    if path.suffix.lower() == ".onnx":
+    if suffix_of(path) == ONNX:
         raise InputError(f"{path}: an exported file holds no checkpoint; give the .ckpt that it was made from")
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
-    if path.suffix.lower() == ".safetensors":
+    if suffix_of(path) == SAFETENSORS:
         return load_weights(path)
     try:
         with warnings.catch_warnings():
@@ -75,14 +56,16 @@ def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict", "identities"} <= content.keys():
         raise InputError(f"{path}: not a checkpoint of this project")
     try:
-        model = EmotionClassifier(**content["hyper_parameters"], download=False)
-        model.load_state_dict(content["state_dict"])
+        model = EmotionClassifier.build(content["hyper_parameters"], download=False)
+        # the LightningModule of fer.training calls the network net and has no other weights
+        model.net.load_state_dict({name.removeprefix("net."): values for name, values in content["state_dict"].items()})
     except InputError:
         raise
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: a checkpoint that does not fit this program, of another version of it?") from error
     model.identities = content["identities"]
-    return model.eval()
+    model.net.eval()
+    return model
 
 
 def load_weights(path: str | Path) -> EmotionClassifier:
@@ -109,12 +92,13 @@ def load_weights(path: str | Path) -> EmotionClassifier:
             raise ValueError(texts)
         if any(known.dtype != torch.uint8 or known.shape[1:] != (HASH_BYTES,) for known in identities.values()):
             raise ValueError(identities)
-        model = EmotionClassifier(**parameters, download=False)
+        model = EmotionClassifier.build(parameters, download=False)
         model.net.load_state_dict(tensors)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: a weight file that does not fit this program: export it again") from error
     model.identities = identities
-    return model.eval()
+    model.net.eval()
+    return model
 
 
 def save_weights(model: EmotionClassifier, path: str | Path, temperature: float | None = None) -> None:
@@ -129,7 +113,7 @@ def save_weights(model: EmotionClassifier, path: str | Path, temperature: float 
         tensors[name] = (half if fits else values).cpu().contiguous()
     for name in IDENTITIES:
         tensors[f"identities.{name}"] = _low_bytes(model.identities[name])
-    parameters = json.dumps(_without_folders(dict(model.hparams)))
+    parameters = json.dumps(_without_folders(model.hyper_parameters))
     meta = describe(model) | {"format": FORMAT, "hyper_parameters": parameters}
     # not save_file, whose files nobody else may read
     Path(path).write_bytes(save(tensors, meta | ({} if temperature is None else {"temperature": str(temperature)})))
@@ -149,20 +133,17 @@ def describe(model: EmotionClassifier) -> dict[str, str]:
     ``labels`` is a JSON list in the order of the outputs; ``face`` JSON with size, color and margin; ``data`` the name
     of the data set that it was trained on; ``drawn`` "true" where that is the drawn sample.
     """
-    parameters = model.hparams
     return {
-        "project": "fer-lightning", "name": parameters.model["name"], "labels": json.dumps(model.labels),
-        "face": json.dumps(dict(parameters.face)), "data": parameters.data["name"],
-        "drawn": json.dumps(bool(parameters.data["drawn"])),
+        "project": "fer-lightning", "name": model.name, "labels": json.dumps(model.labels),
+        "face": json.dumps(asdict(model.face)), "data": model.data["name"], "drawn": json.dumps(model.drawn),
     }  # fmt: skip
 
 
 def divide_logits(model: EmotionClassifier, temperature: float) -> None:
     """Divide a model's last layer, and with it its logits, by a temperature: everything made of it is calibrated."""
     with torch.no_grad():
-        # the last layer of every network here is the last pair of weights in its state
-        for values in list(model.net.state_dict().values())[-2:]:
-            values.div_(temperature)
+        for weights in model.net.head.parameters():
+            weights.div_(temperature)
 
 
 def _low_bytes(hashes: torch.Tensor) -> torch.Tensor:

@@ -1,17 +1,15 @@
-"""Networks as tables and one builder: VGG and ResNet for small faces, and the door to torchvision's backbones."""
+"""Networks for faces behind one contract, and our own: VGG and ResNet for small pictures, as tables."""
 
-import difflib
 from collections.abc import Sequence
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from fer.errors import InputError
 
 #: Widths of the 3x3 convolutions; "M" is a 2x2 max-pool (Simonyan & Zisserman 2014, tables A, B, D, E).
 #: ``vgg_small`` is the demo's network, ``vgg9`` one for CPUs.
-VGG = {
+VGG: dict[str, list[int | str]] = {
     "vgg11": [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
     "vgg13": [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
     "vgg16": [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"],
@@ -27,23 +25,21 @@ RESNET = {
     "resnet50": ("bottleneck", [3, 4, 6, 3]),
 }
 
-# Heads that give extra logits in training mode, which nothing here trains.
-_AUXILIARY_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
-# Attention over a grid whose size is part of the network.
-_FIXED_SIZE = ("vit_", "maxvit_")
-# torchvision states the size of training as these networks' smallest, but they pad any size to whole windows.
-_ANY_SIZE = ("swin_",)
-
 
 class FaceNetwork(nn.Module):
     """A network behind one contract: float images in [0, 1], (N, C, H, W) with C = 1 or 3, to logits (N, classes).
 
     Grey images are repeated to the network's channels. ``mean`` and ``std`` (one value per channel, for values in
     [0, 1]) are part of ``state_dict``, so a checkpoint brings its own normalisation; without them there is none.
+    ``head`` names the submodule of ``network`` that the logits come from: its last linear layer or 1x1 convolution,
+    after which comes at most what a factor passes through, such as a mean over the map.
 
     Raises:
         InputError: RGB images into a one-channel network, or images of a size (pixels) that it cannot take.
     """
+
+    mean: Tensor | None
+    std: Tensor | None
 
     def __init__(
         self,
@@ -54,15 +50,27 @@ class FaceNetwork(nn.Module):
         largest: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        *,
+        head: str,
     ) -> None:
         super().__init__()
         self.network = network
+        self._head = head
         self.name = name
         self.in_channels = in_channels
         self.smallest = smallest
         self.largest = largest
         self.register_buffer("mean", None if mean is None else torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", None if std is None else torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+
+    @property
+    def head(self) -> nn.Module:
+        """The layer that gives the logits, of which some networks' has no bias."""
+        return self.network.get_submodule(self._head)
+
+    def head_state(self) -> list[str]:
+        """Return the names in ``state_dict`` of the head's tensors."""
+        return [f"network.{self._head}.{name}" for name in self.head.state_dict()]
 
     def forward(self, images: Tensor) -> Tensor:
         channels, height, width = images.shape[1:]
@@ -79,66 +87,33 @@ class FaceNetwork(nn.Module):
                 f"{self.name} needs images of {limits} pixels a side, not {width}x{height} (after cropping): "
                 "prepare the data at another size or choose another model"
             )
-        if self.mean is not None:
+        if self.mean is not None and self.std is not None:
             images = (images - self.mean) / self.std
         return self.network(images)
 
 
-def build_model(
+def build_own(
     name: str,
     num_classes: int,
-    in_channels: int = 3,
-    dropout: float = 0.5,
-    backbone: str | None = None,
-    weights: str | None = None,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-    download: bool = True,
-) -> nn.Module:
-    """Return the network called ``name``: a key of ``VGG`` or ``RESNET``, or "torchvision" for any of its backbones.
-
-    Every network ends in dropout with probability ``dropout`` and one new linear layer (squeezenet: 1x1 convolution)
-    for ``num_classes``. ``backbone`` and ``weights`` go with "torchvision" only: a classification network of
-    torchvision, and one of its sets of weights ("DEFAULT", "IMAGENET1K_V1", ...), which also gives ``mean`` and
-    ``std`` where they are not given. ``download=False`` builds that same network without fetching its weights, for a
-    checkpoint that replaces them. Input, ``in_channels`` and ``mean``/``std``: see ``FaceNetwork``.
-
-    Raises:
-        InputError: an unknown name, backbone or weights; values that do not fit together; a failed download.
-    """
-    names = [*VGG, *RESNET, "torchvision"]
-    if name not in names:
-        raise InputError(f"unknown model name={name!r}; valid: {', '.join(names)}{_hint_at_torchvision(name)}")
-    if num_classes < 2:
-        raise InputError(f"num_classes={num_classes}: a classifier needs at least 2")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout={dropout} is not in [0, 1)")
-    if in_channels not in (1, 3):
-        raise InputError(f"in_channels={in_channels}: must be 1 (grey) or 3 (RGB, or grey repeated)")
-    if name != "torchvision":
-        if backbone is not None or weights is not None:
-            raise InputError(f"backbone and weights are for name=torchvision, not for {name}: leave them out")
-        _check_normalisation(mean, std, in_channels)
-        build, smallest = (_vgg, 2 ** VGG[name].count("M")) if name in VGG else (_resnet, 1)
-        return FaceNetwork(build(name, num_classes, in_channels, dropout), name, in_channels, smallest, None, mean, std)
-    if in_channels != 3:
-        raise InputError(f"in_channels={in_channels}: torchvision's networks take 3 (grey images are repeated)")
-    _check_normalisation(mean, std, in_channels)
-    return _torchvision(num_classes, dropout, backbone, weights, mean, std, download)
+    in_channels: int,
+    dropout: float,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> FaceNetwork:
+    """Return a network of ``VGG`` or ``RESNET``; for the arguments see `fer.models.registry.build_model`."""
+    if name in VGG:
+        layers, smallest = _vgg(name, num_classes, in_channels, dropout), 2 ** VGG[name].count("M")
+    else:
+        layers, smallest = _resnet(name, num_classes, in_channels, dropout), 1
+    head = str(len(layers) - 1)
+    return FaceNetwork(layers, name, in_channels, smallest, None, mean, std, head=head)
 
 
-def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, in_channels: int) -> None:
-    if (mean is None) != (std is None):
-        raise InputError("mean and std go together: give both or neither")
-    if mean is not None and (len(mean) != in_channels or len(std) != in_channels or min(std) <= 0):
-        raise InputError(f"mean={list(mean)}, std={list(std)}: must be {in_channels} value(s) each, std above 0")
-
-
-def _vgg(name: str, num_classes: int, in_channels: int, dropout: float) -> nn.Module:
+def _vgg(name: str, num_classes: int, in_channels: int, dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = in_channels
     for width in VGG[name]:
-        if width == "M":
+        if isinstance(width, str):
             layers.append(nn.MaxPool2d(2))
         else:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -150,7 +125,7 @@ def _head(channels: int, num_classes: int, dropout: float) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, num_classes)]
 
 
-def _resnet(name: str, num_classes: int, in_channels: int, dropout: float) -> nn.Module:
+def _resnet(name: str, num_classes: int, in_channels: int, dropout: float) -> nn.Sequential:
     kind, stages = RESNET[name]
     channels = 64
     # The stem for small pictures: no stride and no max-pool (He et al. 2015, section 4.2).
@@ -194,76 +169,11 @@ def _conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int = 1
     return [convolution, nn.BatchNorm2d(out_channels)]
 
 
-def _torchvision(
-    num_classes: int,
-    dropout: float,
-    backbone: str | None,
-    weights: str | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    download: bool,
-) -> nn.Module:
-    backbones = torchvision.models.list_models(module=torchvision.models)
-    if backbone not in backbones:
-        close = difflib.get_close_matches(str(backbone), backbones, n=5)
-        raise InputError(
-            f"unknown torchvision backbone={backbone!r}; valid: {', '.join(close or backbones)}"
-            + (", or another name from torchvision.models.list_models()" if close else "")
-        )
-    # Weights without categories are for detectors: their classifier is filled with NaN.
-    known = {
-        key: value
-        for key, value in torchvision.models.get_model_weights(backbone).__members__.items()
-        if value.meta["categories"]
-    }
-    if weights is not None and weights not in known:
-        raise InputError(f"unknown weights={weights!r} for {backbone}; valid: {', '.join(known)}, or null for none")
-    chosen = None if weights is None else known[weights]
-    if chosen and mean is None:
-        preset = chosen.transforms()
-        # These two were trained with 0.5; transform_input, off below, would convert from ImageNet's mean and std.
-        mean, std = (preset.mean, preset.std) if backbone not in _AUXILIARY_HEADS else ([0.5] * 3, [0.5] * 3)
-    arguments = {"transform_input": False, "init_weights": False} if backbone in _AUXILIARY_HEADS else {}
-    largest = None
-    smallest = 1 if backbone.startswith(_ANY_SIZE) else known["DEFAULT"].meta["min_size"][0]
-    if backbone.startswith(_FIXED_SIZE):
-        smallest = largest = chosen.meta["min_size"][0] if chosen else 224
-        arguments = {"image_size": largest} if backbone.startswith("vit_") else {}
-    try:
-        network = torchvision.models.get_model(backbone, weights=chosen if download else None, **arguments)
-    except OSError as error:
-        raise InputError(
-            f"could not fetch {chosen.url} ({error}): put that file into {torch.hub.get_dir()}/checkpoints, "
-            "or leave weights out"
-        ) from error
-    for head in _AUXILIARY_HEADS.get(backbone, ()):
-        network.aux_logits = False
-        setattr(network, head, None)
-    _replace_head(network, backbone, num_classes, dropout)
-    return FaceNetwork(network, backbone, 3, smallest, largest, mean, std)
+def to_unit(faces: Tensor) -> Tensor:
+    """Return uint8 faces as floats in [0, 1], as every network here takes them."""
+    return faces.to(torch.get_default_dtype()).div_(255)
 
 
-def _replace_head(network: nn.Module, backbone: str, num_classes: int, dropout: float) -> None:
-    weighted = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    path, old = weighted[-1]
-    bias = old.bias is not None
-    if isinstance(old, nn.Linear):
-        new = nn.Linear(old.in_features, num_classes, bias)
-    elif old.kernel_size == (1, 1):
-        new = nn.Conv2d(old.in_channels, num_classes, 1, bias=bias)
-    else:
-        raise InputError(f"backbone={backbone} does not end in a linear layer or a 1x1 convolution: choose another")
-    parent_path, _, key = path.rpartition(".")
-    parent = network.get_submodule(parent_path)
-    layers = list(parent.children())
-    before = layers[layers.index(old) - 1] if layers[0] is not old else None
-    if isinstance(before, nn.Dropout):
-        before.p = dropout
-        setattr(parent, key, new)
-    else:
-        setattr(parent, key, nn.Sequential(nn.Dropout(dropout), new))
-
-
-def _hint_at_torchvision(name: str) -> str:
-    is_backbone = name in torchvision.models.list_models(module=torchvision.models)
-    return f"; torchvision has it: name=torchvision backbone={name}" if is_backbone else ""
+def parameters(module: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

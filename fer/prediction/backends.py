@@ -8,12 +8,13 @@ import numpy as np
 
 from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
+from fer.engines import ONNX, is_darknet, suffix_of
 from fer.errors import InputError
 from fer.models.pretrained import locate
 
 
-class Network(Protocol):
-    """Names faces: called with uint8 (N, *face.shape), it returns float32 probabilities (N, classes)."""
+class NetworkInfo(Protocol):
+    """What is known of a network that names faces."""
 
     #: The classes, in the order of the probabilities.
     labels: tuple[str, ...]
@@ -23,6 +24,10 @@ class Network(Protocol):
     name: str
     #: Whether it was trained on the drawn sample, so that it says nothing about real faces.
     drawn: bool
+
+
+class Network(NetworkInfo, Protocol):
+    """Names faces: called with uint8 (N, *face.shape), it returns float32 probabilities (N, classes)."""
 
     def __call__(self, faces: np.ndarray) -> np.ndarray: ...
 
@@ -36,12 +41,12 @@ def open_network(ckpt: str | Path, device: str = "auto") -> Network:
     Raises:
         InputError: no such file or name, not one of this project, or a device that is not there.
     """
-    if Path(ckpt).suffix.lower() == ".weights":
+    if is_darknet(ckpt):
         raise InputError(f"{ckpt}: Darknet weights are for predict.py source=... ckpt={ckpt} and Predictor.load")
-    ckpt = locate(ckpt)
-    if not ckpt.is_file():
-        raise InputError(f"{ckpt}: no such file")
-    return OnnxNetwork(ckpt, device) if ckpt.suffix.lower() == ".onnx" else TorchNetwork(ckpt, device)
+    path = locate(ckpt)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return OnnxNetwork(path, device) if suffix_of(path) == ONNX else TorchNetwork(path, device)
 
 
 class TorchNetwork:
@@ -52,12 +57,12 @@ class TorchNetwork:
         import torch
 
         from fer.models.checkpoint import load_checkpoint
+        from fer.system.device import to_device
 
-        self._torch = torch
-        model = load_checkpoint(ckpt)
-        self.model, self._device = to_device(model, device)
-        self.labels, self.name = tuple(model.labels), str(model.hparams.model["name"])
-        self.face, self.drawn = FaceFormat(**model.hparams.face), bool(model.hparams.data["drawn"])
+        self._torch, self.model = torch, load_checkpoint(ckpt)
+        _, self._device = to_device(self.model.net, device)
+        self.labels, self.name = tuple(self.model.labels), self.model.name
+        self.face, self.drawn = self.model.face, self.model.drawn
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         torch = self._torch
@@ -102,22 +107,6 @@ class OnnxNetwork:
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         return self._session.run(["probabilities"], {"faces": channels_first(faces)})[0]
-
-
-def to_device(module: Any, device: str) -> tuple[Any, Any]:
-    """Return a torch module on a device (auto, cpu, cuda, cuda:1, ...), channels last in memory, and the device.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    import torch
-
-    try:
-        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        # twice as fast on a CPU as with the channels first
-        return module.to(found, memory_format=torch.channels_last), found
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={device}: {str(error).splitlines()[0]}; device=cpu always works") from error
 
 
 def _providers(device: str, available: list[str]) -> list[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+import cv2.data
 import numpy as np
 
 from fer.errors import InputError
@@ -27,7 +28,7 @@ _YUNET_REMEDY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Detection:
     """A face in a picture: ``box`` is x, y, width, height in pixels of the picture, x to the right and y down.
 
     ``score`` is the detector's own number, higher is surer: YuNet's confidence 0..1; for Haar, how many overlapping
@@ -38,16 +39,16 @@ class Found:
     score: float | None
 
 
-class Finder(Protocol):
+class FaceDetector(Protocol):
     """Finds the faces of a picture uint8 (h, w, 3) RGB, from left to right; callable from several threads at once.
 
-    ``least`` is the smallest face that is looked for, in pixels, where that is not the finder's own ``min_size``.
+    ``min_size`` is the smallest face that is looked for, in pixels, where that is not the detector's own.
     """
 
-    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Found]: ...
+    def __call__(self, picture: np.ndarray, min_size: float | None = None) -> list[Detection]: ...
 
 
-def open_finder(name: str = "haar", model: str | None = None, min_size: int = MIN_SIZE) -> Finder:
+def open_detector(name: str = "haar", model: str | None = None, min_size: int = MIN_SIZE) -> FaceDetector:
     """Return the face detector ``name``: haar, yunet (``model`` is its .onnx file) or whole (the picture is a face).
 
     ``min_size`` is the smallest face that is looked for, in pixels of the picture.
@@ -58,17 +59,17 @@ def open_finder(name: str = "haar", model: str | None = None, min_size: int = MI
     if min_size < 1:
         raise InputError(f"faces.min_size={min_size}: a number of pixels, 1 or more")
     if name == "haar":
-        return HaarFinder(min_size)
+        return HaarDetector(min_size)
     if name == "yunet":
-        return YuNetFinder(model, min_size)
+        return YuNetDetector(model, min_size)
     if name == "whole":
         return whole_picture
     raise InputError(f"faces={name}: no such face detector (haar, yunet or whole)")
 
 
-def whole_picture(picture: np.ndarray, least: float | None = None) -> list[Found]:
+def whole_picture(picture: np.ndarray, min_size: float | None = None) -> list[Detection]:
     """Return one face that fills the picture, however small."""
-    return [Found((0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])), None)]
+    return [Detection((0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])), None)]
 
 
 class _Detectors:
@@ -88,7 +89,7 @@ class _Detectors:
         self._idle.append(detector)
 
 
-class HaarFinder:
+class HaarDetector:
     """OpenCV's Haar cascade for frontal faces (Viola and Jones 2001; the alt2 file), out of OpenCV's own package.
 
     Its boxes are as wide as AffectNet's and FER2013's, so they are used as they are.
@@ -100,16 +101,16 @@ class HaarFinder:
         self._detectors = _Detectors(lambda: cv2.CascadeClassifier(file))
         self._min_size = min_size
 
-    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Found]:
-        least = max(least or 0, self._min_size)
-        small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), HAAR_FACE / least)
-        side = max(1, round(least * scale))
+    def __call__(self, picture: np.ndarray, min_size: float | None = None) -> list[Detection]:
+        min_size = max(min_size or 0, self._min_size)
+        small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), HAAR_FACE / min_size)
+        side = max(1, round(min_size * scale))
         with self._detectors.one() as cascade:
             boxes, windows = cascade.detectMultiScale2(small, scaleFactor=1.1, minNeighbors=3, minSize=(side, side))
         return _left_to_right(np.reshape(boxes, (-1, 4)) / scale, windows)
 
 
-class YuNetFinder:
+class YuNetDetector:
     """YuNet (Wu, Peng and Yu 2023), a small network for faces at any angle, run by OpenCV from a file of its zoo.
 
     Its boxes are a fifth narrower than high; they are widened to squares, as the faces of FER2013 and AffectNet are
@@ -128,7 +129,7 @@ class YuNetFinder:
         except (cv2.error, SystemError) as error:
             raise InputError(f"faces.model={model}: not YuNet's file; {_YUNET_REMEDY}") from error
 
-    def __call__(self, picture: np.ndarray, least: float | None = None) -> list[Found]:
+    def __call__(self, picture: np.ndarray, min_size: float | None = None) -> list[Detection]:
         small, scale = _shrink(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         with self._detectors.one() as network:
             network.setInputSize(small.shape[1::-1])
@@ -137,7 +138,7 @@ class YuNetFinder:
         x, y, width, height = rows[:, :4].T / scale
         side = np.maximum(width, height)
         boxes = np.stack([x + (width - side) / 2, y + (height - side) / 2, side, side], 1)
-        large = side >= max(least or 0, self._min_size)
+        large = side >= max(min_size or 0, self._min_size)
         return _left_to_right(boxes[large], rows[large, 14])
 
 
@@ -151,6 +152,9 @@ def _shrink(image: np.ndarray, largest: float = 1.0) -> tuple[np.ndarray, float]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
 
-def _left_to_right(boxes: np.ndarray, scores: Sequence[float]) -> list[Found]:
-    found = [Found(tuple(box), float(score)) for box, score in zip(boxes.tolist(), scores, strict=True)]
-    return sorted(found, key=lambda face: face.box)
+def _left_to_right(boxes: np.ndarray, scores: Sequence[float]) -> list[Detection]:
+    detections = [
+        Detection((x, y, width, height), float(score))
+        for (x, y, width, height), score in zip(boxes.tolist(), scores, strict=True)
+    ]
+    return sorted(detections, key=lambda face: face.box)

@@ -21,17 +21,17 @@ _NAMED, _UNNAMED = (0, 200, 0), (170, 170, 170)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 #: Shorter side in pixels below which a picture is enlarged before anything is written on it, and what stops that.
-_LEAST_SIDE, _MOST_PIXELS = 240, 4_000_000
+_MIN_SIDE, _MAX_PIXELS = 240, 4_000_000
 
 #: Letters grow with the picture, and less beside small faces: Hershey scale for a shorter side of 700 pixels, its
 #: bounds beside a small face, and the least at which a letter is still a letter (a capital is 21 pixels at scale 1).
-_SCALE, _SMALL_SCALE, _LEAST_SCALE = 1 / 700, 1 / 1400, 0.4
+_SCALE, _SMALL_SCALE, _MIN_SCALE = 1 / 700, 1 / 1400, 0.4
 
 
 def enlargement(width: int, height: int) -> int:
     """Return by how much a picture is enlarged so that a label is readable on it: 5 for 48x48, 1 from 240 pixels on."""
-    factor = math.ceil(_LEAST_SIDE / min(width, height))
-    return max(1, min(factor, math.isqrt(_MOST_PIXELS // (width * height))))
+    factor = math.ceil(_MIN_SIDE / min(width, height))
+    return max(1, min(factor, math.isqrt(_MAX_PIXELS // (width * height))))
 
 
 def draw_faces(picture: np.ndarray, boxes: Sequence[Box], labels: Sequence[str]) -> np.ndarray:
@@ -48,7 +48,7 @@ def draw_faces(picture: np.ndarray, boxes: Sequence[Box], labels: Sequence[str])
         picture = picture.copy()
     height, width = picture.shape[:2]
     line = max(1, round(min(height, width) / 300))
-    scaled = [tuple(factor * value for value in box) for box in boxes]
+    scaled = [(factor * x, factor * y, factor * w, factor * h) for x, y, w, h in boxes]
     for (x, y, w, h), label in zip(scaled, labels, strict=True):
         corner, opposite = (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1)
         # a box that fills the picture is drawn inside it
@@ -80,7 +80,7 @@ def _write(picture: np.ndarray, box: Box, text: str) -> None:
     unit, _ = cv2.getTextSize(text, _FONT, 1, 1)[0]
     side = min(height, width)
     # as wide as its face, within what is readable when the picture is shown whole
-    scale = max(_LEAST_SCALE, min(side * _SCALE, max(side * _SMALL_SCALE, w / unit)))
+    scale = max(_MIN_SCALE, min(side * _SCALE, max(side * _SMALL_SCALE, w / unit)))
     while True:
         thickness, pad = max(1, round(1.6 * scale)), max(1, round(3 * scale))
         (tw, th), below = cv2.getTextSize(text, _FONT, scale, thickness)
@@ -88,7 +88,7 @@ def _write(picture: np.ndarray, box: Box, text: str) -> None:
         if tw + 2 * pad <= width and deep <= height:
             break
         scale *= 0.9
-        if scale < _LEAST_SCALE / 2:
+        if scale < _MIN_SCALE / 2:
             return
     top = y - deep if y >= deep else (y + h if y + h + deep <= height else y)
     left = round(min(max(0, x), width - tw - 2 * pad))

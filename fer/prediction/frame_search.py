@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from fer.prediction.detectors import Finder, Found
+from fer.prediction.detectors import Detection, FaceDetector
 
 #: A face between two searched frames is looked for within a box of theirs, this part of its side larger all round.
 ROOM = 0.5
@@ -15,11 +15,11 @@ Corners = tuple[int, int, int, int]
 
 
 def search_frames(
-    finder: Finder,
+    detector: FaceDetector,
     frames: Sequence[np.ndarray],
     every: int,
-    run: Callable[[Callable[[int], list[Found]], Iterable[int]], Iterable[list[Found]]] = map,
-) -> list[list[Found]]:
+    run: Callable[[Callable[[int], list[Detection]], Iterable[int]], Iterable[list[Detection]]] = map,
+) -> list[list[Detection]]:
     """Return the faces of each of some consecutive frames uint8 (h, w, 3) RGB.
 
     Each ``every``-th frame and the last are searched whole; those between only where the two around them have faces,
@@ -27,25 +27,25 @@ def search_frames(
     two shows. ``every=1`` searches all frames whole. ``run`` is a map, perhaps of a pool.
     """
     whole = sorted({*range(0, len(frames), every), len(frames) - 1}) if frames else []
-    found = dict(zip(whole, run(lambda at: finder(frames[at]), whole), strict=True))
-    between = [at for at in range(len(frames)) if at not in found]
+    detections = dict(zip(whole, run(lambda at: detector(frames[at]), whole), strict=True))
+    between = [at for at in range(len(frames)) if at not in detections]
 
-    def near(at: int) -> list[Found]:
+    def near(at: int) -> list[Detection]:
         before = at - at % every
         after = min(before + every, len(frames) - 1)
-        return find_near(finder, frames[at], [face.box for face in found[before] + found[after]])
+        return find_near(detector, frames[at], [face.box for face in detections[before] + detections[after]])
 
-    found |= dict(zip(between, run(near, between), strict=True))
-    return [found[at] for at in range(len(frames))]
+    detections |= dict(zip(between, run(near, between), strict=True))
+    return [detections[at] for at in range(len(frames))]
 
 
-def find_near(finder: Finder, frame: np.ndarray, boxes: Sequence[tuple[float, ...]]) -> list[Found]:
+def find_near(detector: FaceDetector, frame: np.ndarray, boxes: Sequence[tuple[float, ...]]) -> list[Detection]:
     """Return the faces near ``boxes`` (x, y, width, height in pixels), from left to right."""
     faces = []
-    for (x0, y0, x1, y1), least in _regions(boxes, *frame.shape[1::-1]):
-        for face in finder(np.ascontiguousarray(frame[y0:y1, x0:x1]), least):
+    for (x0, y0, x1, y1), min_size in _regions(boxes, *frame.shape[1::-1]):
+        for face in detector(np.ascontiguousarray(frame[y0:y1, x0:x1]), min_size):
             x, y, width, height = face.box
-            faces.append(Found((x + x0, y + y0, width, height), face.score))
+            faces.append(Detection((x + x0, y + y0, width, height), face.score))
     return sorted(faces, key=lambda face: face.box)
 
 
@@ -54,8 +54,8 @@ def _regions(boxes: Sequence[tuple[float, ...]], width: int, height: int) -> lis
     regions: list[tuple[Corners, float]] = []
     for x, y, w, h in boxes:
         room = ROOM * max(w, h)
-        corners = max(0, int(x - room)), max(0, int(y - room))
-        corners += min(width, int(x + w + room)), min(height, int(y + h + room))
+        left, top = max(0, int(x - room)), max(0, int(y - room))
+        corners = left, top, min(width, int(x + w + room)), min(height, int(y + h + room))
         region = corners, SMALLER * min(w, h)
         # what it overlaps becomes one with it, which may overlap others in turn
         while touched := [other for other in regions if _overlap(other[0], region[0])]:
@@ -63,7 +63,7 @@ def _regions(boxes: Sequence[tuple[float, ...]], width: int, height: int) -> lis
             x0, y0, x1, y1 = zip(*(part[0] for part in [*touched, region]), strict=True)
             region = (min(x0), min(y0), max(x1), max(y1)), min(part[1] for part in [*touched, region])
         regions.append(region)
-    return [(corners, least) for corners, least in regions if corners[0] < corners[2] and corners[1] < corners[3]]
+    return [(corners, min_size) for corners, min_size in regions if corners[0] < corners[2] and corners[1] < corners[3]]
 
 
 def _overlap(one: Corners, other: Corners) -> bool:

@@ -6,20 +6,24 @@ would replace a dozen lines of it and run the network twice; crop, layer names a
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer.data.source import FaceFormat
+from fer.data.photos import channels_first
+from fer.engines import ONNX, TORCH_EXPORT, is_darknet, suffix_of
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
-from fer.training.augment import center_crop
-from fer.training.module import EmotionClassifier
+from fer.models.classifier import EmotionClassifier
+from fer.models.crops import center_crop
+from fer.system.device import to_device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def grad_cam(
@@ -57,9 +61,9 @@ def convolutions(model: EmotionClassifier) -> dict[str, nn.Conv2d]:
 
     A transformer's one convolution cuts the picture into patches before anything has been recognised.
     """
-    found = {name: m for name, m in model.net.network.named_modules() if isinstance(m, nn.Conv2d)}
-    cuts = [m.kernel_size == m.stride != (1, 1) for m in found.values()]
-    return {} if all(cuts) else found
+    layers = {name: m for name, m in model.net.network.named_modules() if isinstance(m, nn.Conv2d)}
+    cuts = [m.kernel_size == m.stride != (1, 1) for m in layers.values()]
+    return {} if all(cuts) else layers
 
 
 def find_convolution(model: EmotionClassifier, name: str | None = None) -> nn.Conv2d:
@@ -68,14 +72,14 @@ def find_convolution(model: EmotionClassifier, name: str | None = None) -> nn.Co
     Raises:
         InputError: no convolution of that name; the message lists those there are.
     """
-    found, network = convolutions(model), model.hparams.model["name"]
-    if not found:
-        raise InputError(f"{network} has no convolution whose maps Grad-CAM could show: use a network that has")
+    layers = convolutions(model)
+    if not layers:
+        raise InputError(f"{model.name} has no convolution whose maps Grad-CAM could show: use a network that has")
     if name is None:
-        return list(found.values())[-1]
-    if name not in found:
-        raise InputError(f"layer={name}: no convolution of {network}; it has {', '.join(found)}")
-    return found[name]
+        return list(layers.values())[-1]
+    if name not in layers:
+        raise InputError(f"layer={name}: no convolution of {model.name}; it has {', '.join(layers)}")
+    return layers[name]
 
 
 def _activations(model: EmotionClassifier, convolution: nn.Conv2d, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,8 +116,12 @@ def overlay(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 def figure(
     face: np.ndarray, heat: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], title: str = ""
-) -> Figure:
+) -> "Figure":
     """Return one picture of a face (h, w) or (h, w, 3 RGB), its probabilities (classes) as bars, and its heat map."""
+    # here, as a page that shows heat maps alone needs no figures
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     drawn = Figure(figsize=(11, 3.8), layout="constrained")
     FigureCanvasAgg(drawn)
     left, middle, right = drawn.subplots(1, 3, width_ratios=(1, 1.2, 1))
@@ -147,7 +155,7 @@ class Explainer:
     def __init__(self, model: EmotionClassifier, layer: str | None = None) -> None:
         find_convolution(model, layer)
         self.labels = tuple(model.labels)
-        self.face = FaceFormat(**model.hparams.face)
+        self.face = model.face
         self._model, self._layer = model, layer
 
     @classmethod
@@ -155,14 +163,15 @@ class Explainer:
         """Open a checkpoint; ``layer`` as in `grad_cam`; ``device`` auto (a GPU where there is one), cpu, cuda:1, ...
 
         Raises:
-            InputError: not a checkpoint of this project, or no such convolution in it.
+            InputError: not a checkpoint of this project, no such convolution in it, or no such device.
         """
-        if Path(ckpt).suffix in (".onnx", ".pt2"):
+        if suffix_of(ckpt) in (ONNX, TORCH_EXPORT):
             raise InputError(f"{ckpt}: an exported file has no gradients; give the .ckpt that it was made from")
-        if Path(ckpt).suffix == ".weights":
+        if is_darknet(ckpt):
             raise InputError(f"{ckpt}: Darknet nets have no heat maps here")
-        where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return cls(load_checkpoint(ckpt).to(where), layer)
+        model = load_checkpoint(ckpt)
+        to_device(model.net, device)
+        return cls(model, layer)
 
     def heat(self, faces: np.ndarray, labels: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return heat maps float32 (N, size, size) and probabilities (N, classes) of faces uint8 (N, *face.shape).
@@ -178,18 +187,16 @@ class Explainer:
         for label in labels or ():
             if label not in self.labels:
                 raise InputError(f"label {label}: not one of {', '.join(self.labels)}")
-        images = torch.from_numpy(np.ascontiguousarray(faces))
-        images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        device = self._model.device
+        images = torch.from_numpy(channels_first(faces)).to(self._model.device)
         target = None if labels is None else torch.tensor([self.labels.index(label) for label in labels])
-        heat, probabilities = grad_cam(self._model, images.to(device), self._layer, target)
+        heat, probabilities = grad_cam(self._model, images, self._layer, target)
         return heat.cpu().numpy(), probabilities.cpu().numpy()
 
     def __call__(self, faces: np.ndarray, labels: Sequence[str] | None = None) -> list[np.ndarray]:
         """Return the overlay uint8 RGB (size, size, 3) of each face; arguments and errors as for `heat`."""
         return [overlay(face, heat) for face, heat in zip(faces, self.heat(faces, labels)[0], strict=True)]
 
-    def figure(self, face: np.ndarray, title: str = "") -> Figure:
+    def figure(self, face: np.ndarray, title: str = "") -> "Figure":
         """Return `figure` of one face (*face.shape), explaining its most probable class; errors as for `heat`."""
         heat, probabilities = self.heat(face[None])
         return figure(face, heat[0], probabilities[0], self.labels, title)

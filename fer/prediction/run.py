@@ -1,6 +1,5 @@
 """The run of predict.py: sources in; rows, annotated pictures and videos out."""
 
-import os
 import re
 import signal
 import threading
@@ -18,30 +17,29 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.photos import crop_box, fit, read_photo
-from fer.data.source import PhotoLimits
+from fer.data.photos import crop_box, fit
 from fer.errors import InputError, Interrupted
+from fer.prediction.base import BasePredictor
+from fer.prediction.batches import chunks, read_ahead
 from fer.prediction.drawing import WindowClosed, draw_faces, hide_faces, require_window, show
-from fer.prediction.sources import Frame, Medium, Video, VideoWriter, find_media
+from fer.prediction.face import Face
+from fer.prediction.sources import Medium, find_media
 from fer.prediction.table import Rows
 from fer.prediction.tracking import Tracker
+from fer.prediction.video import Frame, Video, VideoWriter
 from fer.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from fer.prediction.predictor import Face, Predictor
-
-#: A batch ends early at so many pixels, about 150 MB, so that big photos do not add up.
-_BATCH_PIXELS = 50_000_000
+    from fer.prediction.gradcam import Explainer
 
 
-def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any] | None = None) -> int:
+def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -> int:
     """Name the expressions of every face in ``keys["source"]``; returns how many files failed, wholly or in part.
 
-    ``keys`` are those of conf/predict.yaml, ``faces`` those of conf/faces, ``darknet`` those of conf/darknet for a
-    .weights file. Under ``keys["out"]``: predictions.csv and
-    predictions.jsonl, a row a face (box in pixels of the photo or frame), a row without a box for a file without a
-    face, a row with the reason for one that can't be read; photos/ with annotated photos, NAME.mp4 for each video,
-    explain/ with a figure for each face of a photo and the first of each track.
+    ``keys`` are those of conf/predict.yaml; the predictor is opened once there is something to read. Under
+    ``keys["out"]``: predictions.csv and predictions.jsonl, a row a face (box in pixels of the photo or frame), a row
+    without a box for a file without a face, a row with the reason for one that can't be read; photos/ with annotated
+    photos, NAME.mp4 for each video, explain/ with a figure for each face of a photo and the first of each track.
 
     Raises:
         InputError: nothing to read, a camera or address that does not answer, a checkpoint that is not ours.
@@ -50,13 +48,7 @@ def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any]
     if keys["show"]:
         require_window()
     media = find_media(keys["source"], keys["out"])
-    from fer.prediction.predictor import Predictor
-
-    predictor = Predictor.load(
-        keys["ckpt"], faces=faces["name"], faces_model=faces["model"], device=keys["device"],
-        min_confidence=keys["min_confidence"], min_size=faces["min_size"],
-        **({key: darknet[key] for key in ("cfg", "names")} if darknet else {}),
-    )  # fmt: skip
+    predictor = open_predictor()
     explainer = None
     if keys["explain"]:
         from fer.prediction.gradcam import Explainer
@@ -65,7 +57,7 @@ def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any]
     out = Path(keys["out"])
     keep_freed_memory()
     start = time.perf_counter()
-    stopped_by = [signal.SIGINT]
+    stopped_by: list[int] = [signal.SIGINT]
     with (
         Rows(out, predictor.labels) as rows,
         ThreadPoolExecutor() as pool,
@@ -115,12 +107,16 @@ def _term_as_int(stopped_by: list[int]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+#: A frame, its faces, their track numbers, and the boxes of tracks that it does not show.
+_Tracked = tuple[Frame, list[Face], list[int], list[Any]]
+
+
 class _Run:
     def __init__(
         self,
         keys: dict[str, Any],
-        predictor: "Predictor",
-        explainer: Callable[..., Any] | None,
+        predictor: BasePredictor,
+        explainer: "Explainer | None",
         rows: Rows,
         pool: ThreadPoolExecutor,
         out: Path,
@@ -145,16 +141,16 @@ class _Run:
     def _photos(self, media: Sequence[Medium]) -> None:
         bar = tqdm(total=len(media), desc="photos", unit="photo", leave=False)
         with bar:
-            for chunk in _chunks(_read_ahead(media, self._pool), self._keys["batch"], lambda item: item[1]):
+            for chunk in chunks(read_ahead(media, self._pool), self._keys["batch"], lambda item: item[1]):
                 readable = [photo for _, photo in chunk if not isinstance(photo, str)]
-                found = iter(self._predictor.batch(readable))
+                predictions = iter(self._predictor.batch(readable))
                 drawn = []
                 for medium, photo in chunk:
                     bar.update()
                     if isinstance(photo, str):
                         self._rows.write(file=medium.path, error=photo)
                         continue
-                    faces = next(found)
+                    faces = next(predictions)
                     self.pictures += 1
                     for face in faces:
                         self._rows.write(file=medium.path, **_row(face))
@@ -163,7 +159,7 @@ class _Run:
                     name = self._name(medium.path)
                     if self._explainer:
                         for number, face in enumerate(faces, 1):
-                            self._explain(photo, face, f"{name}_{number}")
+                            self._explain(self._explainer, photo, face, f"{name}_{number}")
                     if self._keys["show"]:
                         show(self._annotate(photo, faces), wait=0)
                     if self._keys["draw"]:
@@ -172,16 +168,16 @@ class _Run:
                 for future in drawn:
                     future.result()
 
-    def _save(self, photo: np.ndarray, faces: Sequence["Face"], path: Path) -> None:
+    def _save(self, photo: np.ndarray, faces: Sequence[Face], path: Path) -> None:
         picture = cv2.cvtColor(self._annotate(photo, faces), cv2.COLOR_RGB2BGR)
         # a JPEG has at most 65,500 pixels a side in OpenCV's library
         path = path if max(picture.shape) <= 65_500 else path.with_suffix(".png")
         path.parent.mkdir(exist_ok=True)
         # not imwrite, which says too little when the disk is full
-        path.write_bytes(cv2.imencode(path.suffix, picture)[1])
+        path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
 
     def _annotate(
-        self, picture: np.ndarray, faces: Sequence["Face"], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
+        self, picture: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
     ) -> np.ndarray:
         boxes = [face.box for face in faces]
         if self._keys["anonymize"]:
@@ -191,14 +187,14 @@ class _Run:
             labels = [f"{number} {label}" if label else "" for number, label in zip(numbers, labels, strict=True)]
         return draw_faces(picture, boxes, labels)
 
-    def _explain(self, picture: np.ndarray, face: "Face", name: str) -> None:
-        corners = crop_box(picture.shape[1], picture.shape[0], face.box, self._explainer.face.margin)
+    def _explain(self, explainer: "Explainer", picture: np.ndarray, face: Face, name: str) -> None:
+        corners = crop_box(picture.shape[1], picture.shape[0], face.box, explainer.face.margin)
         if corners is None:
             return
         x0, y0, x1, y1 = corners
-        crop = fit(picture[y0:y1, x0:x1], self._explainer.face)
+        crop = fit(picture[y0:y1, x0:x1], explainer.face)
         (self._out / "explain").mkdir(exist_ok=True)
-        self._explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)
+        explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)
 
     def _video(self, medium: Medium) -> None:
         try:
@@ -222,46 +218,50 @@ class _Run:
             self._rows.write(file=medium.shown)
 
     def _frames(self, medium: Medium, video: Video, writer: VideoWriter, bar: tqdm) -> None:
-        tracker, seen = Tracker(self._keys["smooth"]), 0
-        labels, least = self._predictor.labels, self._predictor.min_confidence
+        tracker, last_explained = Tracker(self._keys["smooth"]), 0
+        labels, min_confidence = self._predictor.labels, self._predictor.min_confidence
         # the picture of a camera must not wait for others
         size = 1 if medium.kind == "live" else self._keys["batch"]
         # what is to be hidden must not be there for a few frames before it is found
         every = 1 if self._keys["anonymize"] else max(1, self._keys["search_every"] // self._keys["every_n"])
         pending: Future | None = None
         try:
-            for chunk, found in self._found(_chunks(video, size, lambda frame: frame.picture), every):
-                shown = []
-                for frame, faces in zip(chunk, found, strict=True):
+            for chunk, predictions in self._predictions(chunks(video, size, lambda frame: frame.picture), every):
+                tracked: list[_Tracked] = []
+                for frame, faces in zip(chunk, predictions, strict=True):
                     table = np.array([list(face.probabilities.values()) for face in faces]).reshape(-1, len(labels))
                     numbers, table = tracker.update([face.box for face in faces], table)
-                    faces = [_smoothed(face, labels, row, least) for face, row in zip(faces, table, strict=True)]
+                    faces = [
+                        _smoothed(face, labels, row, min_confidence) for face, row in zip(faces, table, strict=True)
+                    ]
                     place = {"file": medium.shown, "frame": frame.index, "time": round(frame.time, 3)}
                     for number, face in zip(numbers, faces, strict=True):
                         self._rows.write(**place, track=number, **_row(face))
-                        if self._explainer and number > seen:
-                            self._explain(frame.picture, face, f"{writer.path.stem}_track{number}")
-                            seen = number
-                    shown.append((frame, faces, numbers, tracker.missing()))
+                        if self._explainer and number > last_explained:
+                            self._explain(self._explainer, frame.picture, face, f"{writer.path.stem}_track{number}")
+                            last_explained = number
+                    tracked.append((frame, faces, numbers, tracker.missing()))
                 self.pictures += len(chunk)
                 bar.update(len(chunk))
                 if self._keys["show"]:
-                    for frame, *rest in shown:
-                        show(self._annotate(frame.picture, *rest), wait=1)
+                    for frame, faces, numbers, missing in tracked:
+                        show(self._annotate(frame.picture, faces, numbers, missing), wait=1)
                 if self._keys["draw"]:
                     # one batch is drawn and encoded while the next is predicted
                     if pending:
                         pending.result()
-                    pending = self._pool.submit(self._encode, shown, writer)
+                    pending = self._pool.submit(self._encode, tracked, writer)
         finally:
             # before the writer is closed, also after an interrupt
             if pending:
                 pending.result()
 
-    def _found(self, chunks: Iterable[list[Frame]], every: int) -> Iterator[tuple[list[Frame], list[list["Face"]]]]:
+    def _predictions(
+        self, batches: Iterable[list[Frame]], every: int
+    ) -> Iterator[tuple[list[Frame], list[list[Face]]]]:
         """Yield the batches with their faces; the next is searched while the network names this one."""
         waiting: deque[tuple[list[Frame], Future]] = deque()
-        for chunk in chunks:
+        for chunk in batches:
             pictures = [frame.picture for frame in chunk]
             waiting.append((chunk, self._pool.submit(self._predictor.frames, pictures, every)))
             if len(waiting) > 1:
@@ -270,9 +270,9 @@ class _Run:
         for done, future in waiting:
             yield done, future.result()
 
-    def _encode(self, shown: Iterable[tuple[Frame, Any, Any, Any]], writer: VideoWriter) -> None:
-        for frame, *rest in shown:
-            writer.write(self._annotate(frame.picture, *rest))
+    def _encode(self, tracked: Iterable[_Tracked], writer: VideoWriter) -> None:
+        for frame, faces, numbers, missing in tracked:
+            writer.write(self._annotate(frame.picture, faces, numbers, missing))
 
     def _name(self, path: str) -> str:
         """Return a file name without suffix for what is drawn of a source: printable, not too long, used only once."""
@@ -286,43 +286,19 @@ class _Run:
         return name
 
 
-def _row(face: "Face") -> dict[str, Any]:
-    row = dict(zip(("x", "y", "width", "height"), (round(value, 1) for value in face.box), strict=True))
+def _row(face: Face) -> dict[str, Any]:
+    corners = (round(value, 1) for value in face.box)
+    row: dict[str, Any] = dict(zip(("x", "y", "width", "height"), corners, strict=True))
     row |= {"label": face.label, "confidence": round(face.confidence, 4)}
     if face.score is not None:
         row["score"] = round(face.score, 4)
     return row | {f"p_{name}": round(value, 6) for name, value in face.probabilities.items()}
 
 
-def _smoothed(face: "Face", labels: Sequence[str], row: np.ndarray, least: float) -> "Face":
+def _smoothed(face: Face, labels: Sequence[str], row: np.ndarray, min_confidence: float) -> Face:
     best = int(row.argmax())
     confidence = float(row[best])
     return replace(
         face, probabilities=dict(zip(labels, row.tolist(), strict=True)), confidence=confidence,
-        label=labels[best] if confidence >= least else None,
+        label=labels[best] if confidence >= min_confidence else None,
     )  # fmt: skip
-
-
-def _read_ahead(media: Sequence[Medium], pool: ThreadPoolExecutor) -> Iterator[tuple[Medium, np.ndarray | str]]:
-    """Yield photos in their order, or why they can't be read, while a few more are decoded."""
-    waiting: deque[tuple[Medium, Future]] = deque()
-    for medium in media:
-        waiting.append((medium, pool.submit(read_photo, medium.path, "rgb", PhotoLimits())))
-        if len(waiting) > 2 * (os.cpu_count() or 1):
-            done, future = waiting.popleft()
-            yield done, future.result()
-    for done, future in waiting:
-        yield done, future.result()
-
-
-def _chunks(items: Iterable[Any], size: int, picture: Callable[[Any], Any]) -> Iterator[list[Any]]:
-    """Yield lists of at most ``size`` items, fewer where their pictures have _BATCH_PIXELS together."""
-    chunk, pixels = [], 0
-    for item in items:
-        chunk.append(item)
-        pixels += getattr(picture(item), "size", 0) // 3
-        if len(chunk) >= size or pixels >= _BATCH_PIXELS:
-            yield chunk
-            chunk, pixels = [], 0
-    if chunk:
-        yield chunk

@@ -57,7 +57,7 @@ class Tracker:
         """
         pairs = match([track.box for track in self._tracks], boxes, self.min_iou)
         numbers, smoothed = [], np.array(probabilities, float)
-        found = []
+        tracks = []
         for new, box in enumerate(boxes):
             if new in pairs:
                 track = self._tracks[pairs[new]]
@@ -66,12 +66,12 @@ class Tracker:
             else:
                 self._last += 1
                 number = self._last
-            found.append(_Track(number, tuple(box), smoothed[new]))
+            tracks.append(_Track(number, box, smoothed[new]))
             numbers.append(number)
         gone = [track for at, track in enumerate(self._tracks) if at not in pairs.values()]
         for track in gone:
             track.missed += 1
-        self._tracks = found + [track for track in gone if track.missed <= self.max_gap]
+        self._tracks = tracks + [track for track in gone if track.missed <= self.max_gap]
         return numbers, smoothed
 
     def missing(self) -> list[Box]:

@@ -6,18 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer.errors import InputError
-
-
-def augmented_crop_size(size: int) -> int:
-    """Return the crop in pixels for images of ``size`` pixels: the seed's 44 of 48, to the nearest even number.
-
-    Even, so that the centre crop of an even size has the same margin on both sides.
-
-    >>> [augmented_crop_size(size) for size in (48, 96, 224)]
-    [44, 88, 206]
-    """
-    return 2 * ((size * 11 + 12) // 24)
+from fer.models.crops import center_crop, require_fits
 
 
 def random_crop_flip(
@@ -31,7 +20,7 @@ def random_crop_flip(
     Raises:
         InputError: ``size`` is larger than the images.
     """
-    _require_fits(images, size)
+    require_fits(images, size)
     n, channels, height, width = images.shape
     device = images.device
     top = torch.randint(height - size + 1, (n, 1), generator=generator, device=device)
@@ -43,43 +32,6 @@ def random_crop_flip(
     # One gather on flattened pixels: 4 times faster on CPU than advanced indexing, crop and flip in one copy.
     pixel = (row[:, :, None] * width + column[:, None, :]).view(n, 1, size * size)
     return images.flatten(2).gather(2, pixel.expand(-1, channels, -1)).view(n, channels, size, size)
-
-
-def center_crop(images: Tensor, size: int) -> Tensor:
-    """Return a view of the central squares, (..., H, W) to (..., size, size).
-
-    An odd margin is split as torchvision's CenterCrop does it: half a pixel rounds to the even number.
-
-    Raises:
-        InputError: ``size`` is larger than the images.
-    """
-    _require_fits(images, size)
-    top, left = (round((length - size) / 2) for length in images.shape[-2:])
-    return images[..., top : top + size, left : left + size]
-
-
-def ten_crop(images: Tensor, size: int) -> Tensor:
-    """Return ten squares of each image, (N, C, H, W) to (N, 10, C, size, size), in torchvision's TenCrop order.
-
-    Top left, top right, bottom left, bottom right and centre, then the same five of the mirrored image.
-
-    Raises:
-        InputError: ``size`` is larger than the images.
-    """
-    return torch.stack([*_five_crops(images, size), *_five_crops(images.flip(-1), size)], dim=1)
-
-
-def _five_crops(images: Tensor, size: int) -> list[Tensor]:
-    center = center_crop(images, size)
-    height, width = images.shape[-2:]
-    corners = [(top, left) for top in (0, height - size) for left in (0, width - size)]
-    return [*(images[..., top : top + size, left : left + size] for top, left in corners), center]
-
-
-def _require_fits(images: Tensor, size: int) -> None:
-    height, width = images.shape[-2:]
-    if not 1 <= size <= min(height, width):
-        raise InputError(f"crop={size} does not fit images of {width}x{height} pixels: set it from 1 to their size")
 
 
 def random_affine(
@@ -101,7 +53,7 @@ def random_affine(
     Raises:
         InputError: ``size`` is larger than the images.
     """
-    _require_fits(images, size)
+    require_fits(images, size)
     n, _, height, width = images.shape
     draws = 2 * torch.rand((n, 4), generator=generator, device=images.device) - 1
     mirrored = torch.rand(n, generator=generator, device=images.device) < flip
@@ -153,7 +105,7 @@ def random_erase(images: Tensor, probability: float, generator: torch.Generator 
 
 
 class Augment(nn.Module):
-    """Augmentation while training, the centre crop otherwise; by default the seed's random crop and horizontal flip.
+    """Augmentation while training, the centre crop otherwise; by default a random crop and horizontal flip.
 
     ``flip`` and ``erase`` are probabilities. With any of ``rotate`` (degrees), ``scale`` and ``translate`` (fractions)
     the place of the crop comes from `random_affine` in place of `random_crop_flip`; ``brightness`` and ``contrast`` are
@@ -174,16 +126,16 @@ class Augment(nn.Module):
     ) -> None:
         super().__init__()
         self.crop, self.flip, self.erase = crop, flip, erase
-        self.affine = {"rotate": rotate, "scale": scale, "translate": translate}
-        self.light = {"brightness": brightness, "contrast": contrast}
+        self.rotate, self.scale, self.translate = rotate, scale, translate
+        self.brightness, self.contrast = brightness, contrast
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
             return center_crop(images, self.crop)
-        if any(self.affine.values()):
-            images = random_affine(images, self.crop, self.flip, **self.affine)
+        if any((self.rotate, self.scale, self.translate)):
+            images = random_affine(images, self.crop, self.flip, self.rotate, self.scale, self.translate)
         else:
             images = random_crop_flip(images, self.crop, self.flip)
-        if any(self.light.values()):
-            images = random_light(images.float(), **self.light)
+        if self.brightness or self.contrast:
+            images = random_light(images.float(), self.brightness, self.contrast)
         return random_erase(images.float(), self.erase) if self.erase else images

@@ -24,7 +24,8 @@ class Teachers:
     def to(self, device: torch.device) -> None:
         """Move the networks, channels last, which is the faster order for them."""
         for net in self._nets:
-            net.to(device, memory_format=torch.channels_last)
+            # torch's stubs lack this form
+            net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def __call__(self, faces: Tensor) -> Tensor:

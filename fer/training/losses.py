@@ -20,6 +20,9 @@ class Recipe(nn.Module):
         InputError: a class has no training face.
     """
 
+    _weights: Tensor | None
+    _shift: Tensor | None
+
     def __init__(self, options: dict[str, Any], num_classes: int, counts: Sequence[int] | None = None) -> None:
         super().__init__()
         self._smoothing, self._share = options.get("label_smoothing", 0.0), options.get("mix", 0.0)
@@ -42,11 +45,11 @@ class Recipe(nn.Module):
             return images, targets
         return self._mixers[int(torch.randint(len(self._mixers), ()))](images, targets)
 
-    def loss(self, logits: Tensor, targets: Tensor, taught: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, teacher_probabilities: Tensor | None = None) -> Tensor:
         """Return the mean cross entropy of logits (N, classes) with labels (N,) or probabilities (N, classes).
 
-        ``taught`` are the teachers' softened probabilities (N, classes); with them it is (1 - w) * cross entropy +
-        w * T^2 * KL(taught, softmax(logits / T)), as in Hinton et al. 2015.
+        ``teacher_probabilities`` are the teachers' softened ones (N, classes); with them it is (1 - w) * cross entropy
+        + w * T^2 * KL(teachers, softmax(logits / T)), as in Hinton et al. 2015.
         """
         adjusted = logits if self._shift is None else logits + self._shift
         if self._weights is None:
@@ -56,10 +59,10 @@ class Recipe(nn.Module):
             loss = functional.cross_entropy(
                 adjusted, targets, self._weights, reduction="none", label_smoothing=self._smoothing
             ).mean()
-        if taught is None:
+        if teacher_probabilities is None:
             return loss
         softened = (logits.float() / self._temperature).log_softmax(1)
-        distance = self._temperature**2 * functional.kl_div(softened, taught, reduction="batchmean")
+        distance = self._temperature**2 * functional.kl_div(softened, teacher_probabilities, reduction="batchmean")
         return (1 - self._teacher_weight) * loss + self._teacher_weight * distance
 
 

@@ -1,37 +1,43 @@
-"""EmotionClassifier: a network for faces, its loss, optimiser and schedule, as a LightningModule."""
+"""The training of a classifier as a LightningModule: what one step does, and what is logged of an epoch."""
 
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
 
-from fer.config.checks import build
 from fer.data.loading.dataset import Batch
-from fer.evaluation.report import metrics_from_confusion
-from fer.models.networks import build_model
-from fer.training.augment import Augment, center_crop, ten_crop
+from fer.models.classifier import EmotionClassifier
+from fer.models.networks import to_unit
+from fer.system.instantiate import build
+from fer.training.augment import Augment
 from fer.training.distillation import Teachers
 from fer.training.losses import Recipe
 from fer.training.sam import SAM
 from fer.training.schedules import make_scheduler
-
-#: Steps whose outputs are kept for the metrics of training, which are updated all at once.
-_STEPS = 1000
+from fer.training.scores import EpochScores
 
 
-class EmotionClassifier(pl.LightningModule):
-    """Everything that a checkpoint needs to be used again, given as plain dicts, lists and numbers.
+class ClassifierModule(pl.LightningModule):
+    """Trains an `EmotionClassifier`; everything that a checkpoint needs is given as plain dicts, lists and numbers.
 
-    ``model`` goes to `build_model`; ``labels`` are the class names in order; ``face`` is size, color and margin of the
-    faces; ``augment`` goes to `Augment`, ``recipe`` to `Recipe`; ``optimizer`` is a ``_target_`` and its arguments,
-    ``schedule`` a name and its numbers; ``data`` says what it was trained on (name, file, drawn). ``download=False``
+    ``model`` goes to `build_network`; ``labels`` are the class names in order; ``face`` is size, color and margin of
+    the faces; ``augment`` goes to `Augment`, ``recipe`` to `Recipe`; ``optimizer`` is a ``_target_`` and its arguments,
+    ``schedule`` a name and its numbers; ``data`` says what it is trained on (name, file, drawn). ``download=False``
     leaves out the pretrained weights that ``model`` names, for a checkpoint that brings its own. ``counts`` are the
     training faces of each class, where the recipe needs them.
+
+    One step of the optimiser, in this order:
+
+    1. `training_step`: the faces of a batch are augmented and mixed, and the network's logits give the loss.
+    2. Lightning calls ``backward``, and `configure_gradient_clipping` clips the gradient.
+    3. The optimiser moves the weights; the schedule sets its rate once an epoch. With ``recipe.sam`` it is `SAM`, which
+       has Lightning do 1 and 2 twice: at the weights, unclipped, for the way up to the worst point near them, and
+       there, clipped, for the gradient that moves them.
+    4. With ``recipe.ema`` the callback `EMA` moves the average that is validated and saved.
     """
 
     def __init__(
@@ -51,108 +57,84 @@ class EmotionClassifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["download"])
-        self.labels = list(labels)
-        self.crop = augment["crop"]
-        self.net = build_network(model, len(labels), download)
+        self.classifier = EmotionClassifier.build(dict(self.hparams), download)
+        # the classifier is no module, so that a checkpoint's weights are called net.* here and need no prefix there
+        self.net = self.classifier.net
         self.augment = Augment(**augment)
         self.recipe = Recipe(recipe or {}, len(labels), counts)
         #: Gives softened probabilities (N, classes) of augmented faces; set for a training run only.
         self.teachers: Teachers | None = None
         self.sam: SAM | None = None
-        self.identities: dict[str, torch.Tensor] = {}
-        self._steps: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        for stage in ("train", "val"):
-            setattr(self, f"{stage}_loss", MeanMetric())
-            # no argument checks: they would wait for the device in every step
-            setattr(self, f"{stage}_counts", MulticlassConfusionMatrix(len(labels), validate_args=False))
+        self.train_scores, self.val_scores = EpochScores(len(labels)), EpochScores(len(labels))
+        self._optimizer, self._schedule, self._epochs, self._seed = optimizer, schedule, epochs, seed
+        self._sam_radius: float | None = (recipe or {}).get("sam")
 
-    def forward(self, faces: torch.Tensor, average_ten_crop: bool = False) -> torch.Tensor:
-        """Return logits (N, classes) of faces uint8 (N, C, size, size): of the centre crop or the mean of ten."""
-        if not average_ten_crop:
-            return self.net(to_unit(center_crop(faces, self.crop)))
-        crops = ten_crop(faces, self.crop)
-        logits = self.net(to_unit(crops.flatten(0, 1)))
-        return logits.view(len(faces), crops.shape[1], -1).mean(1)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        # crops, flips and dropout become a function of seed, epoch, step and rank: a resumed run repeats them exactly
-        seed_generator(hash((self.hparams.seed, self.current_epoch, batch_idx, self.global_rank)), self.device)
-        targets = batch.label if batch.target is None else batch.target
-        faces, targets = self.recipe.mix(to_unit(self.augment(batch.image)), targets)
-        logits = self.net(faces)
-        loss = self.recipe.loss(logits, targets, self.teachers(faces) if self.teachers else None)
-        # the metrics are updated rarely, because an update costs as much as a small network's last layers
-        if not (self.sam and self.sam.ascended):
-            self._steps.append((loss.detach(), logits.detach(), batch.label))
-            if len(self._steps) == _STEPS:
-                self._count_steps()
-        # ranks average their gradients as equals; the share makes that the mean over the global batch
-        return loss if batch.share == 1.0 else loss * batch.share
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch.image)
-        self.val_loss.update(functional.cross_entropy(logits, batch.label), len(batch.label))
-        self.val_counts.update(logits.argmax(1), batch.label)
-
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        # the way up is the whole gradient's; what the weights are moved by is clipped
-        if self.sam is None or self.sam.ascended:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = build(self._optimizer, params=self.net.parameters())
+        if self._sam_radius:
+            optimizer = self.sam = SAM(optimizer, self._sam_radius, self.net)
+        return {"optimizer": optimizer, "lr_scheduler": make_scheduler(self._schedule, optimizer, self._epochs)}
 
     def on_fit_start(self) -> None:
         if self.teachers:
             self.teachers.to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # crops, flips and dropout become a function of seed, epoch, step and rank: a resumed run repeats them exactly,
+        # and SAM's second pass sees what the first one saw
+        seed_generator(hash((self._seed, self.current_epoch, batch_idx, self.global_rank)), self.device)
+        targets = batch.label if batch.target is None else batch.target
+        faces, targets = self.recipe.mix(to_unit(self.augment(batch.image)), targets)
+        logits = self.net(faces)
+        loss = self.recipe.loss(logits, targets, self.teachers(faces) if self.teachers else None)
+        if not self._at_the_worst_point:
+            self.train_scores.add_later(loss, logits, batch.label)
+        # ranks average their gradients as equals; the share makes that the mean over the global batch
+        return loss if batch.share == 1.0 else loss * batch.share
+
+    @property
+    def _at_the_worst_point(self) -> bool:
+        """Whether this is the second of the two passes that SAM makes of each batch."""
+        return self.sam is not None and self.sam.ascended
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # SAM's way up is the whole gradient's; what the weights are moved by is clipped
+        if self.sam is None or self._at_the_worst_point:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self.classifier(batch.image)
+        self.val_scores.add(functional.cross_entropy(logits, batch.label), logits, batch.label)
 
     def on_train_start(self) -> None:
         # a run resumed in the middle of an epoch has no epoch start
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        self._rate = self.optimizers().param_groups[0]["lr"]
-
-    def _count_steps(self) -> None:
-        losses, logits, labels = zip(*self._steps, strict=True)
-        sizes = torch.tensor([len(label) for label in labels], device=self.device)
-        self.train_loss.update(torch.stack(losses), sizes)
-        self.train_counts.update(torch.cat(logits).argmax(1), torch.cat(labels))
-        self._steps.clear()
+        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self) -> None:
-        if self._steps:
-            self._count_steps()
-        self._log_epoch("train")
+        self._log_epoch("train", self.train_scores)
         # the schedule has set the next epoch's rate by now
         self.log("lr", self._rate)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_epoch("val")
+        self._log_epoch("val", self.val_scores)
 
-    def _log_epoch(self, stage: str) -> None:
-        loss, counts = getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_counts")
-        metrics = metrics_from_confusion(counts.compute().cpu().numpy())
-        self.log(f"{stage}/loss", loss.compute(), prog_bar=True)
-        self.log(f"{stage}/acc", metrics["accuracy"], prog_bar=True)
-        self.log(f"{stage}/balanced_acc", metrics["balanced_accuracy"])
-        self.log(f"{stage}/macro_f1", metrics["macro_f1"])
-        loss.reset()
-        counts.reset()
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = build(self.hparams.optimizer, params=self.net.parameters())
-        if rho := (self.hparams.recipe or {}).get("sam"):
-            optimizer = self.sam = SAM(optimizer, rho, self.net)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": make_scheduler(self.hparams.schedule, optimizer, self.hparams.epochs),
-        }
+    def _log_epoch(self, stage: str, scores: EpochScores) -> None:
+        for name, value in scores.finish().items():
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("loss", "acc"))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["identities"] = self.identities
+        checkpoint["identities"] = self.classifier.identities
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.identities = checkpoint["identities"]
+        self.classifier.identities = checkpoint["identities"]
 
 
 def seed_generator(seed: int, device: torch.device) -> None:
@@ -164,21 +146,3 @@ def seed_generator(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
-
-
-def build_network(model: dict[str, Any], num_classes: int, download: bool = True) -> nn.Module:
-    """Build the network of a checked ``model`` config (``library`` fer or torchvision)."""
-    arguments = {key: value for key, value in model.items() if key not in ("library", "name")}
-    if model["library"] == "fer":
-        return build_model(model["name"], num_classes, **arguments)
-    return build_model("torchvision", num_classes, backbone=model["name"], download=download, **arguments)
-
-
-def to_unit(faces: torch.Tensor) -> torch.Tensor:
-    """Return uint8 faces as floats in [0, 1]."""
-    return faces.to(torch.get_default_dtype()).div_(255)
-
-
-def parameters(module: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -13,72 +13,89 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fer.config.checks import build
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.preparation.prepare import prepare
 from fer.data.preparation.summary import command_for, describe
 from fer.data.storage.hdf5 import StoreInfo, read_column
 from fer.errors import InputError
-from fer.evaluation.report import curves_figure
-from fer.labels import require_same
-from fer.models.checkpoint import WholeCheckpoints, inherit, load_checkpoint
+from fer.evaluation.figures import curves_figure
+from fer.models.checkpoint import load_checkpoint
+from fer.models.networks import parameters
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
+from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
-from fer.training.callbacks import EMA, Bar, Best, Pictures, Speed, StopCleanly
-from fer.training.distillation import Teachers
-from fer.training.module import EmotionClassifier, parameters
+from fer.training.callbacks import EMA, Bar, Best, Pictures, Speed
+from fer.training.checkpoint_io import WholeCheckpoints
+from fer.training.module import ClassifierModule
+from fer.training.stopping import StopCleanly
+from fer.training.transfer import load_teachers, require_same_model, start_from
 
 
 def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     """Train a checked config (see `check_train`) and write checkpoints, logs and curves under ``out``.
 
-    Returns the numbers of the best epoch by ``val/acc``: ``val/acc``, ``epoch`` and the parameters' count.
+    Returns ``val/acc`` of the best epoch by it, and the number of the network's ``parameters``.
 
     Raises:
         InputError: the prepared file is missing or does not fit the config, or a checkpoint does not fit the file.
         Stopped: SIGINT or SIGTERM came; ``checkpoints/interrupted.ckpt`` resumes.
         RankLost: another process of the run ended or does not answer; ``checkpoints/last.ckpt`` resumes.
     """
-    trainer, model, data, resume = assemble(config, out)
+    trainer, module, data, resume = assemble(config, out)
     if trainer.is_global_zero:
         print(
-            f"{config['model']['name']}: {parameters(model):,} parameters; {data.info.path}: "
+            f"{config['model']['name']}: {parameters(module.net):,} parameters; {data.info.path}: "
             f"{data.info.rows('train'):,} train, {data.info.rows('val'):,} val"
             + (" (drawn sample data)" if data.info.drawn else "")
             + f"; run folder {out}"
         )
-    stop = next(callback for callback in trainer.callbacks if isinstance(callback, StopCleanly))
+    # Lightning sets them without declaring them
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    stop = next(callback for callback in callbacks if isinstance(callback, StopCleanly))
+    best = next(callback for callback in callbacks if isinstance(callback, Best))
     # the folder of the first rank, which is not that of this machine's
-    last = Path(trainer.checkpoint_callback.dirpath or ".") / "last.ckpt"
+    last = Path(best.dirpath or ".") / "last.ckpt"
     with stop.watching(), naming_lost_ranks(trainer, last):
-        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-    best = trainer.checkpoint_callback
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if best.best_model_score is None:
         raise InputError(f"no epoch was validated, so there is no best one; the run's checkpoints are in {last.parent}")
     score = float(best.best_model_score)
     if trainer.is_global_zero:
-        numbers = out / "metrics" / "metrics.csv"
-        if not numbers.is_file():
-            raise InputError(
-                f"resume={resume}: nothing is left to train, its run has reached "
-                f"trainer.max_epochs={config['trainer']['max_epochs']} or another end; give more"
-            )
-        history = pd.read_csv(numbers)
-        title = config["name"] + (" (drawn sample data)" if data.info.drawn else "")
-        curves_figure(history, title).savefig(out / "curves.png", dpi=100)
-        print(f"best val/acc {score:.4f}: {best.best_model_path}")
-        print(f"curves: {out / 'curves.png'}")
-        print(f"TensorBoard: tensorboard --logdir {out}")
-        print(f"score it: python evaluate.py ckpt={best.best_model_path}")
-    return {"val/acc": score, "parameters": float(parameters(model))}
+        _conclude(config, out, data.info, best.best_model_path, score)
+    return {"val/acc": score, "parameters": float(parameters(module.net))}
 
 
-def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClassifier, FaceDataModule, str | None]:
-    """Build the trainer, the model and the data of a checked config; the last item is the checkpoint to resume from."""
+def _conclude(config: dict[str, Any], out: Path, info: StoreInfo, best: str, score: float) -> None:
+    """Draw the curves of a run and say where everything is."""
+    numbers = out / "metrics" / "metrics.csv"
+    if not numbers.is_file():
+        raise InputError(
+            f"resume={config['resume']}: nothing is left to train, its run has reached "
+            f"trainer.max_epochs={config['trainer']['max_epochs']} or another end; give more"
+        )
+    title = config["name"] + (" (drawn sample data)" if info.drawn else "")
+    curves_figure(pd.read_csv(numbers), title).savefig(out / "curves.png", dpi=100)
+    print(f"best val/acc {score:.4f}: {best}")
+    print(f"curves: {out / 'curves.png'}")
+    print(f"TensorBoard: tensorboard --logdir {out}")
+    print(f"score it: python evaluate.py ckpt={best}")
+
+
+def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierModule, FaceDataModule, str | None]:
+    """Build trainer, module and data of a checked config; the last item is the checkpoint to resume from, if any."""
     _quiet()
     keep_freed_memory()
     _require_file(config["data"])
     pl.seed_everything(config["seed"], verbose=False)
+    data = _open_data(config)
+    module = _build_module(config, data)
+    _take_weights(config, module)
+    trainer = _build_trainer(config, out)
+    _require_divisible(config, data.info, trainer)
+    return trainer, module, data, config["resume"]
+
+
+def _open_data(config: dict[str, Any]) -> FaceDataModule:
     data = FaceDataModule(
         config["data"]["file"],
         config["batch_size"],
@@ -90,7 +107,12 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
         shards=config["data"]["shards"],
     )
     _require_same_faces(config["data"], data.info)
-    model = EmotionClassifier(
+    return data
+
+
+def _build_module(config: dict[str, Any], data: FaceDataModule) -> ClassifierModule:
+    """Return what is trained, with fresh weights, and with its teachers."""
+    module = ClassifierModule(
         model=config["model"],
         labels=list(data.info.class_names),
         face={"size": data.info.face.size, "color": data.info.face.color, "margin": data.info.face.margin},
@@ -104,17 +126,25 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
         data={"name": config["data"]["name"], "file": config["data"]["file"], "drawn": data.info.drawn},
     )
     if config["channels_last"]:
-        model.net.to(memory_format=torch.channels_last)
+        module.net.to(memory_format=torch.channels_last)
     if config["compile"]:
         # in place, which leaves the names of the weights as they are
-        model.net.compile()
-    model.identities = data.identities()
+        module.net.compile()
+    module.classifier.identities = data.identities()
     if config["recipe"]["teachers"]:
-        model.teachers = _load_teachers(config["recipe"], model)
+        module.teachers = load_teachers(config["recipe"], module.classifier)
+    return module
+
+
+def _take_weights(config: dict[str, Any], module: ClassifierModule) -> None:
+    """Check the checkpoint that a run goes on from, which the trainer loads, or start from the one of ``init``."""
     if config["resume"]:
-        _require_same_model(load_checkpoint(config["resume"]), model, config)
+        require_same_model(load_checkpoint(config["resume"]), module.classifier, config)
     elif config["init"]:
-        start_from(model, config["init"])
+        start_from(module.classifier, config["init"])
+
+
+def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
     trainer = build(
         config["trainer"],
         default_root_dir=str(out),
@@ -128,59 +158,17 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, EmotionClas
         log_every_n_steps=1,
     )
     require_one_group(trainer)
+    return trainer
+
+
+def _require_divisible(config: dict[str, Any], info: StoreInfo, trainer: pl.Trainer) -> None:
     for split in ("train", "val"):
-        if (rows := data.info.rows(split)) < trainer.world_size:
-            raise InputError(f"{data.info.path}: {rows} {split} rows for {trainer.world_size} devices")
+        if (rows := info.rows(split)) < trainer.world_size:
+            raise InputError(f"{info.path}: {rows} {split} rows for {trainer.world_size} devices")
     if config["batch_size"] % trainer.world_size:
         raise InputError(
             f"batch_size={config['batch_size']} is the global batch and does not divide by {trainer.world_size} devices"
         )
-    return trainer, model, data, config["resume"]
-
-
-def start_from(model: EmotionClassifier, checkpoint: str) -> None:
-    """Copy the weights of a checkpoint, weight file or shipped network's name into the model.
-
-    The last layer keeps its fresh ones where the classes differ.
-
-    Raises:
-        InputError: a weight other than the last layer's has another shape or name: it is another network.
-    """
-    source = load_checkpoint(checkpoint)
-    weights = source.net.state_dict()
-    own = model.net.state_dict()
-    if source.labels != model.labels:
-        # the last layer of every network here is the last pair of weights in its state
-        for name in list(own)[-2:]:
-            weights[name] = own[name]
-    wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
-    if wrong or len(own) != len(weights):
-        held = source.hparams.model
-        give = held["name"] if held["library"] == "fer" else f"torchvision model.name={held['name']}"
-        raise InputError(
-            f"init={checkpoint}: holds a {held['name']}, which does not fit model={model.hparams.model['name']}: "
-            f"give model={give} model.in_channels={held['in_channels']}"
-        )
-    model.net.load_state_dict(weights)
-    inherit(model, source)
-
-
-def _require_same_model(source: EmotionClassifier, model: EmotionClassifier, config: dict[str, Any]) -> None:
-    if Path(config["resume"]).suffix.lower() != ".ckpt":
-        raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
-    require_same(source.labels, model.labels, config["resume"], config["data"]["file"])
-    for key, value in source.hparams.model.items():
-        if config["model"].get(key) != value:
-            raise InputError(
-                f"resume={config['resume']}: was trained with model.{key}={value}, not {config['model'].get(key)}; "
-                "give the command of that run again"
-            )
-    for key, value in (source.hparams.recipe or {}).items():
-        if config["recipe"].get(key) != value:
-            raise InputError(
-                f"resume={config['resume']}: was trained with recipe.{key}={value}, not {config['recipe'].get(key)}; "
-                "give the command of that run again"
-            )
 
 
 def _counts(recipe: dict[str, Any], data: FaceDataModule) -> list[int] | None:
@@ -191,28 +179,8 @@ def _counts(recipe: dict[str, Any], data: FaceDataModule) -> list[int] | None:
     return np.bincount(labels, minlength=len(data.info.class_names)).tolist()
 
 
-def _load_teachers(recipe: dict[str, Any], student: EmotionClassifier) -> Teachers:
-    nets = []
-    for path in recipe["teachers"]:
-        teacher = load_checkpoint(path)
-        if teacher.labels != student.labels:
-            raise InputError(
-                f"recipe.teachers: {path} names {', '.join(teacher.labels)}, the data {', '.join(student.labels)}: "
-                "give teachers of the same classes in the same order"
-            )
-        for key, value in student.hparams.face.items():
-            if (found := teacher.hparams.face[key]) != value:
-                raise InputError(
-                    f"recipe.teachers: {path} was trained with data.{key}={found}, not {value}: "
-                    "give teachers of the same faces"
-                )
-        inherit(student, teacher)
-        nets.append(teacher.net)
-    return Teachers(nets, recipe["teacher_temperature"])
-
-
 def _quiet() -> None:
-    """Leave out what Lightning tells of itself: found devices, other products, remedies that do not apply here."""
+    """Leave out what Lightning tells of itself: its devices, other products, remedies that do not apply here."""
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
     # says which rank was lost before it ends the first one
@@ -269,7 +237,7 @@ def _require_file(data: dict[str, Any]) -> None:
 
 def _require_same_faces(data: dict[str, Any], info: StoreInfo) -> None:
     for key in ("size", "color", "margin"):
-        if data[key] != (found := getattr(info.face, key)):
+        if data[key] != (prepared := getattr(info.face, key)):
             raise InputError(
-                f"data.{key}={data[key]}, but {info.path} was prepared with {found}; set data.{key}={found}"
+                f"data.{key}={data[key]}, but {info.path} was prepared with {prepared}; set data.{key}={prepared}"
             )

@@ -26,13 +26,13 @@ class SAM(Optimizer):
         self.param_groups, self.state = self._base.param_groups, self._base.state
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # there is no step without one
         closure = torch.enable_grad()(closure)
         loss = closure()
         weights = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         gradients, buffers = [p.grad for p in weights], list(self._net.buffers())
         # copies, because taking away what was added would not give the same weights again
-        here, kept = [p.clone() for p in weights], [buffer.clone() for buffer in buffers]
+        saved = [values.clone() for values in (*weights, *buffers)]
         # stays on the device: reading it would wait
         scale = self._rho / (get_total_norm(gradients) + 1e-12)
         torch._foreach_add_(weights, torch._foreach_mul(gradients, scale))
@@ -41,8 +41,8 @@ class SAM(Optimizer):
             closure()
         finally:
             self.ascended = False
-            for now, before in zip([*weights, *buffers], [*here, *kept], strict=True):
-                now.copy_(before)
+            for values, before in zip([*weights, *buffers], saved, strict=True):
+                values.copy_(before)
         self._base.step()
         return loss
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from pytorch_lightning.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -20,7 +21,7 @@ def step_decay(epoch: int, start: int = 60, every: int = 5, rate: float = 0.9) -
     """Return 1 up to epoch ``start``, then ``rate ** floor((epoch - start) / every)``.
 
     The first drop comes at epoch ``start + every``. Source: WuJie1010/Facial-Expression-Recognition.Pytorch, whose
-    code has start 80; the seed has 60.
+    code has start 80; the original experiment has 60.
 
     >>> [step_decay(epoch) for epoch in (60, 64, 65)]
     [1.0, 1.0, 0.9]
@@ -52,7 +53,7 @@ def plateau(optimizer: Optimizer, factor: float = 0.1, patience: int = 10) -> Re
     return ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience)
 
 
-def make_scheduler(schedule: dict[str, Any], optimizer: Optimizer, epochs: int) -> dict[str, Any]:
+def make_scheduler(schedule: dict[str, Any], optimizer: Optimizer, epochs: int) -> LRSchedulerConfigType:
     """Return what Lightning's ``configure_optimizers`` wants under "lr_scheduler", stepped once an epoch.
 
     ``schedule`` is plain: {"name": "step", "start": 60, "every": 5, "rate": 0.9}, with the arguments of the function
@@ -62,9 +63,9 @@ def make_scheduler(schedule: dict[str, Any], optimizer: Optimizer, epochs: int) 
     Raises:
         InputError: an unknown name or argument.
     """
-    name = schedule.get("name")
+    name = str(schedule.get("name"))
     options = {key: value for key, value in schedule.items() if key != "name"}
-    functions = {**SCHEDULES, "plateau": plateau}
+    functions: dict[str, Callable[..., Any]] = {**SCHEDULES, "plateau": plateau}
     if name not in functions:
         raise InputError(f"unknown schedule name={name!r}; valid: {', '.join(functions)}")
     valid = [key for key in inspect.signature(functions[name]).parameters if key not in _NOT_OPTIONS]

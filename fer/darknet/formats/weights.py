@@ -166,15 +166,6 @@ def find_names(weights: Path, task: str) -> Path:
     raise InputError(f"{weights}: no .names or labels.txt beside it or one folder up; set darknet.names=FILE.names")
 
 
-def weights_of(ckpt: str) -> str:
-    """Return BASE_last.weights for the BASE_last.ckpt of a training in torch, which was saved with it; else ``ckpt``.
-
-    The .ckpt has the same numbers, and what a resumed run needs besides.
-    """
-    weights = ckpt.removesuffix(".ckpt") + ".weights"
-    return weights if ckpt.endswith(".ckpt") and Path(weights).is_file() else ckpt
-
-
 def open_net(weights: Path, cfg: Path | None = None, names: Path | None = None) -> Net:
     """Return a trained net, its cfg and names found beside the weights or one folder up unless they are given.
 

@@ -105,8 +105,7 @@ def best_weights(weights: Path) -> Path:
 
 def write_best(weights: Path, best: Best) -> None:
     with replacing(best_weights(weights).with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(best) + "
-")
+        temporary.write_text(json.dumps(best) + "\n")
 
 
 def read_best(weights: Path) -> Best | None:

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fer.darknet.scoring.mean_ap import RECALLS
-from fer.evaluation.compare import DRAWN, aligned, detector_cells, size_text
+from fer.evaluation.text import DRAWN, aligned, detector_cells, size_text
 from fer.system.files import write_files
 
 #: COCO's names of its means to ours in a report.

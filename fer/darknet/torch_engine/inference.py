@@ -21,7 +21,7 @@ from fer.data.boxes import iou
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.labels import canonical
-from fer.prediction.backends import to_device
+from fer.system.device import to_device
 
 #: Least confidence of a box that is scored, and IoU over which the less sure of two is left out: `detector map`'s.
 MIN_CONFIDENCE, NMS_IOU = 0.005, 0.45

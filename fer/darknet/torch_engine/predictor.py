@@ -1,4 +1,4 @@
-"""Darknet nets as `fer.prediction` takes them: a detector is a whole Predictor, a classifier a Network."""
+"""Darknet nets as `fer.prediction` takes them: a detector is a whole predictor, a classifier a Network."""
 
 import json
 from collections.abc import Sequence
@@ -14,8 +14,10 @@ from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, labels
 from fer.data.photos import channels_first, crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
-from fer.prediction.detectors import Found, open_finder, whole_picture
-from fer.prediction.predictor import Face, Picture, Predictor, colored, to_array
+from fer.prediction.base import BasePredictor
+from fer.prediction.detectors import Detection, open_detector
+from fer.prediction.face import Face, Picture, colored, to_array
+from fer.prediction.predictor import FacePredictor
 
 #: Confidence below which a box is no face, where the user gives none: the programs' own.
 THRESHOLD = 0.25
@@ -26,8 +28,8 @@ BATCH_PHOTOS = 8
 def load(
     weights: Path, cfg: Path | None, names: Path | None, faces: str, faces_model: str | None, device: str,
     min_confidence: float | None, min_size: int,
-) -> Predictor:  # fmt: skip
-    """Return the predictor of a .weights file, as `fer.prediction.predictor.Predictor.load` says.
+) -> BasePredictor:  # fmt: skip
+    """Return the predictor of a .weights file, as `fer.api.open_predictor` says.
 
     Raises:
         InputError: as `fer.darknet.formats.weights.open_net`, or a face detector beside a net that finds faces itself.
@@ -35,7 +37,7 @@ def load(
     net = open_net(weights, cfg, names)
     least = THRESHOLD if min_confidence is None else min_confidence
     if net.task == "classifier":
-        return Predictor(DarknetClassifier(net, device), open_finder(faces, faces_model, min_size), least)
+        return FacePredictor(DarknetClassifier(net, device), open_detector(faces, faces_model, min_size), least)
     if faces != "haar" or faces_model:
         raise InputError(f"faces={faces}: {weights} is a detector and finds the faces itself; leave it out")
     return DetectorPredictor(net, device, least)
@@ -52,9 +54,8 @@ def face_of(net: Net) -> FaceFormat:
     """
     path = Path(read_facts(net.weights).get("folder", "")) / MARK
     mark = json.loads(path.read_text()) if path.is_file() else {}
-    if mark.get("crop") != "face":
-        return FaceFormat(square_side(net), "rgb", 0.0)
-    return FaceFormat(square_side(net), mark["made_by"]["color"], mark["made_by"]["margin"])
+    made = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
+    return FaceFormat(square_side(net), made["color"], made["margin"])
 
 
 class DarknetClassifier:
@@ -76,7 +77,7 @@ class DarknetClassifier:
             return self._network(photos.float() / 255).cpu().numpy()
 
 
-class DetectorPredictor(Predictor):
+class DetectorPredictor(BasePredictor):
     """Finds and names faces in one pass of a detector, which gives them boxes, expressions and the certainty of both.
 
     A face's probabilities are the net's confidences, objectness times the class's own probability: each in 0..1, no
@@ -89,11 +90,10 @@ class DetectorPredictor(Predictor):
 
     def __init__(self, net: Net, device: str = "auto", min_confidence: float = THRESHOLD) -> None:
         self._detector = Detector(net, device)
-        # nothing is searched before: the whole picture goes into the net
-        super().__init__(self._detector, whole_picture, min_confidence)
+        super().__init__(self._detector, min_confidence)
 
     def batch(self, pictures: Sequence[Picture]) -> list[list[Face]]:
-        """Return the faces of each picture from left to right, as `Predictor.batch` does."""
+        """Return the faces of each picture from left to right, as `BasePredictor.batch` does."""
         found: list[list[Face]] = []
         for at in range(0, len(pictures), BATCH_PHOTOS):
             prepared = list(self._threads.map(self._prepare, pictures[at : at + BATCH_PHOTOS]))
@@ -113,7 +113,7 @@ class DetectorPredictor(Predictor):
         for at in suppress(boxes.box, boxes.confidence.amax(1)).tolist():
             x, y, w, h = boxes.box[at].tolist()
             x0, y0, x1, y1 = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
-            found = Found((x0, y0, x1 - x0, y1 - y0), boxes.objectness[at].item())
+            found = Detection((x0, y0, x1 - x0, y1 - y0), boxes.objectness[at].item())
             # a net that has photos on grey may see something in the border; less than half a pixel is no face either
             if crop_box(width, height, found.box) is not None:
                 faces.append(self._face(found, boxes.confidence[at].tolist()))

@@ -7,13 +7,12 @@ init=NAME``. `fer.models.checkpoint` reads and writes the files; nothing here ne
 from importlib.resources import files
 from pathlib import Path
 
+from fer.engines import NETWORK_SUFFIXES as SUFFIXES
+from fer.engines import suffix_of
 from fer.errors import InputError
 
 #: Where the files lie.
 FOLDER = Path(str(files("fer.models.pretrained")))
-
-#: How the name of a file ends that holds a network of this project.
-SUFFIXES = (".ckpt", ".safetensors", ".onnx")
 
 
 def names() -> tuple[str, ...]:
@@ -30,7 +29,7 @@ def locate(ckpt: str | Path) -> Path:
     if str(ckpt) in names():
         return FOLDER / f"{ckpt}.safetensors"
     path = Path(ckpt)
-    if path.suffix.lower() not in SUFFIXES:
+    if suffix_of(path) not in SUFFIXES:
         raise InputError(
             f"{ckpt}: not the name of a shipped network (there is {', '.join(names()) or 'none'}), "
             f"and a path must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 
-from fer.config.checks import build
 from fer.darknet.formats.cfg import parse, task_of
 from fer.darknet.formats.photo_folder import read_list
 from fer.darknet.formats.run_folder import lay_out
@@ -32,8 +31,9 @@ from fer.darknet.torch_engine.training.recorder import Recorder
 from fer.darknet.torch_engine.weights_io import load_weights
 from fer.errors import InputError
 from fer.system.distributed import naming_lost_ranks, require_one_group
+from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
-from fer.training.callbacks import StopCleanly
+from fer.training.stopping import StopCleanly
 
 
 def train(config: dict[str, Any], out: Path) -> float:

@@ -1,0 +1,193 @@
+"""The one place that chooses who does the work: our own networks, or Darknet nets in torch or by the darknet program.
+
+A network's file decides by its suffix (see `fer.engines`); of a Darknet net ``darknet.engine`` says the rest. Whatever
+needs torch or OpenCV is imported where it is chosen, so that importing this costs nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer.engines import is_darknet, resolve
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fer.prediction.backends import NetworkInfo
+    from fer.prediction.base import BasePredictor
+    from fer.prediction.face import Face, Picture
+
+#: As `fer.prediction.detectors.MIN_SIZE`, which needs OpenCV.
+_MIN_SIZE = 40
+
+
+class Predictor:
+    """Finds and names the faces of pictures; cropped, turned grey and resized as the network's data were prepared.
+
+    A picture is a file, or an array uint8 (h, w) grey, (h, w, 3) RGB or (h, w, 4) RGBA, whose alpha is dropped. Several
+    threads may call one predictor.
+
+    >>> predictor = Predictor.load("best.ckpt")  # doctest: +SKIP
+    >>> predictor("photo.jpg")[0].label  # doctest: +SKIP
+    'Happy'
+    """
+
+    def __init__(self, predictor: "BasePredictor") -> None:
+        self._predictor = predictor
+
+    @classmethod
+    def load(
+        cls,
+        ckpt: str | Path,
+        faces: str = "haar",
+        faces_model: str | None = None,
+        device: str = "auto",
+        min_confidence: float | None = None,
+        min_size: int = _MIN_SIZE,
+        cfg: str | Path | None = None,
+        names: str | Path | None = None,
+    ) -> "Predictor":
+        """Open a network and a face detector; arguments and errors are those of `open_predictor`."""
+        return cls(open_predictor(ckpt, faces, faces_model, device, min_confidence, min_size, cfg, names))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of every face's probabilities."""
+        return self._predictor.labels
+
+    @property
+    def network(self) -> "NetworkInfo":
+        """What names the faces: its ``name``, the ``face`` it takes, and whether it was trained on ``drawn`` ones."""
+        return self._predictor.network
+
+    @property
+    def min_confidence(self) -> float:
+        """The probability below which a face has no label."""
+        return self._predictor.min_confidence
+
+    def __call__(self, picture: "Picture") -> "list[Face]":
+        """Return the faces of a picture; none where no face is found.
+
+        Raises:
+            InputError: a file that can't be read, or an array that is no picture.
+        """
+        return self._predictor(picture)
+
+    def batch(self, pictures: "Sequence[Picture]") -> "list[list[Face]]":
+        """Return the faces of each picture: read and searched in parallel, named together in batches of the network.
+
+        Where many pictures are given, ``cv2.setNumThreads(1)`` beforehand leaves the cores to these threads.
+
+        Raises:
+            InputError: a file that can't be read, or an array that is no picture.
+        """
+        return self._predictor.batch(pictures)
+
+    def frames(self, frames: "Sequence[np.ndarray]", every: int = 1) -> "list[list[Face]]":
+        """Return the faces of each of some consecutive frames of a video, arrays as in a call, named together.
+
+        Each ``every``-th frame and the last are searched whole, those between only near the faces of the two around; a
+        Darknet detector searches all of them whole.
+
+        Raises:
+            InputError: an array that is no picture.
+        """
+        return self._predictor.frames(frames, every)
+
+
+def open_predictor(
+    ckpt: str | Path,
+    faces: str = "haar",
+    faces_model: str | None = None,
+    device: str = "auto",
+    min_confidence: float | None = None,
+    min_size: int = _MIN_SIZE,
+    cfg: str | Path | None = None,
+    names: str | Path | None = None,
+) -> "BasePredictor":
+    """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector; or .weights.
+
+    ``faces`` is haar, yunet (``faces_model`` is its file) or whole; ``min_size`` the smallest face looked for, in
+    pixels; ``device`` is the network's: auto, cpu, cuda, ... ``min_confidence`` is 0 by default.
+
+    Darknet's .weights, or the .ckpt saved with them, belong to the files ``cfg`` and ``names``, by default those
+    beside them; their ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
+
+    Raises:
+        InputError: a file that is missing or not ours, an unknown detector or device.
+    """
+    ckpt = resolve(str(ckpt))
+    if is_darknet(ckpt):
+        from fer.darknet.torch_engine.predictor import load
+
+        cfg_file, names_file = Path(cfg) if cfg else None, Path(names) if names else None
+        return load(Path(ckpt), cfg_file, names_file, faces, faces_model, device, min_confidence, min_size)
+    from fer.prediction.predictor import FacePredictor
+
+    return FacePredictor.load(ckpt, faces, faces_model, device, min_confidence, min_size)
+
+
+def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any] | None = None) -> int:
+    """Do what predict.py does with checked keys, see `fer.prediction.run.predict`; return how many files failed.
+
+    ``faces`` are the keys of conf/faces; ``darknet`` those of conf/darknet, needed for a .weights file.
+    """
+    files: dict[str, Any] = {}
+    if darknet and is_darknet(keys["ckpt"]):
+        if darknet["engine"] == "binary":
+            from fer.darknet.program_engine.predict import predict as predict_by_program
+
+            return predict_by_program(keys, darknet)
+        files = {key: darknet[key] for key in ("cfg", "names")}
+    from fer.prediction.run import predict as predict_with
+
+    def open_it() -> "BasePredictor":
+        return open_predictor(
+            keys["ckpt"], faces["name"], faces["model"], keys["device"], keys["min_confidence"], faces["min_size"],
+            **files,
+        )  # fmt: skip
+
+    return predict_with(keys, open_it)
+
+
+def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, darknet: dict[str, Any] | None = None) -> float | None:
+    """Do what evaluate.py does with checked keys and a checkpoint, a list of them or .weights; return the score.
+
+    ``data`` is a checked data config or None; ``darknet`` are the keys of conf/darknet, needed for a .weights file.
+    """
+    if darknet and isinstance(keys["ckpt"], str) and is_darknet(keys["ckpt"]):
+        from fer.darknet.evaluate import evaluate as evaluate_darknet
+
+        return evaluate_darknet(keys, data, darknet)
+    from fer.evaluation.run import evaluate as evaluate_classifier
+
+    return evaluate_classifier(keys, data)
+
+
+def export(keys: dict[str, Any], data: dict[str, Any] | None, darknet: dict[str, Any] | None = None) -> Path:
+    """Do what export.py does with checked keys; return the written file. ``data`` and ``darknet`` as in `evaluate`."""
+    if darknet and is_darknet(keys["ckpt"]):
+        from fer.darknet.torch_engine.export import export as export_darknet
+
+        return export_darknet(keys, data, darknet)
+    from fer.deployment.export import export as export_classifier
+
+    return export_classifier(keys, data)
+
+
+def train(config: dict[str, Any], out: Path) -> float:
+    """Train a checked config under ``out`` (`check_train`, or `check_darknet_train` of a Darknet net); return val/acc.
+
+    Of a Darknet net it is the best score of its validation.
+    """
+    if "darknet" not in config:
+        from fer.training.run import train as train_classifier
+
+        return train_classifier(config, out)["val/acc"]
+    if config["darknet"]["engine"] == "torch":
+        from fer.darknet.torch_engine.training.run import train as train_in_torch
+
+        return train_in_torch(config, out)
+    from fer.darknet.program_engine.training import train as train_by_program
+
+    return train_by_program(config, out)

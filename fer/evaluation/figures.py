@@ -1,0 +1,86 @@
+"""Pictures of an evaluation and of a training: the confusion matrix, and the curves by epoch."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fer.evaluation.metrics import ratio
+
+
+def confusion_figure(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """Return the row-normalised confusion matrix as a picture, with the raw counts where they are readable.
+
+    The colour scale is always 0..1, so that two pictures can be compared. A class without rows is a grey row of dashes.
+    """
+    counts = np.asarray(counts)
+    classes, support = len(class_names), counts.sum(axis=1)
+    share = ratio(counts.ravel(), np.repeat(support, classes)).reshape(counts.shape)
+    cell = min(max(0.48, 1.05 - 0.03 * classes), 24 / classes)  # inches a side; from 50 classes on they shrink
+    # Long names keep both ends, since sub-classes often differ only in the last word.
+    names = [name if len(name) <= 32 else f"{name[:15]}…{name[-16:]}" for name in class_names]
+    longest = max(map(len, names))
+    width = max(5.5, cell * classes + 0.08 * longest + 2)
+    figure = Figure(figsize=(width, max(4, cell * classes + 0.06 * longest + 1)), layout="compressed")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_facecolor("0.92")
+    absent = np.broadcast_to((support == 0)[:, None], share.shape)
+    image = axes.imshow(np.ma.masked_array(share, absent), "Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, shrink=0.7, aspect=max(20, 2 * classes), label="share of the true class")
+    ticks = np.arange(classes)
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, [f"{name} ({total:,})" for name, total in zip(names, support, strict=True)])
+    axes.set(xlabel="predicted class", ylabel="true class (images)")
+    heading = figure.suptitle(textwrap.fill(title, int(width * 10), break_on_hyphens=False), fontsize=12)
+    for text in (*axes.get_xticklabels(), *axes.get_yticklabels(), heading):
+        text.set_parse_math(False)  # a folder called "a$b$c" is a class name, not a formula
+    if cell < 0.45:
+        return figure
+    with_counts = cell >= 0.75
+    for row, column in np.ndindex(counts.shape):
+        # White reads better than black from about two thirds of the way up "Blues".
+        color = "white" if share[row, column] > 0.65 else "black"
+
+        def write(text: str, up: float, size: float | None, at=(column, row), color=color) -> None:
+            axes.annotate(
+                text, at, xytext=(0, up), textcoords="offset points",
+                fontsize=size, color=color, ha="center", va="center",
+            )  # fmt: skip
+
+        if support[row] == 0:
+            write("–", 0, None)
+        elif with_counts:
+            write(f"{share[row, column]:.2f}", 5, 11)
+            write(f"{counts[row, column]:,}", -9, 8)
+        else:
+            write(f"{share[row, column]:.2f}", 0, 16 * cell)
+    return figure
+
+
+def curves_figure(history: pd.DataFrame, title: str = "") -> Figure:
+    """Return loss, accuracy and learning rate by epoch in one picture.
+
+    Columns: epoch and any of train/loss, val/loss, train/acc, val/acc, lr; empty cells are passed over, since a logger
+    may write training and validation on separate lines.
+    """
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = (("loss", ("train/loss", "val/loss")), ("accuracy", ("train/acc", "val/acc")), ("learning rate", ("lr",)))
+    for axes, (label, columns) in zip(figure.subplots(1, 3), panels, strict=True):
+        for column in [column for column in columns if column in history]:
+            known = history[["epoch", column]].dropna()
+            axes.plot(known["epoch"], known[column], label=column, marker="." if len(known) < 30 else "")
+            if column == "val/acc" and len(known):
+                best = known.iloc[int(known[column].argmax())]
+                axes.set_title(f"best val/acc {best[column]:.4f} at epoch {best['epoch']:.0f}", fontsize=10)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.suptitle(title).set_parse_math(False)
+    return figure

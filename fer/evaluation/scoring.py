@@ -1,0 +1,146 @@
+"""Scoring classifiers on a split of a prepared file: what may be scored, and the probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from fer.data.loading.dataset import EvalBatches, FaceDataset
+from fer.data.preparation.summary import command_for
+from fer.data.storage.hdf5 import StoreInfo, read_column, read_info
+from fer.errors import InputError
+from fer.evaluation.calibration import fit_temperature
+from fer.labels import require_same
+from fer.models.checkpoint import is_among, load_checkpoint
+from fer.models.classifier import EmotionClassifier
+from fer.system.device import to_device
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRows:
+    """A split that may be scored: its faces, their row and face hashes int64 (N,), and where each row stood."""
+
+    dataset: FaceDataset
+    rows: np.ndarray
+    faces: np.ndarray
+    sources: list[str]
+    paths: list[str]
+    drawn: bool
+
+
+def open_split(
+    models: Sequence[EmotionClassifier], ckpts: Sequence[str], file: str, split: str, shards: str | None = None
+) -> SplitRows:
+    """Open a split of a prepared file on which to score models; ``ckpts`` are what errors call them.
+
+    ``shards`` is where those of a folder lie, as the user says.
+
+    Raises:
+        InputError: no such split, other classes or another face size, or rows that a model was trained on.
+    """
+    info = read_info(file)
+    for model, ckpt in zip(models, ckpts, strict=True):
+        _require_fit(model, info, ckpt)
+    rows, faces = read_column(file, split, "row"), read_column(file, split, "face")
+    sources = [info.sources[code] for code in read_column(file, split, "source")]
+    paths = read_column(file, split, "path").tolist()
+    for model, ckpt in zip(models, ckpts, strict=True):
+        _refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
+    return SplitRows(FaceDataset(file, split, shards=shards), rows, faces, sources, paths, info.drawn)
+
+
+def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tuple[str, str, str | None]:
+    """Return the file, the name and the shards' place of a checked data config, or of the data of the training.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    chosen = data or model.data
+    if not Path(chosen["file"]).exists():
+        command = command_for(data) if data else "python prepare.py"
+        raise InputError(f"{chosen['file']}: no such file; make it with `{command}`, or give data=NAME")
+    # where shards lie is for the user to say, never for a checkpoint
+    return chosen["file"], chosen["name"], (data or {}).get("shards")
+
+
+@torch.inference_mode()
+def predict(
+    model: EmotionClassifier, dataset: FaceDataset, device: str, average_ten_crop: bool, scales: Sequence[int] = ()
+) -> np.ndarray:
+    """Return class probabilities (N, classes) of all faces, in file order.
+
+    The logits are those of the centre crop or the mean of ten crops; ``scales`` are the sizes in pixels over which ten
+    crops are averaged, none for the network's own.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    _, place = to_device(model.net, device)
+    model.net.eval()
+    loader = DataLoader(dataset, batch_size=None, sampler=EvalBatches(len(dataset)))
+    bar = tqdm(loader, desc="ten-crop" if average_ten_crop else "centre crop", unit="batch", leave=False)
+
+    def logits(faces: torch.Tensor) -> torch.Tensor:
+        if not scales:
+            return model(faces, average_ten_crop)
+        return torch.stack([model.ten_crop_logits(faces, size) for size in scales]).mean(0)
+
+    return torch.cat([logits(batch.image.to(place)).softmax(1).cpu() for batch in bar]).numpy()
+
+
+def val_temperature(ckpt: str | Path, data: dict[str, Any] | None) -> float:
+    """Return, and print, the temperature fitted to centre crops of the val split of a checked data config's file.
+
+    None for ``data`` is the file that the checkpoint names. On these rows later scores of calibration are optimistic.
+
+    Raises:
+        InputError: no such file, or one that does not fit or that the checkpoint was trained on.
+    """
+    model = load_checkpoint(ckpt)
+    file, _, shards = prepared_file(model, data)
+    faces = open_split([model], [str(ckpt)], file, "val", shards).dataset
+    temperature = fit_temperature(predict(model, faces, "cpu", average_ten_crop=False), faces.labels.numpy())
+    print(f"temperature {temperature:.4f}, fitted to {len(faces):,} val faces of {file}")
+    return temperature
+
+
+def require_alike(first: EmotionClassifier, other: EmotionClassifier, first_ckpt: str, other_ckpt: str) -> None:
+    """Refuse two networks of an ensemble that take other faces or tell other classes; InputError."""
+    require_same(first.labels, other.labels, first_ckpt, other_ckpt)
+    for key, wanted, given in _differences(first, other.face):
+        raise InputError(
+            f"{other_ckpt} takes faces of {key} {given}, {first_ckpt} of {key} {wanted}: "
+            "the networks of an ensemble must take the same faces"
+        )
+
+
+def _require_fit(model: EmotionClassifier, info: StoreInfo, checkpoint: str) -> None:
+    require_same(model.labels, info.class_names, checkpoint, str(info.path))
+    for key, wanted, given in _differences(model, info.face):
+        raise InputError(
+            f"{checkpoint} was trained on faces of {key} {wanted}, {info.path} holds {given}; "
+            f"prepare it with data.{key}={wanted}"
+        )
+
+
+def _differences(model: EmotionClassifier, face: Any) -> list[tuple[str, Any, Any]]:
+    """Return in which of size and colour other faces differ from those of a model: key, the model's, the other."""
+    own, other = asdict(model.face), asdict(face)
+    return [(key, own[key], other[key]) for key in ("size", "color") if own[key] != other[key]]
+
+
+def _refuse_trained_on(
+    model: EmotionClassifier, rows: np.ndarray, sources: list[str], paths: list[str], what: str, checkpoint: str
+) -> None:
+    trained = is_among(rows, model.identities["train_rows"])
+    if trained.any():
+        first = int(trained.argmax())
+        raise InputError(
+            f"{what}: {int(trained.sum()):,} of its {len(rows):,} rows are rows that {checkpoint} was trained on "
+            f"(the first: {sources[first]} {paths[first]}); a score on them would mean nothing"
+        )

@@ -1,0 +1,42 @@
+"""Photos read ahead of their turn, and pictures put together in batches that fit the memory."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from fer.data.photos import read_photo
+from fer.data.source import PhotoLimits
+from fer.prediction.sources import Medium
+
+#: A batch ends early at so many pixels, about 150 MB, so that big photos do not add up.
+_BATCH_PIXELS = 50_000_000
+
+
+def read_ahead(media: Sequence[Medium], pool: ThreadPoolExecutor) -> Iterator[tuple[Medium, np.ndarray | str]]:
+    """Yield photos in their order, or why they can't be read, while a few more are decoded."""
+    waiting: deque[tuple[Medium, Future]] = deque()
+    for medium in media:
+        waiting.append((medium, pool.submit(read_photo, medium.path, "rgb", PhotoLimits())))
+        if len(waiting) > 2 * (os.cpu_count() or 1):
+            done, future = waiting.popleft()
+            yield done, future.result()
+    for done, future in waiting:
+        yield done, future.result()
+
+
+def chunks(items: Iterable[Any], size: int, picture: Callable[[Any], Any]) -> Iterator[list[Any]]:
+    """Yield lists of at most ``size`` items, fewer where their pictures have _BATCH_PIXELS together."""
+    chunk: list[Any] = []
+    pixels = 0
+    for item in items:
+        chunk.append(item)
+        pixels += getattr(picture(item), "size", 0) // 3
+        if len(chunk) >= size or pixels >= _BATCH_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
