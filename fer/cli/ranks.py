@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -23,7 +24,7 @@ def one_job(command: list[str], conf: str, full_error: bool) -> Iterator[Path]:
     folder by this job's folder. Afterwards the process group and the environment variables are put back, or the next
     job would think that it is a rank of this one.
     """
-    config = HydraConfig.get()
+    config = cast(DictConfig, HydraConfig.get())  # which its annotation hides
     folder = Path(config.runtime.output_dir)
     _refuse_parallel_launcher(config)
     _refuse_sweep_of_ranks(config)
@@ -32,8 +33,7 @@ def one_job(command: list[str], conf: str, full_error: bool) -> Iterator[Path]:
         # set for Hydra alone; a rank that inherits it would answer with tracebacks
         os.environ.pop("HYDRA_FULL_ERROR", None)
     sys.argv = [*command, *config.overrides.task, *_config_flags(config, conf)]
-    whole = HydraConfig.instance().cfg
-    assert whole is not None  # HydraConfig.get() has it
+    whole = cast(DictConfig, HydraConfig.instance().cfg)
     with read_write(whole.hydra), open_dict(whole.hydra):
         whole.hydra.run.dir = str(folder)
     try:

@@ -1,4 +1,4 @@
-"""How much boxes overlap, for numpy.
+"""Boxes in a picture, and how much they overlap, for numpy.
 
 Tensors have `fer.darknet.torch_engine.boxes.iou`, which a loss can be made of and which counts from the boxes' centres;
 this one needs no torch.
@@ -6,6 +6,9 @@ this one needs no torch.
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+#: x, y, width, height in pixels of the picture, x to the right and y down.
+Box = tuple[float, float, float, float]
 
 
 def iou(first: ArrayLike, second: ArrayLike) -> np.ndarray:

@@ -17,10 +17,8 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from fer.data.boxes import Box
 from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped, empty_faces
-
-#: x, y, width, height in pixels of the photo, x to the right and y down.
-Box = tuple[float, float, float, float]
 
 #: x0, y0, x1, y1 in pixels of the photo, ends excluded.
 Corners = tuple[int, int, int, int]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from fer.data.boxes import Box
 from fer.data.photos import crop_box, fit, read_photo
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.demo.uploads import Upload
@@ -102,7 +103,8 @@ class Answerer:
         return whole + self._describe(seen, least, "photo")
 
     def _video(self, path: Path, least: float, hide: bool) -> str:
-        tracker, found, answer, writer = Tracker(_SMOOTH), {}, path.with_name("answer.webm"), None
+        tracker, answer, writer = Tracker(_SMOOTH), path.with_name("answer.webm"), None
+        found: dict[int, _Seen] = {}
         with Video(Medium(str(path), "video"), limits=_LIMITS) as video:
             fps = video.fps or 25.0
             step = max(1, round(fps / FRAMES_PER_SECOND))
@@ -132,7 +134,7 @@ class Answerer:
 
     def _mark(
         self, picture: np.ndarray, faces: Sequence["Face"], numbers: Sequence[int], table: np.ndarray,
-        least: float, hide: bool, missing: Sequence[tuple[float, ...]] = (),
+        least: float, hide: bool, missing: Sequence[Box] = (),
     ) -> tuple[np.ndarray, dict[int, _Seen]]:  # fmt: skip
         """Return a picture with its faces marked, and each face cut out; ``table`` (faces, classes) is named."""
         boxes, labels, seen = [face.box for face in faces], [], {}
@@ -140,7 +142,9 @@ class Answerer:
         takes = self._predictor.network.face
         for face, number, row, single in zip(faces, numbers, table, self._table(faces), strict=True):
             labels.append(f"{number} {self._verdict(row, least)}")
-            x0, y0, x1, y1 = crop_box(picture.shape[1], picture.shape[0], face.box, takes.margin)
+            corners = crop_box(picture.shape[1], picture.shape[0], face.box, takes.margin)
+            assert corners is not None  # the predictor gives no face outside of the picture
+            x0, y0, x1, y1 = corners
             card = fit(shown[y0:y1, x0:x1], FaceFormat(FACE_PIXELS, "rgb"))
             seen[number] = _Seen(card, fit(picture[y0:y1, x0:x1], takes), face.box[2], single)
         return _shrink(draw_faces(shown, boxes, labels)), seen
@@ -213,7 +217,7 @@ def _shrink(picture: np.ndarray) -> np.ndarray:
 
 def _address(kind: str, picture: np.ndarray) -> str:
     content = cv2.imencode(f".{kind}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
 def _count(faces: int) -> str:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import secrets
 
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -94,9 +95,9 @@ class Guard:
                 parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=0)
                 parser.spool_max_size = size  # nothing of it goes to disk
                 form = await parser.parse()
-                if not (file := form.get("files")):
+                if not isinstance(file := form.get("files"), UploadFile):
                     raise Refused(400, "no file was sent")
-                if file.size > self._largest:
+                if (file.size or 0) > self._largest:
                     raise Refused(413, f"larger than {self._largest} bytes")
                 return self._uploads.put(Upload((file.filename or "upload")[-_NAME:], await file.read()))
         except MultiPartException as error:

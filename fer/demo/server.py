@@ -63,7 +63,7 @@ def build_page(answer: Answerer, uploads: Uploads, note: str) -> "gradio.Blocks"
                 gradio.Markdown(_LIMITS)
             with gradio.Column(scale=3, min_width=300):
                 result = gradio.HTML(_EMPTY, elem_id="answer", apply_default_css=False)
-        responds = {
+        responds: dict[str, Any] = {
             "fn": respond, "inputs": [key, least, hide], "outputs": result, "queue": False, "api_visibility": "private",
         }  # fmt: skip
         for source, given in ((file, file.upload), (camera, camera.input)):

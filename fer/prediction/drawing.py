@@ -10,11 +10,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from fer.data.boxes import Box
 from fer.data.photos import crop_box
 from fer.errors import InputError
-
-#: x, y, width, height in pixels of the picture.
-Box = tuple[float, float, float, float]
 
 # The same in RGB and BGR. Black on either has more than seven times its luminance (WCAG 2.2, 1.4.6).
 _NAMED, _UNNAMED = (0, 200, 0), (170, 170, 170)

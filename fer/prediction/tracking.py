@@ -5,10 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fer.data.boxes import iou
-
-#: x, y, width, height in pixels.
-Box = tuple[float, float, float, float]
+from fer.data.boxes import Box, iou
 
 
 def match(before: Sequence[Box], now: Sequence[Box], min_iou: float) -> dict[int, int]:

@@ -8,7 +8,8 @@ from typing import Any
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from fer.data.photos import Box, PhotoRow, crop_box, read_photo
+from fer.data.boxes import Box
+from fer.data.photos import PhotoRow, crop_box, read_photo
 from fer.data.source import SPLITS, PhotoLimits, Skipped, Source
 from fer.errors import InputError
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def face_of(net: Net) -> FaceFormat:
     """
     path = Path(read_facts(net.weights).get("folder", "")) / MARK
     mark = json.loads(path.read_text()) if path.is_file() else {}
-    made = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
+    made: dict[str, Any] = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
     return FaceFormat(square_side(net), made["color"], made["margin"])
 
 

@@ -4,8 +4,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
-import pandas as pd
-
 from fer.data.source import SPLITS
 
 
@@ -35,6 +33,9 @@ def count_table(counts: Mapping[str, Mapping[str, list[int]]], class_names: Sequ
         if len(per_source) > 1:
             total = [sum(column) for column in zip(*per_source.values(), strict=True)]
             rows[f"{split} all"] = [*total, sum(total)]
+    # here, as predictions and checkpoints import this module's command_for
+    import pandas as pd
+
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[*class_names, "all"])
     return table.map("{:,}".format).to_string()
 

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from fer.data.photos import Box, PhotoRow, in_blocks, relative_path
+from fer.data.boxes import Box
+from fer.data.photos import PhotoRow, in_blocks, relative_path
 from fer.data.readers.affectnet_base import Release, affect, integer
 from fer.data.source import Block, Skipped
 from fer.errors import InputError

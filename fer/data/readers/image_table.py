@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from fer.data.photos import Box, PhotoRow, decode_photos, in_blocks, relative_path
+from fer.data.boxes import Box
+from fer.data.photos import PhotoRow, decode_photos, in_blocks, relative_path
 from fer.data.readers.image_folder import class_index, name_classes
 from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
 from fer.data.split import check_fractions, stratified_split

@@ -64,6 +64,7 @@ class StreamImages(DiskImages):
             raise InputError(f"{self._file / ROWS}: not the rows of a folder of shards; make it with format=litdata")
         self._n = read_info(folder).rows(split)
         blocks = -(-self._n // self.block_rows)
+        self._place: tuple[str, str | None]
         if shards and _REMOTE.match(shards):
             url = f"{shards.rstrip('/')}/{split}"
             self._place = (str(_fetch_index(url, blocks)), url)
