@@ -4,11 +4,12 @@ import os
 
 import nbformat
 import pytest
-from conftest import ROOT, copy_demo
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+
+from tests.conftest import ROOT, copy_demo
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

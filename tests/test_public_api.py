@@ -4,9 +4,8 @@ import subprocess
 import sys
 import tomllib
 
-from conftest import ROOT
-
 import fer
+from tests.conftest import ROOT
 
 NAMES = {
     "CLASSES", "EmotionClassifier", "Face", "FaceDataModule", "InputError", "Predictor", "__version__",

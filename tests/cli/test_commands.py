@@ -1,0 +1,239 @@
+"""Every command of the README: checked as its script checks it, and run on tiny data, its training cut to a batch."""
+
+import json
+import re
+import shlex
+import shutil
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from fer.cli.launch import literal
+from fer.config.checks import check_data, check_keys, check_predict
+from fer.config.schemas import Evaluate, Export, Look, Prepare
+from fer.config.train import check_train
+from fer.darknet.config import check_darknet, check_darknet_train
+from fer.darknet.design.architectures import recipe
+from fer.darknet.formats.cfg import render
+from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.weights_io import save_weights
+from fer.data.synthetic.dataset import draw_sample
+from fer.errors import InputError
+from tests.conftest import ROOT, copy_demo, demo_commands
+from tests.data.test_prepare import affectnet_folder, fer2013_csv
+
+
+def commands(text):
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("python ")]
+    return [line.split("  #")[0].strip() for line in lines]
+
+
+README = (ROOT / "README.md").read_text()
+DARKNET = commands(re.search(r"\n## Darknet\n.*?\n## ", README, re.S)[0])
+USE = commands(re.search(r"\n## Use it on any photo or video\n.*?\n## ", README, re.S)[0])
+COMMANDS = [command for command in commands(README) if command not in (*DARKNET, *USE)]
+SHORT = [
+    "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1",
+    "trainer.enable_progress_bar=false", "batch_size=4",
+]  # fmt: skip
+SCHEMAS = {"prepare.py": Prepare, "evaluate.py": Evaluate, "export.py": Export, "look.py": Look}
+
+
+@cache
+def checked(script, *arguments):
+    """Compose a command, each job of its sweep, and check it as the script does before it opens a file."""
+    overrides = OverridesParser.create().parse_overrides([literal(a) for a in arguments if a != "-m"])
+    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    configs = []
+    for job in jobs:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            cfg = compose(script.removesuffix(".py"), job)
+        if script == "train.py":
+            configs.append(check_train(cfg) if cfg.darknet.name == "none" else check_darknet_train(cfg, job))
+        elif script == "predict.py":
+            configs.append(check_predict(cfg)[0])
+            if configs[-1]["ckpt"].endswith(".weights"):
+                check_darknet(cfg.darknet)
+        else:
+            configs.append(check_keys(cfg, SCHEMAS[script]))
+            if "data" in cfg:
+                check_data(cfg.data)
+            if str(configs[-1].get("ckpt")).endswith(".weights"):
+                check_darknet(cfg.darknet)
+    return configs
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *USE, *DARKNET])
+def test_every_readme_command_composes_and_passes_its_checks(command):
+    python, *words = shlex.split(command)
+    assert python == "python" and len(checked(*words)) == (4 if "-m" in words else 1)
+
+
+def test_the_readmes_runs_are_those_that_its_commands_train():
+    trained = [shlex.split(command)[1:] for command in [*COMMANDS, *USE, *DARKNET] if " train.py" in command]
+    names = {config["name"] for words in trained for config in checked(*words)}
+    used = set(re.findall(r"runs/(\w+)/DATE", README)) - {"NAME"}
+    assert used and used <= names
+
+
+def test_a_command_with_a_mistake_does_not_pass():
+    with pytest.raises(InputError, match="calibration: Value 'x'"):
+        checked("export.py", "ckpt=a.ckpt", "calibration=x")
+    with pytest.raises(InputError, match="batch_size=0"):
+        checked("train.py", "batch_size=0")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with the files that the README's commands name."""
+    home = tmp_path_factory.mktemp("home")
+    affectnet_folder(home / "AffectNet", [4] * 8, [1] * 8, size=100)
+    fer2013_csv(home / "fer2013.csv", [4] * 7, [2] * 7, [2] * 7, side=48)
+    generator = np.random.default_rng(3)
+    (home / "my_faces").mkdir()
+    with open(home / "my_faces.csv", "w") as table:
+        table.write("path,label\n")
+        for name in ("cat", "dog"):
+            (home / "my_faces" / name).mkdir()
+            for i in range(20):
+                cv2.imwrite(str(home / "my_faces" / name / f"{i}.png"), generator.integers(0, 256, (60, 50), np.uint8))
+                table.write(f"my_faces/{name}/{i}.png,{name}\n")
+    return home
+
+
+@pytest.fixture(scope="module")
+def photo_home(tmp_path_factory):
+    """A folder with the files that the README's commands on photos and Darknet name; AffectNet is drawn."""
+    home = tmp_path_factory.mktemp("photo_home")
+    draw_sample(home / "AffectNet", photos=60)
+    (home / "my_faces").mkdir()
+    # some are broken on purpose
+    photos = [photo for photo in sorted((home / "AffectNet").rglob("*.jpg")) if cv2.imread(str(photo)) is not None]
+    for number, photo in enumerate(photos[:6]):
+        shutil.copy(photo, home / "my_faces" / f"{number}.jpg")
+    (home / "my.cfg").write_text(render(recipe("classifier_small")))
+    # the first 29 layers as the published file has them, without what they have learned
+    save_weights(DarknetNetwork(recipe("v4_tiny")), home / "yolov4-tiny.conv.29", first=29)
+    write_video(home / "film.mp4", sorted((home / "my_faces").iterdir()))
+    return home
+
+
+def write_video(path, photos):
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (320, 240))
+    for photo in photos:
+        video.write(cv2.resize(cv2.imread(str(photo)), (320, 240)))
+    video.release()
+
+
+def newest(home, argument):
+    """Put the newest run's folder where the README says DATE."""
+    for name in set(re.findall(r"runs/(\w+)/DATE", argument)):
+        runs = sorted((home / "runs" / name).iterdir())
+        argument = argument.replace(f"runs/{name}/DATE", f"runs/{name}/{runs[-1].name}")
+    return argument
+
+
+def test_the_readme_has_the_cards_commands():
+    assert "python train.py model=vgg19 data=fer2021 trainer.devices=2" in COMMANDS
+    assert len(COMMANDS) >= 18
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_readme_command(home, run):
+    for command in COMMANDS:
+        script, *arguments = [newest(home, argument) for argument in shlex.split(command)[1:]]
+        if script == "train.py":
+            # a resumed run has one more epoch to go
+            short = [a.replace("max_epochs=1", "max_epochs=2") for a in SHORT] if "resume=" in command else SHORT
+            if "data=folder" in command:
+                run("prepare.py", "data=folder", "data.raw=my_faces", cwd=home)
+            done = run(script, *arguments, *short, cwd=home)
+            assert "best val/acc" in done.stdout
+        else:
+            done = run(script, *arguments, cwd=home)
+            assert done.stdout
+    assert (home / "data/fer2021-48-grey.h5").is_file() and (home / "fer2013_again.csv").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_command_that_uses_a_net(demo, tmp_path, run):
+    home = tmp_path
+    copy_demo(demo, home)
+    photos = sorted((demo / "data/sample").rglob("*.jpg"))
+    for folder, count in (("my_photos", 3), ("my_faces", 6)):
+        (home / folder).mkdir()
+        for number, photo in enumerate(photos[:count]):
+            shutil.copy(photo, home / folder / f"{number}.jpg")
+    shutil.copy(photos[0], home / "photo.jpg")
+    write_video(home / "clip.mp4", photos[:6])
+    assert len(USE) >= 8
+    for command in USE:
+        script, *arguments = shlex.split(command)[1:]
+        assert run(script, *arguments, cwd=home).stdout
+        if script == "predict.py":
+            assert (home / "predictions/predictions.csv").is_file()
+            shutil.rmtree(home / "predictions")
+
+
+@pytest.mark.darknet
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_darknet_command_of_the_readme(photo_home, run):
+    home = photo_home
+    assert len(DARKNET) >= 12
+    for command in DARKNET:
+        script, *arguments = [newest(home, argument) for argument in shlex.split(command)[1:]]
+        if script != "train.py":
+            assert run(script, *arguments, cwd=home).stdout
+        elif "binary=" in command:
+            # AlexeyAB's program is not here; what is asked for is named
+            done = run(script, *arguments, cwd=home, code=2)
+            assert done.stderr.startswith("error: darknet.binary=darknet-alexeyab/darknet: ")
+        else:
+            # a resumed run has some more to go
+            short = ["darknet.max_batches=6" if "resume=" in command else "darknet.max_batches=3", "darknet.size=64"]
+            short += ["darknet.epochs=null", "darknet.burn_in=1", "darknet.batch=4", "darknet.subdivisions=1"]
+            if checked(script, *arguments)[0]["data"]["name"] == "sample":
+                short += ["data.photos=60"]
+            if "engine=torch" in command:
+                # 16-mixed is for GPUs
+                short += ["trainer.accelerator=cpu", "trainer.precision=32-true"]
+            done = run(script, *arguments, *short, cwd=home)
+            assert "score it: python evaluate.py ckpt=" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_make_demo_trains_a_net_that_a_linear_classifier_does_not_match(demo, tmp_path, run):
+    """What ``make demo`` ends with, on the full sample data; a linear one stays under 60 % (data/test_synthetic.py)."""
+    *made, command = demo_commands()
+    # the fixture has run these two in its folder
+    assert [script for script, *_ in made] == ["prepare.py", "train.py"] and command[0] == "evaluate.py"
+    copy_demo(demo, tmp_path)
+    done = run(*command, cwd=tmp_path)
+    assert "DRAWN SAMPLE DATA" in done.stdout and "confusion matrix: " in done.stdout
+    report = json.loads((tmp_path / "runs/demo/latest/evaluate/sample-test/report.json").read_text())
+    assert report["drawn"] and report["plain"]["n"] == 476
+    assert report["plain"]["accuracy"] > 0.9 and report["ten_crop"]["accuracy"] > 0.9
+
+
+def test_make_targets_are_those_of_the_readme():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "experiment=demo" in makefile and "-m pytest" in makefile
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test-all")
+
+
+def test_what_make_demo_runs_passes_its_checks():
+    (prepared,), (trained,), (scored,) = [checked(*command) for command in demo_commands()]
+    assert prepared["format"] == "h5" and trained["data"]["name"] == "sample"
+    # the run is scored in the folder that the second command is given
+    (folder,) = [a.removeprefix("hydra.run.dir=") for a in demo_commands()[1] if a.startswith("hydra.run.dir=")]
+    assert (scored["ckpt"], scored["split"]) == (f"{folder}/checkpoints/best.ckpt", "test")

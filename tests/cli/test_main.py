@@ -1,0 +1,59 @@
+"""The command ``fer`` and the scripts of the checkout: the same jobs, and every end in one line."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fer.system.command import COMMANDS, command
+from tests.conftest import ROOT
+
+
+def fer(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "fer", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, **options
+    )
+
+
+def test_the_first_word_chooses():
+    done = fer("--help")
+    assert done.returncode == 0 and all(f"\n  {name} " in done.stdout for name in COMMANDS)
+    assert fer().returncode == 2
+    done = fer("trian")
+    assert done.returncode == 2
+    assert done.stderr == "error: there is no command trian (did you mean train?); see `fer --help`\n"
+    # the same command line as the script's, and its help says how it was started
+    done = fer("prepare", "--help")
+    assert done.stdout.count("  fer prepare ") > 3 and "python prepare.py" not in done.stdout
+    done = fer("prepare", "nonsense=1")
+    assert done.returncode == 2 and done.stderr.startswith("error: there is no key nonsense; valid in prepare: ")
+
+
+@pytest.mark.parametrize("started", [["-m", "fer", "train"], ["train.py"]])
+def test_help_may_be_cut_by_a_reader_that_has_enough(started):
+    shell = f"{sys.executable} {' '.join(started)} --help | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    # 141 is a program that SIGPIPE ended; 0 where all of it fitted into the pipe before the reader left
+    assert done.stderr == "" and done.stdout.count("\n") == 1 and done.returncode in (0, 141)
+
+
+def test_what_to_type_next_follows_how_it_was_started(monkeypatch):
+    for started, says in (
+        ("/somewhere/bin/fer", "fer evaluate"),
+        ("/somewhere/fer/__main__.py", "fer evaluate"),
+        ("/checkout/train.py", "python evaluate.py"),
+        ("/a/notebook/launcher.py", "fer evaluate"),
+    ):
+        monkeypatch.setattr(sys, "argv", [started, "key=value"])
+        assert command("evaluate") == says
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    # there is no such script
+    assert command("demo") == "fer demo"
+
+
+def test_the_doors_of_the_checkout_are_those_of_the_command():
+    scripts = {path.stem for path in ROOT.glob("*.py")}
+    assert scripts == COMMANDS.keys() - {"demo"}
+    assert all(len((ROOT / f"{name}.py").read_text().splitlines()) < 8 for name in scripts)
+    assert os.access(ROOT / ".ci/run", os.X_OK)

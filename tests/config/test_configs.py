@@ -1,0 +1,371 @@
+"""Configuration: every option of every group composes, checks and builds; a mistake gives one line."""
+
+import ast
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from fer.cli.launch import literal
+from fer.config.checks import check_data, check_predict
+from fer.config.plain import check_target
+from fer.config.schemas import Augment
+from fer.config.train import TRAINER_OWN, check_train
+from fer.darknet.config import check_darknet_train
+from fer.errors import InputError
+from fer.models.registry import build_network
+from fer.system.instantiate import build
+from fer.training.schedules import make_scheduler
+from tests.conftest import ROOT
+
+CONF = ROOT / "conf"
+OPTIONS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml"))]
+
+
+def train_cfg(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def of(group):
+    return [name for g, name in OPTIONS if g == group]
+
+
+@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] != "faces"])
+def test_every_option_composes_and_passes_its_checks(group, option):
+    cfg = train_cfg(f"{group}={option}")
+    if cfg.darknet.name != "none":
+        if OmegaConf.is_missing(cfg.darknet, "pretrained"):
+            with pytest.raises(InputError, match="darknet.pretrained is missing: give darknet.pretrained=VALUE"):
+                check_darknet_train(cfg, [])
+            cfg.darknet.pretrained = "a.weights"
+        assert check_darknet_train(cfg, [])["darknet"]["name"] == cfg.darknet.name
+        return
+    config = check_train(cfg)
+    assert config["trainer"]["_target_"] == "pytorch_lightning.Trainer"
+
+
+@pytest.mark.parametrize("option", of("faces"))
+def test_every_way_to_find_faces_passes_its_checks(option):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("predict", [f"faces={option}", "source=a.jpg", "ckpt=a.ckpt"])
+    if option == "yunet":
+        cfg.faces.model = "a.onnx"
+    keys, faces = check_predict(cfg)
+    assert (keys["source"], faces["name"]) == ("a.jpg", option)
+
+
+@pytest.mark.parametrize("option", of("model"))
+def test_every_model_builds(option):
+    config = check_train(train_cfg(f"model={option}"))
+    network = build_network(config["model"], 7)
+    assert sum(p.numel() for p in network.parameters()) > 10_000
+
+
+@pytest.mark.parametrize("option", of("optimizer"))
+def test_every_optimizer_builds(option):
+    config = check_train(train_cfg(f"optimizer={option}"))
+    optimizer = build(config["optimizer"], params=torch.nn.Linear(2, 2).parameters())
+    assert isinstance(optimizer, torch.optim.Optimizer)
+
+
+@pytest.mark.parametrize("option", of("schedule"))
+def test_every_schedule_builds(option):
+    config = check_train(train_cfg(f"schedule={option}"))
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=1.0)
+    assert make_scheduler(config["schedule"], optimizer, 10)["interval"] == "epoch"
+
+
+@pytest.mark.parametrize("option", [name for name in of("trainer") if name != "ddp"])
+def test_every_trainer_builds(option):
+    config = check_train(train_cfg(f"trainer={option}"))
+    assert isinstance(build(config["trainer"] | {"logger": False, "enable_checkpointing": False}), pl.Trainer)
+
+
+def test_every_key_is_commented_or_plain():
+    # a reader of conf/train.yaml and of each data set learns there what a key means
+    for path in [CONF / "train.yaml", *(CONF / "data").glob("*.yaml"), *(CONF / "darknet").glob("*.yaml")]:
+        for line in path.read_text().split("\nhydra:")[0].splitlines():
+            key, colon, value = line.partition(":")
+            if colon and key[0].isalpha() and key not in ("defaults", "name", "trainer") and value.strip():
+                assert "#" in line or path.stem.endswith("_96"), f"{path.name}: {line}"
+
+
+def test_no_argument_is_the_seeds_experiment():
+    config = check_train(train_cfg())
+    assert config == check_train(train_cfg("experiment=seed_fer2021_vgg19")) | {"name": config["name"]}
+    assert config["name"] == "fer2021_vgg19"
+
+
+@pytest.mark.parametrize("data", ["fer2013", "affectnet", "fer2021"])
+def test_seed_presets_hold_the_seeds_table(data):
+    config = check_train(train_cfg(f"experiment=seed_{data}_vgg19"))
+    # the table of the seed's README: 48 x 48, SGD, batch 64, 0.01, momentum 0.9, 5e-4, decay after 60 every 5
+    assert (config["data"]["name"], config["data"]["size"], config["model"]["name"]) == (data, 48, "vgg19")
+    assert config["optimizer"] == {
+        "_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False,
+        "fused": None,
+    }  # fmt: skip
+    assert config["schedule"] == {"name": "step", "start": 60, "every": 5, "rate": 0.9}
+    off = ("rotate", "scale", "translate", "brightness", "contrast", "erase")
+    assert config["augment"] == {"crop": 44, "flip": 0.5, **dict.fromkeys(off, 0)}
+    recipe = config["recipe"]
+    assert {key: recipe[key] for key in ("sampler", "votes", "class_weights")} == {
+        "sampler": "shuffle", "votes": "none", "class_weights": "none",
+    }  # fmt: skip
+    assert not any(recipe[key] for key in ("label_smoothing", "mix", "ema", "sam", "logit_adjustment", "teachers"))
+    assert (config["batch_size"], config["trainer"]["max_epochs"]) == (64, 250)
+    assert (config["trainer"]["gradient_clip_val"], config["trainer"]["gradient_clip_algorithm"]) == (0.1, "value")
+
+
+DARKNET_PRESETS = {
+    "seed_classifier_tiny": ("classifier_tiny", 224, 400200, None),
+    "seed_classifier_omega": ("classifier_omega", 256, 40000, None),
+    "seed_v3_tiny_affectnet": ("v3_tiny", 256, 400000, 11),
+    "seed_v3_tiny_imagenet": ("v3_tiny", 256, 400000, None),
+    "seed_v4_tiny_imagenet": ("v4_tiny", 256, 400000, None),
+    "seed_v4_affectnet": ("v4", 256, 400000, 105),
+    "seed_v4_imagenet": ("v4", 256, 400000, None),
+}
+
+
+@pytest.mark.parametrize("preset", DARKNET_PRESETS)
+def test_darknet_presets_hold_the_seeds_chains_and_table(preset):
+    cfg = train_cfg(f"experiment={preset}", "darknet.pretrained=a.weights")
+    config = check_darknet_train(cfg, [])
+    darknet = config["darknet"]
+    found = tuple(darknet[key] for key in ("name", "size", "max_batches", "pretrained_layers"))
+    assert (config["data"]["name"], found) == ("affectnet", DARKNET_PRESETS[preset])
+    assert config["name"] == preset
+    if "classifier" not in preset:
+        # the seed's table: batch 64, momentum 0.9, decay 0.0005, 0.00261, burn_in 1000, policy steps
+        keys = ("batch", "momentum", "decay", "learning_rate", "burn_in", "policy")
+        assert tuple(darknet[key] for key in keys) == (64, 0.9, 0.0005, 0.00261, 1000, "steps")
+
+
+@pytest.mark.parametrize("override", ["model=vgg11", "schedule.start=3", "+trainer.x=1", "batch_size=3", "init=a.ckpt"])
+def test_options_of_the_torch_side_are_refused_beside_darknet(override):
+    with pytest.raises(InputError, match="has no effect beside darknet=v3_tiny"):
+        check_darknet_train(train_cfg("darknet=v3_tiny"), ["darknet=v3_tiny", override])
+
+
+def test_a_darknet_net_in_torch_takes_the_trainers_devices():
+    given = ["darknet=v3_tiny", "darknet.engine=torch", "trainer=cpu", "trainer.devices=2", "seed=3"]
+    config = check_darknet_train(train_cfg(*given), given)
+    assert (config["trainer"]["accelerator"], config["trainer"]["devices"], config["seed"]) == ("cpu", 2, 3)
+    with pytest.raises(InputError, match="trainer.max_epochs=3 has no effect beside darknet=v3_tiny; of trainer it"):
+        check_darknet_train(train_cfg(*given), [*given, "trainer.max_epochs=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("darknet.batch=0", "darknet.batch=0 is not a positive number"),
+        ("darknet.epochs=-1", "darknet.epochs=-1.0 is not a positive number"),
+        ("darknet.size=large", "darknet.size: Value 'large'"),
+        ("+darknet.batchs=1", r"there is no key darknet.batchs \(did you mean batch\?\)"),
+        ("darknet.engine=tarch", "darknet.engine=tarch: not binary or torch"),
+    ],
+)
+def test_mistakes_in_darknet_are_named(override, message):
+    with pytest.raises(InputError, match=message):
+        check_darknet_train(train_cfg("darknet=v3_tiny", override), [])
+
+
+def test_runs_are_named_after_the_net():
+    assert train_cfg("darknet=v4_tiny", "data=affectnet").name == "affectnet_v4_tiny"
+    assert train_cfg("data=affectnet").name == "affectnet_vgg19"
+
+
+def test_the_earlier_programs_preset():
+    config = check_train(train_cfg("experiment=wujie_fer2013_vgg19"))
+    assert (config["batch_size"], config["schedule"]["start"], config["data"]["name"]) == (128, 80, "fer2013")
+
+
+def test_the_second_weight_decay_and_other_sizes_are_overrides():
+    config = check_train(train_cfg("optimizer.weight_decay=4e-5", "data.size=96"))
+    assert config["optimizer"]["weight_decay"] == 4e-5
+    assert config["augment"]["crop"] == 88 and config["data"]["file"] == "data/fer2021-96-grey.h5"
+
+
+def test_the_trainer_group_spells_out_real_arguments():
+    keys = set(OmegaConf.load(CONF / "trainer/default.yaml")) - {"_target_"}
+    assert keys <= set(inspect.signature(pl.Trainer).parameters)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["augment.crop=60"], "augment.crop=60 does not fit into data.size=48"),
+        (["augment.flip=2"], "augment.flip=2.0 is not a probability"),
+        (["batch_size=0"], "batch_size=0 is not a positive number"),
+        (["batch_size=63", "trainer.devices=2"], "batch_size=63 is the global batch and does not divide by"),
+        (["data.color=rgb", "model.in_channels=1"], "data.color=rgb needs model.in_channels=3"),
+        (["data.size=4"], "data.size=4: not between 8 and 1024"),
+        (["data.margin=-1"], "data.margin=-1.0: not a fraction"),
+        (["batch_size=many"], "batch_size: Value 'many'"),
+        (["resume=a", "init=b"], "give one of them"),
+        (["optimizer._target_=torch.optim.Sgd"], "optimizer._target_=torch.optim.Sgd: there is no such class"),
+        (["+optimizer.betas=[1,2]"], r"there is no key optimizer.betas.*torch.optim.SGD takes lr, momentum"),
+        (["+trainer.max_epoch=3"], r"there is no key trainer.max_epoch \(did you mean max_epochs\?\)"),
+        (["+trainer.default_root_dir=a"], "trainer.default_root_dir=a would have no effect: .* hydra.run.dir=FOLDER"),
+        (["+trainer.logger=true"], "trainer.logger=True would have no effect: each run writes TensorBoard and csv"),
+        (["+trainer.callbacks=[]"], r"trainer.callbacks=\[\] would have no effect: they come from early_stop="),
+        (["+trainer.plugins=null"], "trainer.plugins=None would have no effect: checkpoints are written by one of"),
+        (["+trainer.use_distributed_sampler=true"], "trainer.use_distributed_sampler=True would have no effect: the"),
+        (["+trainer.log_every_n_steps=50"], "trainer.log_every_n_steps=50 would have no effect: each step is logged"),
+        (["+model.depth=3"], r"there is no key model.depth; valid in model: name, library, in_channels, dropout"),
+        (["+modle=vgg11"], r"there is no key modle \(did you mean .*valid in the config"),
+        (["schedule.name=stepp"], r"schedule.name=stepp: not one of step, .* \(did you mean step\?\)"),
+        (["~schedule.every"], "schedule.every is missing"),
+        (["data.name=fer"], "data.name=fer: not one of sample, fer2013"),
+    ],
+)
+def test_mistakes_are_named(overrides, message):
+    with pytest.raises(InputError, match=message) as error:
+        check_train(train_cfg(*overrides))
+    assert "\n" not in str(error.value)
+
+
+def test_what_training_gives_the_trainer_itself_is_refused_and_nothing_else():
+    calls = [node for node in ast.walk(ast.parse((ROOT / "fer/training/run.py").read_text())) if type(node) is ast.Call]
+    (call,) = [call for call in calls if ast.unparse(call).startswith("build(config['trainer']")]
+    assert {keyword.arg for keyword in call.keywords} == set(TRAINER_OWN)
+
+
+@pytest.mark.parametrize("option", of("augment"))
+def test_every_augmentation_lists_every_key(option):
+    keys = [field.name for field in dataclasses.fields(Augment)]
+    assert list(OmegaConf.load(CONF / f"augment/{option}.yaml")) == keys
+    # without a plus before it
+    assert check_train(train_cfg(f"augment={option}", "augment.rotate=10"))["augment"]["rotate"] == 10
+
+
+def test_a_yaml_file_with_a_typo_is_refused():
+    cfg = train_cfg("data=folder")
+    OmegaConf.set_struct(cfg, False)
+    cfg.data.colour = "rgb"
+    with pytest.raises(
+        InputError, match=r"there is no key data.colour \(did you mean color\?\); valid in data: name, file"
+    ):
+        check_data(cfg.data)
+
+
+def test_required_arguments_of_a_target():
+    with pytest.raises(InputError, match="layer.in_features is missing: torch.nn.Linear needs it"):
+        check_target({"_target_": "torch.nn.Linear"}, "layer")
+    assert check_target({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 2}, "layer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["modle=vgg11"], "error: there is no key modle (did you mean model?); valid in train: augment, bare_step"),
+        (["model.nam=x"], "error: there is no key model.nam (did you mean name?); valid in model: "),
+        (["model=vgg20"], "error: In 'train': Could not find 'model/vgg20' Available options in 'model': resnet18"),
+        (["trainer.devises=2"], "error: there is no key trainer.devises (did you mean devices?); valid in trainer: "),
+        (["batch_size=x"], "error: batch_size: Value 'x'"),
+        (
+            ["data=fer2013"],
+            "error: data/fer2013-48-grey.h5: no such file; make it with "
+            "`python prepare.py data=fer2013 data.raw=PATH`, or try `python train.py experiment=demo`",
+        ),
+        (
+            [],
+            "error: data/fer2021-48-grey.h5: no such file; make it with "
+            "`python prepare.py data=fer2021 data.affectnet=PATH data.fer2013=PATH`",
+        ),
+        (["data=folder", "batch_size"], "error: "),
+        (["-m", "model=vgg11,vgg20"], "error: In 'train': Could not find 'model/vgg20'"),
+        (["-m", "batch_size=1,x"], "error: "),
+    ],
+)  # fmt: skip
+def test_mistakes_on_the_command_line_give_one_line(run, tmp_path, arguments, message):
+    done = run("train.py", *arguments, cwd=tmp_path, code=2)
+    assert done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py", "export.py", "look.py"])
+def test_help_reads_well(run, tmp_path, script):
+    done = run(script, "--help", cwd=tmp_path)
+    assert f"python {script}" in done.stdout and "Choices (group=choice):" in done.stdout
+    # what a choice stands for is in its file under conf/
+    group = "darknet" if script == "predict.py" else "data"
+    assert f"{group}: {', '.join(of(group))}\n" in done.stdout
+    assert "Powered by Hydra" not in done.stdout and list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=-1"], "seed=-1 is not between 0 and 4294967295"),
+        (["num_workers=-1"], "num_workers=-1 is not a number of processes"),
+        (["early_stop=0"], "early_stop=0 is not a number of epochs"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0 is not a number of epochs"),
+        (["trainer.max_epochs=-1", "schedule=cosine"], "trainer.max_epochs=-1 is not a number of epochs"),
+        (["trainer.limit_val_batches=0"], "leaves no val/acc to choose the best epoch by: give 1 or more"),
+        (["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=4"], "give 1 to trainer.max_epochs=3"),
+        (["schedule=step", "schedule.every=0"], "schedule.every=0 is not a positive number of epochs"),
+        (["schedule=step", "schedule.rate=0"], "schedule.rate=0.0 is not a positive factor"),
+        (["schedule=cosine", "schedule.warmup=-1"], "schedule.warmup=-1 is not a number of epochs"),
+        (["schedule=cosine", "schedule.floor=2"], "schedule.floor=2.0 is not a fraction of the first rate"),
+        (["schedule=plateau", "schedule.factor=1"], "schedule.factor=1.0 is not a factor between 0 and 1"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused(overrides, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_train(train_cfg(*overrides))
+
+
+def test_an_endless_run_and_rare_validation_are_allowed():
+    assert check_train(train_cfg("trainer.max_epochs=-1", "schedule=constant"))["trainer"]["max_epochs"] == -1
+    rare = ["trainer.max_epochs=4", "trainer.check_val_every_n_epoch=4"]
+    assert check_train(train_cfg(*rare))["trainer"]["check_val_every_n_epoch"] == 4
+
+
+def as_hydra_reads(argument):
+    return OverridesParser.create().parse_override(literal(argument)).value()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Müller.jpg", "喜び.mp4", "IMG (1).jpg", "it's.jpg", "a=b.jpg", "a,b.jpg", "[x] 1.jpg", "new\nline é.jpg",
+        "2024_01", "10.50", "true", "1e3", "é\\", "plain.jpg", "two words.jpg",
+    ],
+)  # fmt: skip
+def test_a_name_that_is_there_is_taken_as_it_is_written(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    assert as_hydra_reads(f"source={name}") == name
+    # a rank that Lightning starts gets what is quoted already
+    assert as_hydra_reads(literal(f"source={name}")) == name
+
+
+@pytest.mark.parametrize("value", ["rtsp://u:p@host:554/cam?channel=1&subtype=0", "Fotos/ü*.jpg", "2024_01"])
+def test_addresses_globs_and_new_folders_are_taken_as_they_are_written(value):
+    assert as_hydra_reads(f"source={value}") == value and as_hydra_reads(f"out={value}") == value
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("source=0", 0), ("out=null", None), ("ckpt=[a,b]", ["a", "b"]), ("source='a b'", "a b"),
+        ("trainer.devices=2", 2), ("out=runs/${data.name}", "runs/${data.name}"), ("batch_size=1_000", 1000),
+    ],
+)  # fmt: skip
+def test_what_hydra_reads_stays_its_own(argument, value):
+    assert literal(argument) == argument and as_hydra_reads(argument) == value
+
+
+@pytest.mark.parametrize("argument", ["-m", "--config-dir=ü", "model=vgg11,resnet18", "ckpt=[a,b", "~data"])
+def test_sweeps_flags_and_broken_lists_stay_as_they_are(argument):
+    assert literal(argument) == argument

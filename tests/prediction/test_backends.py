@@ -1,0 +1,125 @@
+"""Networks from both kinds of file: the same numbers, no torch for .onnx, and one line for whatever is not ours."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from fer.data.source import FaceFormat
+from fer.data.storage.hdf5 import read_column
+from fer.deployment.export import export_onnx, export_weights
+from fer.errors import InputError
+from fer.labels import CLASSES
+from fer.models.checkpoint import load_checkpoint
+from fer.prediction.backends import open_network
+from tests.conftest import ROOT, fit, train_config, write_tiny
+
+
+@pytest.fixture(scope="module", params=["grey", "rgb"])
+def files(tmp_path_factory, request):
+    """A checkpoint, its exports and its prepared file."""
+    folder = tmp_path_factory.mktemp("network")
+    prepared = write_tiny(folder / "tiny.h5", {"train": 70, "val": 40}, FaceFormat(20, request.param, 0.25))
+    fit(
+        train_config(prepared, **{"trainer.max_epochs": 1, "data.color": request.param, "data.margin": 0.25}),
+        folder / "run",
+    )
+    ckpt = folder / "run/checkpoints/best.ckpt"
+    return ckpt, export_onnx(ckpt, folder / "model.onnx"), export_weights(ckpt, folder / "x.safetensors"), prepared
+
+
+def test_a_checkpoint_and_its_export_name_faces_alike(files):
+    *networks, prepared = files
+    faces = read_column(prepared, "val", "image")
+    # the centre 16 of 20 pixels, scaled to 0..1, channels first; worked here by hand
+    inner = np.float32(faces[:, 2:18, 2:18]) / 255
+    inner = inner[:, None] if inner.ndim == 3 else inner.transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = load_checkpoint(networks[0]).net(torch.from_numpy(inner.copy())).softmax(1).numpy()
+    for file in networks:
+        network = open_network(file, "cpu")
+        assert network.labels == CLASSES and network.name == "vgg_small"
+        assert network.face == FaceFormat(20, "grey" if faces.ndim == 3 else "rgb", 0.25)
+        found = network(faces)
+        assert found.shape == (40, 7) and found.dtype == np.float32
+        # eleven bits of each weight are left in float16
+        close = 2e-3 if file.suffix == ".safetensors" else 1e-4
+        np.testing.assert_allclose(found, expected, rtol=0, atol=close)
+        np.testing.assert_allclose(network(faces[3:4])[0], expected[3], rtol=0, atol=close)
+        assert network.drawn is False
+
+
+def test_an_export_runs_without_torch(files):
+    program = f"""
+import sys
+import numpy as np
+from fer import Predictor
+faces = Predictor.load({str(files[1])!r}, faces="whole")(np.zeros((30, 30, 3), np.uint8))
+assert len(faces) == 1
+heavy = {{"torch", "torchvision", "pytorch_lightning", "hydra", "pandas", "h5py"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+class _Evil:
+    def __reduce__(self):
+        return open, (str(_Evil.target), "w")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("missing.ckpt", "no such file"),
+        ("missing.onnx", "no such file"),
+        ("net.weights", "Darknet weights are for predict.py"),
+        ("net.pth", "path must end in .ckpt, .safetensors or .onnx"),
+        ("net", "not the name of a shipped network"),
+        ("missing.safetensors", "no such file"),
+        ("noise.safetensors", "not a readable .safetensors"),
+        ("empty.safetensors", "not a readable .safetensors"),
+        ("evil.safetensors", "not a readable .safetensors"),
+        ("noise.ckpt", "not a readable checkpoint"),
+        ("noise.onnx", "not a readable .onnx"),
+        ("empty.onnx", "not a readable .onnx"),
+        ("evil.ckpt", "not a readable checkpoint"),
+        ("evil.onnx", "not a readable .onnx"),
+        ("foreign.onnx", "not a .onnx file that export.py"),
+        ("bare.onnx", "not a .onnx file that export.py"),
+    ],
+)
+def test_what_is_not_ours_is_refused_in_one_line(tmp_path, name, message):
+    file, _Evil.target = tmp_path / name, tmp_path / "unpickled"
+    if name.startswith("noise"):
+        file.write_bytes(np.random.default_rng(0).bytes(2000))
+    elif name.startswith("evil"):
+        file.write_bytes(pickle.dumps(_Evil()))
+    elif name.startswith("empty"):
+        file.touch()
+    elif name in ("foreign.onnx", "bare.onnx"):
+        # somebody's ReLU; the second calls itself ours but has another input
+        tensors = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 3]) for n in "xy"]
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", tensors[:1], tensors[1:])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+        if name == "bare.onnx":
+            ours = {"project": "fer-lightning", "name": "n", "labels": '["a", "b"]', "face": '{"size": 48}'}
+            onnx.helper.set_model_props(model, ours)
+        onnx.save(model, file)
+    with pytest.raises(InputError) as caught:
+        open_network(file)
+    assert str(file) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+    assert not _Evil.target.exists()
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "nonsense"])
+def test_a_device_that_is_not_there_is_refused_in_one_line(files, device):
+    for file in files[:2]:
+        with pytest.raises(InputError, match=rf"device={device}: .*device=cpu") as caught:
+            open_network(Path(file), device)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,365 @@
+"""predict.py from files to rows, pictures and videos: drawn photos and videos, and everything that can be wrong."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fer.api import predict
+from fer.config.checks import check_predict
+from fer.data.photos import read_photo
+from fer.data.source import PhotoLimits
+from fer.data.synthetic.face import Face, draw_face
+from fer.errors import InputError
+from fer.labels import CLASSES
+from fer.prediction.sources import Medium
+from fer.prediction.table import Rows
+from fer.prediction.video import Video
+from fer.training.run import train
+from tests.conftest import ROOT, train_config, write_tiny
+
+HAAR = {"name": "haar", "model": None, "min_size": 40}
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prediction")
+    file = write_tiny(folder / "tiny.h5", {"train": 70, "val": 40})
+    train(train_config(file, **{"trainer.max_epochs": 1}), folder / "run")
+    return str(folder / "run/checkpoints/best.ckpt")
+
+
+@pytest.fixture
+def keys(ckpt, tmp_path):
+    return {
+        "source": None, "ckpt": ckpt, "out": str(tmp_path / "out"), "min_confidence": None, "draw": True, "show": False,
+        "anonymize": False, "explain": False, "layer": None, "every_n": 1, "search_every": 1,
+        "smooth": 0.0, "batch": 4, "device": "cpu",
+    }  # fmt: skip
+
+
+def drawn(width=320, height=240, centre=(150, 120), unit=50):
+    """Return a picture uint8 RGB with one frontal face, and its centre."""
+    picture = np.full((height, width, 3), (160, 170, 150), np.uint8)
+    draw_face(picture, Face(centre, unit, (0.0, 0.0, 0.0), {12: (1.0, 1.0)}), np.random.default_rng(0))
+    return picture[:, :, ::-1]
+
+
+def write(path, picture):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, picture[:, :, ::-1])[1])
+
+
+def write_video(path, frames, size=(320, 240), fps=10):
+    """A face that moves two pixels a frame to the right and back."""
+    face = drawn(240, 240, (120, 120))[:, :, ::-1]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+    for index in range(frames):
+        frame = np.full((size[1], size[0], 3), (160, 170, 150), np.uint8)
+        x = abs((2 * index + 60) % 120 - 60)
+        frame[:240, x : x + 240] = face
+        writer.write(frame)
+    writer.release()
+
+
+def bomb():
+    """A PNG of a few kB that says it has 2.5 thousand million pixels."""
+
+    def part(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    data = part(b"IDAT", zlib.compress(bytes(50_001) * 100))
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + data + part(b"IEND", b"")
+
+
+def read(out):
+    rows = [json.loads(line) for line in Path(out, "predictions.jsonl").read_text().splitlines()]
+    table = pd.read_csv(Path(out, "predictions.csv"), encoding_errors="surrogateescape")
+    # the two files say the same
+    assert len(table) == len(rows) and list(table.columns) == list(rows[0])
+    for name in table.columns:
+        given = [row[name] for row in rows]
+        same = [a == b or (a is None and pd.isna(b)) for a, b in zip(given, table[name], strict=True)]
+        assert all(same), name
+    return rows
+
+
+def test_a_folder_of_everything(ckpt, run, tmp_path):
+    source = tmp_path / "in"
+    write(source / "a/face.png", drawn())
+    write(source / "b/face.png", drawn())
+    write(source / "new\nline 喜び.png", drawn())
+    write(source / "nobody.png", np.full((100, 100, 3), 90, np.uint8))
+    write_video(source / "clip.mp4", 6)
+    (tmp_path / "secret.png").write_bytes((source / "nobody.png").read_bytes())
+    (source / "link.png").symlink_to(tmp_path / "secret.png")
+    for name, content in {"zero.jpg": b"", "zero.mp4": b"", "text.jpg": b"no photo", "bomb.png": bomb()}.items():
+        (source / name).write_bytes(content)
+    done = run("predict.py", f"source={source}", f"ckpt={ckpt}", "device=cpu", cwd=tmp_path, code=1)
+    rows = read(tmp_path / "predictions")
+    errors = {Path(row["file"]).name: row["error"] for row in rows if row["error"]}
+    link = errors.pop("link.png")
+    assert link.startswith("a link that leads out of the folder")
+    assert errors == {
+        "zero.jpg": "zero bytes", "zero.mp4": "zero bytes", "text.jpg": "not an image", "bomb.png": "too many pixels",
+    }  # fmt: skip
+    # one row a face, every file has a row
+    named = [row for row in rows if row["label"]]
+    assert {row["file"] for row in rows} == {str(path) for path in source.rglob("*.*")}
+    assert len(named) == 3 + 6 and sum(row["frame"] is not None for row in named) == 6
+    assert [Path(row["file"]).name for row in rows if not row["error"] and not row["label"]] == ["nobody.png"]
+    for row in named:
+        probabilities = [row[f"p_{name}"] for name in CLASSES]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == CLASSES[int(np.argmax(probabilities))]
+        assert row["confidence"] == pytest.approx(max(probabilities), abs=1e-4)
+    # the drawn face's centre is in the box, which is no more than twice as large
+    row = named[0]
+    assert abs(row["x"] + row["width"] / 2 - 150) < 15 and abs(row["y"] + row["height"] / 2 - 120) < 25
+    assert 70 < row["height"] < 220
+    out = tmp_path / "predictions"
+    assert {path.name for path in out.iterdir()} == {"predictions.csv", "predictions.jsonl", "photos", "clip.mp4"}
+    assert {path.name for path in (out / "photos").iterdir()} == {
+        "face.jpg", "face_2.jpg", "new_line 喜び.jpg", "nobody.jpg"
+    }  # fmt: skip
+    assert re.fullmatch(r"10 files, 9 faces, 5 failed, [\d.,]+ frames/s: predictions/predictions.csv\n", done.stdout), (
+        done.stdout
+    )
+    # of broken files nothing but the bars is said, by no library
+    assert "moov" not in done.stderr and "WARN" not in done.stderr and "ERROR" not in done.stderr
+
+
+def test_a_video_keeps_its_face_and_comes_back_annotated(keys, tmp_path):
+    write_video(tmp_path / "clip.mp4", 23)
+    assert predict(keys | {"source": str(tmp_path / "clip.mp4")}, HAAR) == 0
+    rows = read(tmp_path / "out")
+    assert [row["frame"] for row in rows] == list(range(23)) and {row["track"] for row in rows} == {1}
+    assert [row["time"] for row in rows] == pytest.approx([index / 10 for index in range(23)], abs=0.002)
+    with Video(Medium(str(tmp_path / "out/clip.mp4"), "video")) as video:
+        assert video.size == (320, 240) and video.fps == pytest.approx(10)
+        frames = [frame.picture for frame in video]
+    assert len(frames) == 23
+    # the green of the box, where the row says it is
+    row = rows[0]
+    x, y, w = (round(row[key]) for key in ("x", "y", "width"))
+    edge = frames[0][y + round(w / 2), x - 1 : x + 2].astype(int)
+    assert (edge[:, 1] - edge[:, 0]).max() > 60
+    assert [path.name for path in tmp_path.joinpath("out").glob(".*")] == []
+
+
+def test_every_nth_frame(keys, tmp_path):
+    write_video(tmp_path / "clip.mp4", 23)
+    predict(keys | {"source": str(tmp_path / "clip.mp4"), "every_n": 5}, HAAR)
+    assert [row["frame"] for row in read(tmp_path / "out")] == [0, 5, 10, 15, 20]
+    with Video(Medium(str(tmp_path / "out/clip.mp4"), "video")) as video:
+        assert video.fps == pytest.approx(2) and len(list(video)) == 5
+
+
+def test_smoothing_is_the_average_of_the_raw_rows(keys, tmp_path):
+    write_video(tmp_path / "clip.mp4", 8)
+    tables = []
+    for smooth in (0.0, 0.8):
+        predict(keys | {"source": str(tmp_path / "clip.mp4"), "smooth": smooth}, HAAR)
+        tables.append(np.array([[row[f"p_{name}"] for name in CLASSES] for row in read(tmp_path / "out")]))
+    raw, smoothed = tables
+    expected = [raw[0]]
+    for row in raw[1:]:
+        expected.append(0.8 * expected[-1] + 0.2 * row)
+    assert smoothed == pytest.approx(np.array(expected), abs=1e-5) and np.ptp(raw, axis=0).max() > 0
+
+
+def test_abstention_keeps_the_probabilities(keys, tmp_path):
+    write(tmp_path / "face.png", drawn())
+    assert predict(keys | {"source": str(tmp_path / "face.png"), "min_confidence": 1.0}, HAAR) == 0
+    (row,) = read(tmp_path / "out")
+    assert row["label"] is None and 0 < row["confidence"] < 1 and row["p_Happy"] is not None
+
+
+def test_anonymize_leaves_nothing_of_the_face(keys, tmp_path):
+    picture = drawn(640, 480, (300, 240), 90)
+    picture = cv2.add(picture, np.random.default_rng(0).integers(0, 40, picture.shape, np.uint8))
+    write(tmp_path / "face.png", picture)
+    predict(keys | {"source": str(tmp_path / "face.png"), "anonymize": True}, HAAR)
+    (row,) = read(tmp_path / "out")
+    shown = read_photo(str(tmp_path / "out/photos/face.jpg"), "rgb", PhotoLimits())
+    x, y, w, h = (round(row[key]) for key in ("x", "y", "width", "height"))
+    inside = np.s_[y + 10 : y + h - 10, x + 10 : x + w - 10]
+    sharpness = [cv2.Laplacian(image[inside], cv2.CV_64F).std() for image in (picture, shown)]
+    assert sharpness[0] > 20 and sharpness[1] < 2
+    # the label is still there
+    assert ((shown[:y, x : x + w].astype(int) - (0, 200, 0)).__abs__().max(axis=2) < 25).sum() > 500
+
+
+def test_explain_writes_a_figure_a_face(keys, tmp_path):
+    write(tmp_path / "in/face.png", drawn())
+    write_video(tmp_path / "in/clip.mp4", 3)
+    predict(keys | {"source": str(tmp_path / "in"), "explain": True}, HAAR)
+    assert {path.name for path in (tmp_path / "out/explain").iterdir()} == {"face_1.png", "clip_track1.png"}
+
+
+def test_draw_false_writes_rows_alone(keys, tmp_path):
+    write(tmp_path / "in/face.png", drawn())
+    write_video(tmp_path / "in/clip.mp4", 3)
+    predict(keys | {"source": str(tmp_path / "in"), "draw": False}, HAAR)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "predictions.jsonl"}
+
+
+def test_a_video_that_breaks_off_has_rows_and_a_reason(keys, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (320, 240))
+    for _ in range(40):
+        writer.write(drawn()[:, :, ::-1])
+    writer.release()
+    content = (tmp_path / "v.avi").read_bytes()
+    (tmp_path / "v.avi").write_bytes(content[: len(content) // 2])
+    assert predict(keys | {"source": str(tmp_path / "v.avi")}, HAAR) == 1
+    rows = read(tmp_path / "out")
+    assert len(rows) > 10 and re.fullmatch(r"ends after \d+ of 40 frames", rows[-1]["error"])
+
+
+def test_a_checkpoint_that_is_not_ours_is_never_unpickled(keys, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    (tmp_path / "theirs.ckpt").write_bytes(pickle.dumps(Trap()))
+    write(tmp_path / "face.png", drawn())
+    with pytest.raises(InputError, match=r"theirs.ckpt: not a readable checkpoint of this project$"):
+        predict(keys | {"source": str(tmp_path / "face.png"), "ckpt": str(tmp_path / "theirs.ckpt")}, HAAR)
+    assert not (tmp_path / "sprung").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n", b"\x80\x02.", b"}q", b"",
+        {"state_dict": {}, "hyper_parameters": {"a": 1}, "identities": {}}, {"state_dict": {}}, [1],
+    ],
+)  # fmt: skip
+def test_whatever_is_called_a_checkpoint_is_refused_in_one_line(keys, tmp_path, content):
+    if isinstance(content, bytes):
+        (tmp_path / "theirs.ckpt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "theirs.ckpt")
+    write(tmp_path / "face.png", drawn())
+    with pytest.raises(InputError, match=r"theirs\.ckpt: (not a |a checkpoint that does not fit)[^\n]*$"):
+        predict(keys | {"source": str(tmp_path / "face.png"), "ckpt": str(tmp_path / "theirs.ckpt")}, HAAR)
+
+
+@pytest.mark.parametrize("out", ["face.png", "face.png/out", "/dev/null/out"])
+def test_an_out_that_cannot_be_made_is_one_line(keys, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in/face.png", drawn())
+    (tmp_path / "face.png").touch()
+    with pytest.raises(InputError, match=rf"^out={out}: cannot be written in \([^\n]+\); choose another folder$"):
+        predict(keys | {"source": "in/face.png", "out": out}, HAAR)
+
+
+def test_a_camera_that_is_not_there_leaves_earlier_results_alone(keys, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/predictions.csv").write_text("earlier")
+    with pytest.raises(InputError, match="source=99: no such camera or address answers"):
+        predict(keys | {"source": "99"}, HAAR)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+    assert (tmp_path / "out/predictions.csv").read_text() == "earlier"
+
+
+@pytest.mark.skipif(not re.search(r"GUI:\s+NONE", cv2.getBuildInformation()), reason="this OpenCV opens windows")
+def test_a_window_is_refused_where_opencv_has_none(keys):
+    with pytest.raises(InputError, match="show=true: this OpenCV was built without windows"):
+        predict(keys | {"source": "x", "show": True}, HAAR)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "source is not set"),
+        (["source=x"], "ckpt is not set"),
+        (["source=x", "ckpt=y.ckpt", "every_n=0"], "every_n=0"),
+        (["source=x", "ckpt=y.ckpt", "batch=0"], "batch=0"),
+        (["source=x", "ckpt=y.ckpt", "smooth=1"], "smooth=1"),
+        (["source=x", "ckpt=y.ckpt", "min_confidence=80"], "min_confidence=80"),
+        (["source=x", "ckpt=y.ckpt", "explain=true", "anonymize=true"], "give one of them"),
+        (["source=x", "ckpt=y.ckpt", "layer=conv1"], "layer=conv1"),
+        (["source=x", "ckpt=y.weights", "explain=true"], "explain=true: not for the .weights"),
+        (["source=x", "ckpt=y.weights", "show=true"], "show=true: not for the .weights"),
+        (["source=x", "ckpt=y.ckpt", "+faces.size=3"], "there is no key faces.size"),
+    ],
+)
+def test_mistakes_are_refused_in_one_line(overrides, message):
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("predict", overrides)
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        check_predict(cfg)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_replace_earlier_files_when_the_run_ends(tmp_path):
+    (tmp_path / "predictions.csv").write_text("earlier")
+    with pytest.raises(InputError), Rows(tmp_path) as rows:
+        rows.write(file="a")
+        raise InputError("x")
+    assert (tmp_path / "predictions.csv").read_text() == "earlier" and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(KeyboardInterrupt), Rows(tmp_path, ("Happy",)) as rows:
+        rows.write(file="new\nline, \udcff", x=1, p_Happy=0.5)
+        raise KeyboardInterrupt
+    assert rows.faces == 1 and rows.failed == 0
+    assert json.loads((tmp_path / "predictions.jsonl").read_text())["file"] == "new\nline, \udcff"
+    assert pd.read_csv(tmp_path / "predictions.csv", encoding_errors="surrogateescape").p_Happy.tolist() == [0.5]
+
+
+def test_help_imports_neither_torch_nor_opencv_and_takes_less_than_two_seconds(tmp_path):
+    command = [sys.executable, "-X", "importtime", str(ROOT / "predict.py"), "--help"]
+    seconds = []
+    # of processor time, which other programs that run don't change; the first time Python may compile
+    for _ in range(2):
+        start = os.times()
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+        end = os.times()
+        seconds.append(end.children_user + end.children_system - start.children_user - start.children_system)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "cv2", "pytorch_lightning"} and 0 < min(seconds) < 2
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    """A video of 3,000 frames, of which a test sees the first ones."""
+    path = tmp_path_factory.mktemp("video") / "clip.mp4"
+    write_video(path, 3000)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_complete_files(ckpt, long_video, tmp_path, sent):
+    command = [sys.executable, str(ROOT / "predict.py"), f"source={long_video}", f"ckpt={ckpt}", "device=cpu"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, deadline = tmp_path / "predictions", time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (out / ".clip.tmp.mp4").exists() and (out / ".clip.tmp.mp4").stat().st_size > 20_000:
+            break
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 128 + sent, stderr
+    assert f"stopped by {sent.name}; predictions holds what was done until then" in stderr and "Traceback" not in stderr
+    rows = read(out)
+    assert 16 <= len(rows) < 3000 and [row["frame"] for row in rows] == list(range(len(rows)))
+    with Video(Medium(str(out / "clip.mp4"), "video")) as video:
+        assert abs(len(list(video)) - len(rows)) <= 32
+    assert {path.name for path in out.iterdir()} == {"predictions.csv", "predictions.jsonl", "clip.mp4"}
