@@ -62,7 +62,7 @@ def require(*modules: str) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise InputError(f"{module} is not installed: pip install 'fer-lightning[export]'") from error
+            raise InputError(f"{module} is not installed: pip install '.[export]' in the checkout") from error
 
 
 def checked(out: str | Path, suffix: str) -> Path:

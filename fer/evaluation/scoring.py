@@ -18,6 +18,7 @@ from fer.evaluation.calibration import fit_temperature
 from fer.labels import require_same
 from fer.models.checkpoint import is_among, load_checkpoint
 from fer.models.classifier import EmotionClassifier
+from fer.system.command import command
 from fer.system.device import to_device
 
 
@@ -62,8 +63,8 @@ def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tupl
     """
     chosen = data or model.data
     if not Path(chosen["file"]).exists():
-        command = command_for(data) if data else "python prepare.py"
-        raise InputError(f"{chosen['file']}: no such file; make it with `{command}`, or give data=NAME")
+        remedy = command_for(data) if data else command("prepare")
+        raise InputError(f"{chosen['file']}: no such file; make it with `{remedy}`, or give data=NAME")
     # where shards lie is for the user to say, never for a checkpoint
     return chosen["file"], chosen["name"], (data or {}).get("shards")
 

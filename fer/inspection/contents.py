@@ -23,6 +23,7 @@ from tqdm import tqdm
 from fer.data.source import SPLITS
 from fer.data.storage.hdf5 import StoreInfo, read_column, read_info
 from fer.errors import InputError
+from fer.system.command import command
 
 #: Bytes of pixels in memory at once while they are measured.
 _CHUNK_BYTES = 16 * 2**20
@@ -265,7 +266,7 @@ def mistakes_figure(folder: str | Path, count: int = 25, file: str | Path | None
         shares = rows[[name for name in rows.columns if name.startswith("p_")]].astype(float).max(axis=1)
         wrong = rows[rows["label"] != rows["prediction"]].assign(share=shares).nlargest(count, "share")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: holds no report of a classifier; make it with `python evaluate.py`") from error
+        raise InputError(f"{folder}: holds no report of a classifier; make it with `{command('evaluate')}`") from error
     if rows["path"].tolist() != read_column(file, split, "path").tolist():
         raise InputError(f"{file}: its {split} rows are not those of {folder}/predictions.csv; run evaluate.py again")
     captions = [f"{row.label}\nsaid {row.prediction}\n{row.share:.2f}" for row in wrong.itertuples()]

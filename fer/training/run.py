@@ -21,6 +21,7 @@ from fer.errors import InputError
 from fer.evaluation.figures import curves_figure
 from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import parameters
+from fer.system.command import command
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
@@ -78,7 +79,7 @@ def _conclude(config: dict[str, Any], out: Path, info: StoreInfo, best: str, sco
     print(f"best val/acc {score:.4f}: {best}")
     print(f"curves: {out / 'curves.png'}")
     print(f"TensorBoard: tensorboard --logdir {out}")
-    print(f"score it: python evaluate.py ckpt={best}")
+    print(f"score it: {command('evaluate')} ckpt={best}")
 
 
 def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierModule, FaceDataModule, str | None]:
@@ -226,7 +227,7 @@ def _require_file(data: dict[str, Any]) -> None:
     if data["name"] != "sample":
         raise InputError(
             f"{data['file']}: no such file; make it with `{command_for(data)}`, "
-            "or try `python train.py experiment=demo`, which needs no data"
+            f"or try `{command('train')} experiment=demo`, which needs no data"
         )
     if started_ranks() > 1:
         # each of them would draw it

@@ -285,7 +285,7 @@ def test_files_that_never_reach_a_list(tmp_path):
 def test_a_folder_is_never_written_over(tmp_path):
     root = release(tmp_path / "affectnet", [("1/a.png", 0, 0, 9, 9, 6)])
     out = tmp_path / "out"
-    with pytest.raises(InputError, match=r"no complete Darknet export.*`python prepare.py data=NAME format=darknet"):
+    with pytest.raises(InputError, match=r"no complete Darknet export.*`fer prepare data=NAME format=darknet"):
         read_darknet(out)
     export(data("affectnet", raw=root), out, "detector")
     with pytest.raises(InputError, match="already exists and is not an empty folder"):
@@ -517,10 +517,10 @@ def test_from_the_command_line(tmp_path, run):
 def test_commands_that_make_a_folder():
     affectnet = data("affectnet", raw="A")
     assert darknet_command(affectnet, "detector", "photo") == (
-        "python prepare.py data=affectnet data.raw=A format=darknet_detector"
+        "fer prepare data=affectnet data.raw=A format=darknet_detector"
     )
     assert darknet_command(data("sample"), "classifier", "face") == (
-        "python prepare.py data=sample format=darknet_classifier crop=face"
+        "fer prepare data=sample format=darknet_classifier crop=face"
     )
     assert str(darknet_folder(affectnet, "detector", "photo")) == "data/affectnet-detector"
 

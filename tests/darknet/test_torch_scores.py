@@ -211,7 +211,7 @@ def test_overlapping_boxes_go_as_nms_kind_says(tmp_path, kind, version, stay):
 
 
 def test_cocos_map_worked_by_hand():
-    pytest.importorskip("pycocotools", reason="needs: pip install 'fer-lightning[coco]'")
+    pytest.importorskip("pycocotools", reason="needs: pip install '.[coco]'")
     truth = Truth(np.array([0, 2]), np.array([0, 0]), np.array([[0, 0, 10, 10], [5, 5, 10, 10.0]]))
     # photo 0 at an IoU of .82, photo 1 has no face, photo 2 is exact and surest
     boxes = np.array([[0, 0, 10, 8.2], [0, 0, 5, 5], [5, 5, 10, 10.0]])

@@ -299,9 +299,9 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path, content):
 
 
 def test_commands_that_make_a_file():
-    assert command_for(data("fer2021")) == "python prepare.py data=fer2021 data.affectnet=PATH data.fer2013=PATH"
-    assert command_for(data("fer2013", raw="a.csv")) == "python prepare.py data=fer2013 data.raw=a.csv"
-    assert command_for(data("sample")) == "python prepare.py data=sample"
+    assert command_for(data("fer2021")) == "fer prepare data=fer2021 data.affectnet=PATH data.fer2013=PATH"
+    assert command_for(data("fer2013", raw="a.csv")) == "fer prepare data=fer2013 data.raw=a.csv"
+    assert command_for(data("sample")) == "fer prepare data=sample"
 
 
 def test_the_table_and_the_notes(small, tmp_path, run):

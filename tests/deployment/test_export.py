@@ -225,13 +225,13 @@ def test_the_command(trained, tmp_path, run):
         (
             {"format": "onnx_int8"},
             {"file": "no.h5", "name": "fer2013", "raw": None},
-            "no.h5: no such file; make it with `python pre",
+            "no.h5: no such file; make it with `fer prepare",
         ),
-        ({"format": "onnx_int8"}, None, "nothing.h5: no such file; make it with `python prepare.py`, or give data="),
+        ({"format": "onnx_int8"}, None, "nothing.h5: no such file; make it with `fer prepare`, or give data="),
         ({"temperature": 2}, None, "temperature=2: only val or a positive number, and only with format=safetensors"),
         ({"temperature": 0, "format": "safetensors"}, None, "temperature=0: only val or a positive number"),
         ({"temperature": "test", "format": "safetensors"}, None, "temperature=test: only val or a positive number"),
-        ({"temperature": "val", "format": "safetensors"}, None, "nothing.h5: no such file; make it with `python prep"),
+        ({"temperature": "val", "format": "safetensors"}, None, "nothing.h5: no such file; make it with `fer prepare"),
         ({"ckpt": "vgg19"}, None, "vgg19: not the name of a shipped network"),
         ({"ckpt": "none.ckpt"}, None, "none.ckpt: no such checkpoint"),
     ],
@@ -259,4 +259,4 @@ def test_mistakes_give_one_line(tmp_path, run, monkeypatch):
     # Python's way to say that a module is not there
     monkeypatch.setitem(sys.modules, "onnx", None)
     error = run("export.py", f"ckpt={ckpt}", cwd=tmp_path, code=2).stderr
-    assert error == "error: onnx is not installed: pip install 'fer-lightning[export]'\n"
+    assert error == "error: onnx is not installed: pip install '.[export]' in the checkout\n"

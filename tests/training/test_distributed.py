@@ -205,7 +205,7 @@ def test_ranks_that_would_each_train_alone_are_refused(tiny_file, tmp_path, in_a
 
 
 def test_ranks_do_not_draw_the_sample_one_over_the_other(tmp_path, in_a_group):
-    with pytest.raises(InputError, match="make it first with `python prepare.py data=sample`"):
+    with pytest.raises(InputError, match="make it first with `fer prepare data=sample`"):
         assemble(train_config(tmp_path / "x.h5", data="sample", **{"data.size": 48, "augment.crop": 44}), tmp_path)
     assert not list(tmp_path.iterdir())
 

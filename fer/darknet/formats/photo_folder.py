@@ -18,6 +18,7 @@ import numpy as np
 from fer.data.preparation.summary import command_for
 from fer.errors import InputError
 from fer.labels import CLASSES, DARKNET, canonical
+from fer.system.command import command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ def read_darknet(folder: Path) -> DarknetData:
         InputError: it is not there, not complete, or was moved, so that the paths in its lists lead nowhere.
     """
     folder = Path(folder)
-    again = f"python prepare.py data=NAME format=darknet_detector out={folder}"
+    again = f"{command('prepare')} data=NAME format=darknet_detector out={folder}"
     try:
         saved = json.loads((folder / MARK).read_text())
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -11,6 +11,7 @@ from fer.darknet.runs.curves import curves
 from fer.darknet.runs.monitor import Monitor
 from fer.darknet.runs.scorer import best_weights, read_best
 from fer.darknet.runs.setup import METRIC
+from fer.system.command import command
 
 
 def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Path) -> None:
@@ -43,5 +44,5 @@ def print_results(out: Path, net: Net, monitor: Monitor, data: DarknetData, more
         print(f"best {metric} {score:.4f}: {chosen}")
     print(f"curves: {out / 'curves.png'}")
     print(f"TensorBoard: tensorboard --logdir {out}")
-    print(f"score it: python evaluate.py ckpt={chosen}{more}")
+    print(f"score it: {command('evaluate')} ckpt={chosen}{more}")
     return score

@@ -62,7 +62,7 @@ def dask(address: str | None, raw: Sequence[Path], remedy: str) -> Backend:
     try:
         import distributed
     except ImportError as error:
-        raise InputError('prepare.backend=dask needs Dask: pip install "fer-lightning[cluster]"') from error
+        raise InputError('prepare.backend=dask needs Dask: pip install ".[cluster]" in the checkout') from error
     if not address:
         raise InputError("prepare.backend=dask: say where its scheduler is with prepare.address=tcp://HOST:8786")
     where = f"prepare.address={address}"

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from fer.data.source import SPLITS
+from fer.system.command import command
 
 
 class Summary(TypedDict):
@@ -65,4 +66,4 @@ def command_for(data: Mapping[str, Any]) -> str:
     """Return the ``prepare.py`` command that makes the file of a ``data`` config."""
     wanted = ("affectnet", "fer2013") if data["name"] == "fer2021" else () if data["name"] == "sample" else ("raw",)
     paths = [f"data.{key}={shlex.quote(str(data[key])) if data[key] else 'PATH'}" for key in wanted]
-    return " ".join(["python prepare.py", f"data={data['name']}", *paths])
+    return " ".join([command("prepare"), f"data={data['name']}", *paths])

@@ -26,6 +26,7 @@ import numpy as np
 
 from fer.data.source import SPLITS, FaceFormat, Faces
 from fer.errors import InputError
+from fer.system.command import command
 from fer.system.files import replacing
 
 SCHEMA_VERSION = 1
@@ -78,12 +79,12 @@ def read_info(path: str | Path) -> StoreInfo:
         attributes = file.attrs
         if attributes.get("schema_version") != SCHEMA_VERSION:
             raise InputError(
-                f"{path}: not a prepared file of schema version {SCHEMA_VERSION}; make it with `python prepare.py`"
+                f"{path}: not a prepared file of schema version {SCHEMA_VERSION}; make it with `{command('prepare')}`"
             )
         if foreign := next(_foreign(file), None):
             raise InputError(
                 f"{path}: the values of {foreign!r} lie in another file, which is not read; make it again with "
-                "`python prepare.py`"
+                f"`{command('prepare')}`"
             )
         return StoreInfo(
             path=path,
@@ -153,7 +154,7 @@ def _open(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file; make it again with `python prepare.py`") from error
+        raise InputError(f"{path}: not a readable HDF5 file; make it again with `{command('prepare')}`") from error
 
 
 def write_store(
