@@ -62,7 +62,7 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
         Rows(out, predictor.labels) as rows,
         ThreadPoolExecutor() as pool,
         _one_opencv_thread(),
-        _term_as_int(stopped_by),
+        _sigterm_interrupts(stopped_by),
     ):
         run = _Run(keys, predictor, explainer, rows, pool, out)
         try:
@@ -89,7 +89,7 @@ def _one_opencv_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _term_as_int(stopped_by: list[int]) -> Iterator[None]:
+def _sigterm_interrupts(stopped_by: list[int]) -> Iterator[None]:
     """Let SIGTERM, with which services and schedulers end a camera's run, interrupt as Ctrl-C does, and note it."""
 
     def stop(number: int, _: object) -> None:
