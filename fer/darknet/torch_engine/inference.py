@@ -12,10 +12,10 @@ from fer.darknet.formats.cfg import Section, integer
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.section import number
 from fer.darknet.formats.weights import Net, read_header
-from fer.darknet.torch_engine.modules import BatchNorm
 from fer.darknet.torch_engine.network import DarknetNetwork, fuse
 from fer.darknet.torch_engine.onednn import pack
 from fer.darknet.torch_engine.picture import Place, place
+from fer.darknet.torch_engine.weighted import BatchNorm
 from fer.darknet.torch_engine.weights_io import open_network
 from fer.data.boxes import iou
 from fer.data.source import FaceFormat

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fer.darknet.design.fit import check
 from fer.darknet.design.options import require_known, require_supported
 from fer.darknet.formats.cfg import Layer, Section, Shape, classes_of, input_shape, integer, integers, layers
-from fer.darknet.torch_engine.modules import MODULES, Softmax, Weighted, Yolo
+from fer.darknet.torch_engine.modules import MODULES, Softmax, Yolo
+from fer.darknet.torch_engine.weighted import Weighted
 from fer.errors import InputError
 
 # Numbers in one layer's weights or output for one photo, 1 GiB; the largest layer of VGG-16 has 0.4 of it.

@@ -9,8 +9,8 @@ import torch
 
 from fer.darknet.formats.cfg import Section, layers
 from fer.darknet.formats.weights import Net, read_header, whole_layers
-from fer.darknet.torch_engine.modules import Weighted
 from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.weighted import Weighted
 from fer.errors import InputError
 from fer.system.files import replacing
 
