@@ -88,7 +88,7 @@ def examine(file: str | Path) -> Contents:
 
     n, classes = sum(sizes), len(info.class_names)
     chunk = max(1, _CHUNK_BYTES // math.prod(info.face.shape))
-    brightness, flat, start_row = np.empty(n, np.float32), np.empty(n, bool), 0
+    brightness, flat, at = np.empty(n, np.float32), np.empty(n, bool), 0
     sums, rows = np.zeros((classes, *info.face.shape), np.int64), np.zeros(classes, np.int64)
     with h5py.File(file, "r") as opened, tqdm(total=n, desc="look", unit="face", leave=False) as bar:
         stored = {split: set(opened[split]) for split in splits}
@@ -96,7 +96,7 @@ def examine(file: str | Path) -> Contents:
             for start in range(0, size, chunk):
                 images = opened[split]["image"][start : start + chunk]
                 labels = opened[split]["label"][start : start + chunk]
-                part = slice(start_row, start_row := start_row + len(images))
+                part = slice(at, at := at + len(images))
                 brightness[part] = images.reshape(len(images), -1).mean(axis=1)
                 pixels = images.reshape(len(images), info.face.size**2, -1)
                 flat[part] = (pixels.max(axis=1) == pixels.min(axis=1)).all(axis=1)
