@@ -30,8 +30,8 @@ def write(name: str, folder: Path) -> None:
     from fer.darknet.design.architectures import recipe
     from fer.darknet.design.fit import fit
     from fer.darknet.formats.cfg import render
-    from fer.darknet.torch_engine.modules import BatchNorm
     from fer.darknet.torch_engine.network import DarknetNetwork
+    from fer.darknet.torch_engine.weighted import BatchNorm
     from fer.darknet.torch_engine.weights_io import save_weights
 
     torch.manual_seed(0)

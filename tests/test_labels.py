@@ -14,10 +14,10 @@ from fer.labels import (
 )
 
 
-def test_affectnet_codes_go_where_the_seed_sends_them():
+def test_affectnet_codes_go_where_the_original_sends_them():
     # Emotion2's process_csv_save.py: {0:6, 1:3, 2:4, 3:5, 4:2, 5:1, 6:0}; 7 to 10 are dropped
-    seed = {0: 6, 1: 3, 2: 4, 3: 5, 4: 2, 5: 1, 6: 0, 7: None, 8: None, 9: None, 10: None}
-    assert {code: affectnet_to_label(code) for code in range(11)} == seed
+    original = {0: 6, 1: 3, 2: 4, 3: 5, 4: 2, 5: 1, 6: 0, 7: None, 8: None, 9: None, 10: None}
+    assert {code: affectnet_to_label(code) for code in range(11)} == original
 
 
 def test_contempt_is_kept_as_eighth_class():
@@ -33,7 +33,7 @@ def test_other_codes_are_refused(code):
 
 def test_class_orders():
     assert CLASSES == ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
-    # emotion.names of the seed: 0 Neutral 1 Happy 2 Sad 3 Surprise 4 Fear 5 Disgust 6 Anger
+    # emotion.names of the original experiment: 0 Neutral 1 Happy 2 Sad 3 Surprise 4 Fear 5 Disgust 6 Anger
     assert [CLASSES[darknet_to_label(i)] for i in range(7)] == [
         "Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Angry",
     ]  # fmt: skip

@@ -154,17 +154,17 @@ def _notes(photos: pd.DataFrame, facts: dict[str, Any], weights: Path, what: str
     """Refuse photos that the net was trained on, and say when they chose the checkpoint."""
     if "folder" not in facts or not Path(facts["folder"]).is_dir():
         return ["What the net was trained on is not recorded here, so these photos may be among it."]
-    known = read_photos(Path(facts["folder"])).set_index(["source", "path"])["split"]
+    splits_of_photos = read_photos(Path(facts["folder"])).set_index(["source", "path"])["split"]
     # all faces of a photo are in the same splits
-    known = known[~known.index.duplicated()]
-    seen = known.reindex(pd.MultiIndex.from_frame(photos[["source", "path"]])).fillna("").str.split("+")
-    trained = int(sum("train" in splits for splits in seen))
+    splits_of_photos = splits_of_photos[~splits_of_photos.index.duplicated()]
+    recorded = splits_of_photos.reindex(pd.MultiIndex.from_frame(photos[["source", "path"]])).fillna("").str.split("+")
+    trained = int(sum("train" in splits for splits in recorded))
     if trained:
         raise InputError(
             f"{what}: {trained:,} of its {len(photos):,} photos are photos that {weights} was trained on; "
             "a score on them would mean nothing"
         )
-    judged = int(sum(facts["judged_by"] in splits for splits in seen))
+    judged = int(sum(facts["judged_by"] in splits for splits in recorded))
     if not judged or not weights.name.endswith("_best.weights"):
         return []
     return [

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: What is looked at of a video, in seconds, and how many of its frames a second.
 MAX_SECONDS, FRAMES_PER_SECOND = 10, 10
 #: Longer side of an answer's picture and side of a face in it, in pixels, and most faces described one by one.
-PICTURE_PIXELS, FACE_PIXELS, MOST_FACES = 1280, 200, 24
+PICTURE_PIXELS, FACE_PIXELS, MAX_FACES = 1280, 200, 24
 
 _LIMITS = PhotoLimits(max_pixels=50_000_000)
 #: A video's frames that go through the network together, and the weight of earlier frames as in conf/predict.yaml.
@@ -57,11 +57,11 @@ CSS = """
 
 
 @dataclass(slots=True)
-class _Seen:
+class _SeenFace:
     """A face as it is shown and as the network takes it, its width in pixels, its probabilities summed over frames."""
 
-    shown: np.ndarray
-    taken: np.ndarray
+    picture: np.ndarray
+    crop: np.ndarray
     width: float
     total: np.ndarray
     frames: int = 1
@@ -73,10 +73,10 @@ class Answerer:
     def __init__(self, predictor: "BasePredictor", explainer: "Explainer | None", folder: Path) -> None:
         self._predictor, self._explainer, self._folder = predictor, explainer, folder
 
-    def __call__(self, upload: Upload, least: float, hide: bool) -> str:
+    def __call__(self, upload: Upload, min_confidence: float, hide: bool) -> str:
         """Return HTML, also where the upload can't be read; no file is left.
 
-        Below the probability ``least`` no expression is named; ``hide`` makes the faces unrecognisable.
+        Below the probability ``min_confidence`` no expression is named; ``hide`` makes the faces unrecognisable.
         """
         try:
             with TemporaryDirectory(dir=self._folder) as folder:
@@ -84,27 +84,27 @@ class Answerer:
                 path.write_bytes(upload.content)
                 # by content, as a name may say anything
                 if cv2.haveImageReader(str(path)):
-                    return self._photo(path, least, hide)
+                    return self._photo(path, min_confidence, hide)
                 try:
-                    return self._video(path, least, hide)
+                    return self._video(path, min_confidence, hide)
                 except InputError as error:
                     raise InputError(f"not a photo, and {error}") from error
         except InputError as error:
             return f'<p class="fer-error" role="alert">{escape(f"{upload.name}: {error}")}</p>'
 
-    def _photo(self, path: Path, least: float, hide: bool) -> str:
+    def _photo(self, path: Path, min_confidence: float, hide: bool) -> str:
         photo = read_photo(str(path), "rgb", _LIMITS)
         if isinstance(photo, str):
             raise InputError(photo)
         faces = self._predictor(photo)
-        drawn, seen = self._mark(photo, faces, range(1, len(faces) + 1), self._table(faces), least, hide)
+        drawn, crops = self._mark(photo, faces, range(1, len(faces) + 1), self._table(faces), min_confidence, hide)
         alt = f"The photo, {_count(len(faces))} marked"
         whole = f'<img class="fer-whole" src="{_address("jpeg", drawn)}" alt="{alt}">'
-        return whole + self._describe(seen, least, "photo")
+        return whole + self._describe(crops, min_confidence, "photo")
 
-    def _video(self, path: Path, least: float, hide: bool) -> str:
+    def _video(self, path: Path, min_confidence: float, hide: bool) -> str:
         tracker, answer, writer = Tracker(_SMOOTH), path.with_name("answer.webm"), None
-        found: dict[int, _Seen] = {}
+        faces_seen: dict[int, _SeenFace] = {}
         with Video(Medium(str(path), "video"), limits=_LIMITS) as video:
             fps = video.fps or 25.0
             step = max(1, round(fps / FRAMES_PER_SECOND))
@@ -112,8 +112,10 @@ class Answerer:
             while batch := list(islice(pictures, _BATCH)):
                 for picture, faces in zip(batch, self._predictor.batch(batch), strict=True):
                     numbers, smoothed = tracker.update([face.box for face in faces], self._table(faces))
-                    drawn, seen = self._mark(picture, faces, numbers, smoothed, least, hide, tracker.missing())
-                    _add(found, seen)
+                    drawn, crops = self._mark(
+                        picture, faces, numbers, smoothed, min_confidence, hide, tracker.missing()
+                    )
+                    _add(faces_seen, crops)
                     if writer is None:
                         # VP8 is what every browser plays and OpenCV's wheel can write
                         code, size = cv2.VideoWriter.fourcc(*"VP80"), drawn.shape[1::-1]
@@ -126,49 +128,49 @@ class Answerer:
         content = base64.b64encode(answer.read_bytes()).decode()
         whole = (
             f'<video class="fer-whole" src="data:video/webm;base64,{content}" controls autoplay loop muted '
-            f'aria-label="The video, {_count(len(found))} marked"></video>'
+            f'aria-label="The video, {_count(len(faces_seen))} marked"></video>'
         )
         if cut:
             whole += f"<p>Only the first {MAX_SECONDS} seconds were looked at.</p>"
-        return whole + self._describe(found, least, "video")
+        return whole + self._describe(faces_seen, min_confidence, "video")
 
     def _mark(
         self, picture: np.ndarray, faces: Sequence["Face"], numbers: Sequence[int], table: np.ndarray,
-        least: float, hide: bool, missing: Sequence[Box] = (),
-    ) -> tuple[np.ndarray, dict[int, _Seen]]:  # fmt: skip
+        min_confidence: float, hide: bool, missing: Sequence[Box] = (),
+    ) -> tuple[np.ndarray, dict[int, _SeenFace]]:  # fmt: skip
         """Return a picture with its faces marked, and each face cut out; ``table`` (faces, classes) is named."""
-        boxes, labels, seen = [face.box for face in faces], [], {}
+        boxes, labels, crops = [face.box for face in faces], [], {}
         shown = hide_faces(picture, [*boxes, *missing]) if hide else picture
         takes = self._predictor.network.face
         for face, number, row, single in zip(faces, numbers, table, self._table(faces), strict=True):
-            labels.append(f"{number} {self._verdict(row, least)}")
+            labels.append(f"{number} {self._verdict(row, min_confidence)}")
             corners = crop_box(picture.shape[1], picture.shape[0], face.box, takes.margin)
             assert corners is not None  # the predictor gives no face outside of the picture
             x0, y0, x1, y1 = corners
             card = fit(shown[y0:y1, x0:x1], FaceFormat(FACE_PIXELS, "rgb"))
-            seen[number] = _Seen(card, fit(picture[y0:y1, x0:x1], takes), face.box[2], single)
-        return _shrink(draw_faces(shown, boxes, labels)), seen
+            crops[number] = _SeenFace(card, fit(picture[y0:y1, x0:x1], takes), face.box[2], single)
+        return _shrink(draw_faces(shown, boxes, labels)), crops
 
     def _table(self, faces: Sequence["Face"]) -> np.ndarray:
         """Return the probabilities of faces as (faces, classes)."""
         return np.array([list(face.probabilities.values()) for face in faces]).reshape(-1, len(self._predictor.labels))
 
-    def _verdict(self, row: np.ndarray, least: float) -> str:
-        return f"{self._predictor.labels[row.argmax()]} {row.max():.0%}" if row.max() >= least else "not sure"
+    def _verdict(self, row: np.ndarray, min_confidence: float) -> str:
+        return f"{self._predictor.labels[row.argmax()]} {row.max():.0%}" if row.max() >= min_confidence else "not sure"
 
-    def _describe(self, found: dict[int, _Seen], least: float, kind: str) -> str:
+    def _describe(self, faces_seen: dict[int, _SeenFace], min_confidence: float, kind: str) -> str:
         """Return the faces one by one, each with its heat map and bars; those seen longest come first."""
-        if not found:
+        if not faces_seen:
             return f'<p role="status">No face was found in this {kind}.</p>'
-        chosen = sorted(found.items(), key=lambda item: -item[1].frames)[:MOST_FACES]
+        chosen = sorted(faces_seen.items(), key=lambda item: -item[1].frames)[:MAX_FACES]
         rows = [seen.total / seen.frames for _, seen in chosen]
-        pictures, caption = [seen.shown for _, seen in chosen], ""
+        pictures, caption = [seen.picture for _, seen in chosen], ""
         if self._explainer:
             from fer.prediction.gradcam import overlay
 
             names = [self._predictor.labels[row.argmax()] for row in rows]
-            heat, _ = self._explainer.heat(np.stack([seen.taken for _, seen in chosen]), names)
-            pictures = [overlay(picture, one) for picture, one in zip(pictures, heat, strict=True)]
+            heat, _ = self._explainer.heat(np.stack([seen.crop for _, seen in chosen]), names)
+            pictures = [overlay(picture, heat_map) for picture, heat_map in zip(pictures, heat, strict=True)]
             caption = "<figcaption>Coloured: what spoke for {}</figcaption>"
         cards = []
         for (number, _), row, picture in zip(chosen, rows, pictures, strict=True):
@@ -181,21 +183,24 @@ class Answerer:
             alt = f"Heat map of face {number}" if caption else f"Face {number}"
             cards.append(
                 f'<section class="fer-face"><figure><img src="{_address("png", picture)}" alt="{alt}">'
-                f"{caption.format(best)}</figure><div><h3>Face {number}: {escape(self._verdict(row, least))}</h3>"
+                f"{caption.format(best)}</figure>"
+                f"<div><h3>Face {number}: {escape(self._verdict(row, min_confidence))}</h3>"
                 f'<table class="fer-bars">{bars}</table></div></section>'
             )
-        counted = _count(len(found)) + (f", the {MOST_FACES} seen longest below" if len(found) > MOST_FACES else "")
+        counted = _count(len(faces_seen)) + (
+            f", the {MAX_FACES} seen longest below" if len(faces_seen) > MAX_FACES else ""
+        )
         return f'<p role="status">{counted}</p><div class="fer-faces">{"".join(cards)}</div>'
 
 
-def _add(found: dict[int, _Seen], seen: dict[int, _Seen]) -> None:
+def _add(faces_seen: dict[int, _SeenFace], crops: dict[int, _SeenFace]) -> None:
     """Add a frame's faces to those of earlier frames; of each the widest picture is kept."""
-    for number, new in seen.items():
-        if (old := found.get(number)) is not None:
+    for number, new in crops.items():
+        if (old := faces_seen.get(number)) is not None:
             new.total, new.frames = new.total + old.total, old.frames + 1
             if old.width >= new.width:
-                new.shown, new.taken, new.width = old.shown, old.taken, old.width
-        found[number] = new
+                new.picture, new.crop, new.width = old.picture, old.crop, old.width
+        faces_seen[number] = new
 
 
 def _sample(video: Video, step: int, end: int) -> Iterator[np.ndarray]:

@@ -58,7 +58,7 @@ class Guard:
                 if path == _UPLOAD:
                     serve = JSONResponse([await self._take(request)])
                 elif path == _ASK:
-                    receive = _given(await self._question(request), receive)
+                    receive = _replay(await self._question(request), receive)
                 elif path == _PROGRESS:
                     # a browser on the same computer has sent its file before it can ask how far it is
                     serve = PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")
@@ -80,8 +80,8 @@ class Guard:
         if not secrets.compare_digest(secret.encode(), self._secret.encode()):
             raise Refused(403, "open the whole address that `fer demo` printed")
         path = request.scope["path"].removeprefix(f"/{secret}")
-        known = path in _PAGES or path.startswith(_FOLDERS)
-        if request.method != ("GET" if known else "POST") or not (known or path in (_UPLOAD, _ASK)):
+        is_page = path in _PAGES or path.startswith(_FOLDERS)
+        if request.method != ("GET" if is_page else "POST") or not (is_page or path in (_UPLOAD, _ASK)):
             raise Refused(404, "the page has no such part")
         return path
 
@@ -113,27 +113,30 @@ class Guard:
         except (ValueError, RecursionError):
             question = None
         match question:
-            case {"data": [str() | None, int() | float() as least, bool()] as data, "fn_index": int() as function}:
-                if 0 <= least <= 1 and function in self._functions:
+            case {
+                "data": [str() | None, int() | float() as min_confidence, bool()] as data,
+                "fn_index": int() as function,
+            }:
+                if 0 <= min_confidence <= 1 and function in self._functions:
                     return json.dumps({"data": data, "fn_index": function}).encode()
         raise Refused(400, "not what the page asks")
 
 
-def _size(request: Request, most: int) -> int:
+def _size(request: Request, limit: int) -> int:
     """Return how many bytes a request says to bring, which h11 holds it to."""
     size = request.headers.get("content-length")
     if size is None or "transfer-encoding" in request.headers:
         raise Refused(411, "a request says its length")
-    if int(size) > most:
-        raise Refused(413, f"larger than {most} bytes")
+    if int(size) > limit:
+        raise Refused(413, f"larger than {limit} bytes")
     return int(size)
 
 
-def _given(body: bytes, receive: Receive) -> Receive:
+def _replay(body: bytes, receive: Receive) -> Receive:
     """Return ``receive`` for who shall read ``body`` instead of what has been read already."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def given() -> Message:
+    async def replay() -> Message:
         return messages.pop() if messages else await receive()
 
-    return given
+    return replay

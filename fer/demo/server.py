@@ -41,13 +41,13 @@ def build_page(answer: Answerer, uploads: Uploads, note: str) -> "gradio.Blocks"
     """Return the page; ``note`` is said under its introduction."""
     import gradio
 
-    one = Lock()
+    lock = Lock()
 
-    def respond(key: str, least: float, hide: bool) -> Any:
+    def respond(key: str, min_confidence: float, hide: bool) -> Any:
         if not key:
             return gradio.skip()
-        with one:
-            return answer(upload, least, hide) if (upload := uploads.get(key)) else _FORGOTTEN
+        with lock:
+            return answer(upload, min_confidence, hide) if (upload := uploads.get(key)) else _FORGOTTEN
 
     with gradio.Blocks(title="Facial expressions", analytics_enabled=False) as page:
         gradio.Markdown(f"{_INTRODUCTION}\n\n{note}")
@@ -58,20 +58,21 @@ def build_page(answer: Answerer, uploads: Uploads, note: str) -> "gradio.Blocks"
                     file = gradio.File(label="Photo or video", file_types=["image", "video"], height=180)
                 with gradio.Tab("Camera"):
                     camera = gradio.Image(label="Camera", sources=["webcam"], type="filepath", image_mode=None)
-                least = gradio.Slider(0, 1, 0, step=0.05, label="Name no expression below this probability")
+                min_confidence = gradio.Slider(0, 1, 0, step=0.05, label="Name no expression below this probability")
                 hide = gradio.Checkbox(label="Make faces unrecognisable")
                 gradio.Markdown(_LIMITS)
             with gradio.Column(scale=3, min_width=300):
                 result = gradio.HTML(_EMPTY, elem_id="answer", apply_default_css=False)
         responds: dict[str, Any] = {
-            "fn": respond, "inputs": [key, least, hide], "outputs": result, "queue": False, "api_visibility": "private",
+            "fn": respond, "inputs": [key, min_confidence, hide], "outputs": result, "queue": False,
+            "api_visibility": "private",
         }  # fmt: skip
-        for source, given in ((file, file.upload), (camera, camera.input)):
+        for source, event in ((file, file.upload), (camera, camera.input)):
             # in the browser: the server gets the key alone, and the drop zone is empty again
-            given(None, source, [key, source], js="file => [file && file.path, null]").success(**responds)
+            event(None, source, [key, source], js="file => [file && file.path, null]").success(**responds)
         # not release, which the keyboard does not fire
-        for changed in (least.change, hide.change):
-            changed(**responds, trigger_mode="always_last")
+        for event in (min_confidence.change, hide.change):
+            event(**responds, trigger_mode="always_last")
     return page
 
 

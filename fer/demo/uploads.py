@@ -20,11 +20,11 @@ class Full(Exception):
 
 
 class Uploads:
-    """Holds uploads under random keys for ``seconds`` each, and at most ``most`` bytes of them in all."""
+    """Holds uploads under random keys for ``seconds`` each, and at most ``max_bytes`` bytes of them in all."""
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most, self._seconds = most, seconds
-        self._held: dict[str, Upload] = {}
+    def __init__(self, max_bytes: int, seconds: float) -> None:
+        self._max_bytes, self._seconds = max_bytes, seconds
+        self._uploads: dict[str, Upload] = {}
         self._coming = 0
 
     @contextmanager
@@ -34,12 +34,12 @@ class Uploads:
         Raises:
             Full: what is on its way already leaves no room.
         """
-        if self._coming + size > self._most:
+        if self._coming + size > self._max_bytes:
             raise Full("too many uploads at once: try again")
         self._coming += size
         try:
-            while self._coming + sum(len(upload.content) for upload in self._held.values()) > self._most:
-                del self._held[next(iter(self._held))]
+            while self._coming + sum(len(upload.content) for upload in self._uploads.values()) > self._max_bytes:
+                del self._uploads[next(iter(self._uploads))]
             yield
         finally:
             self._coming -= size
@@ -47,10 +47,10 @@ class Uploads:
     def put(self, upload: Upload) -> str:
         """Return the key under which an upload is held; called inside `room` and an event loop."""
         key = secrets.token_urlsafe()
-        self._held[key] = upload
-        asyncio.get_running_loop().call_later(self._seconds, self._held.pop, key, None)
+        self._uploads[key] = upload
+        asyncio.get_running_loop().call_later(self._seconds, self._uploads.pop, key, None)
         return key
 
     def get(self, key: str) -> Upload | None:
         """Return what is held under a key, None if nothing is or no longer."""
-        return self._held.get(key)
+        return self._uploads.get(key)

@@ -1,0 +1,1 @@
+"""Scores with intervals, reports, figures, comparisons."""

@@ -52,8 +52,8 @@ def _named(reports: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _about(name: str, report: dict[str, Any]) -> dict[str, Any]:
-    known = {key: report[key] for key in ("model", "data", "split", "drawn")}
-    return {"name": name} | known | {key: report.get(key) for key in ("size", "pretrained")}
+    about = {key: report[key] for key in ("model", "data", "split", "drawn")}
+    return {"name": name} | about | {key: report.get(key) for key in ("size", "pretrained")}
 
 
 def _classifier_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
@@ -156,10 +156,10 @@ def _file(path: Path) -> Path:
 
 def _names(files: Sequence[Path]) -> list[str]:
     """Return what tells the files apart: their folders below the one that all share, file names only if unusual."""
-    whole = [Path(os.path.abspath(file)) for file in files]
-    whole = [file.parent if file.name == "report.json" else file.with_suffix("") for file in whole]
-    shared = len(os.path.commonprefix([path.parent.parts for path in whole]))
-    return ["/".join(path.parts[shared:]) for path in whole]
+    paths = [Path(os.path.abspath(file)) for file in files]
+    paths = [file.parent if file.name == "report.json" else file.with_suffix("") for file in paths]
+    shared = len(os.path.commonprefix([path.parent.parts for path in paths]))
+    return ["/".join(path.parts[shared:]) for path in paths]
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -182,13 +182,13 @@ def _is_report(report: Any) -> bool:
     try:
         strings = [report[key] for key in ("model", "data", "split")]
         if _is_detector(report):
-            known = np.isfinite(np.array([report[key] for key in ("faces", *DETECTOR_SCORES)], float)).all()
+            valid = np.isfinite(np.array([report[key] for key in ("faces", *DETECTOR_SCORES)], float)).all()
         else:
             headline = report[report["headline"]]
             scores = np.array([headline[key] for key in ("n", *SCORES)] + headline["accuracy_95"], float)
-            known = len(scores) == 8 and np.array(headline["confusion"], float).ndim == 2
-            known = known and report["headline"] in CROP_NAMES
+            valid = len(scores) == 8 and np.array(headline["confusion"], float).ndim == 2
+            valid = valid and report["headline"] in CROP_NAMES
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
-    known = known and isinstance(report.get("drawn"), bool) and all(isinstance(text, str) for text in strings)
-    return known and isinstance(report.get("size"), int | None) and isinstance(report.get("pretrained"), str | None)
+    valid = valid and isinstance(report.get("drawn"), bool) and all(isinstance(text, str) for text in strings)
+    return valid and isinstance(report.get("size"), int | None) and isinstance(report.get("pretrained"), str | None)

@@ -82,12 +82,12 @@ def _load(keys: dict[str, Any], data: dict[str, Any] | None) -> _Case:
 
 def _score(case: _Case, ten_crop: bool, device: str) -> dict[str, np.ndarray]:
     """Return the mean probabilities (N, classes) of the networks for each way to crop; the last one is the headline."""
-    ways: dict[str, tuple[bool, Sequence[int]]] = {"plain": (False, ())}
+    crops: dict[str, tuple[bool, Sequence[int]]] = {"plain": (False, ())}
     if ten_crop:
-        ways["ten_crop"] = (True, case.scales or ())
+        crops["ten_crop"] = (True, case.scales or ())
     return {
-        crop: np.mean([predict(model, case.rows.dataset, device, *way) for model in case.models], axis=0)
-        for crop, way in ways.items()
+        crop: np.mean([predict(model, case.rows.dataset, device, *options) for model in case.models], axis=0)
+        for crop, options in crops.items()
     }
 
 

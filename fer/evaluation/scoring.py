@@ -61,12 +61,12 @@ def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tupl
     Raises:
         InputError: there is no such file.
     """
-    chosen = data or model.data
-    if not Path(chosen["file"]).exists():
+    config = data or model.data
+    if not Path(config["file"]).exists():
         remedy = command_for(data) if data else command("prepare")
-        raise InputError(f"{chosen['file']}: no such file; make it with `{remedy}`, or give data=NAME")
+        raise InputError(f"{config['file']}: no such file; make it with `{remedy}`, or give data=NAME")
     # where shards lie is for the user to say, never for a checkpoint
-    return chosen["file"], chosen["name"], (data or {}).get("shards")
+    return config["file"], config["name"], (data or {}).get("shards")
 
 
 @torch.inference_mode()
@@ -113,19 +113,19 @@ def val_temperature(ckpt: str | Path, data: dict[str, Any] | None) -> float:
 def require_alike(first: EmotionClassifier, other: EmotionClassifier, first_ckpt: str, other_ckpt: str) -> None:
     """Refuse two networks of an ensemble that take other faces or tell other classes; InputError."""
     require_same(first.labels, other.labels, first_ckpt, other_ckpt)
-    for key, wanted, given in _differences(first, other.face):
+    for key, expected, actual in _differences(first, other.face):
         raise InputError(
-            f"{other_ckpt} takes faces of {key} {given}, {first_ckpt} of {key} {wanted}: "
+            f"{other_ckpt} takes faces of {key} {actual}, {first_ckpt} of {key} {expected}: "
             "the networks of an ensemble must take the same faces"
         )
 
 
 def _require_fit(model: EmotionClassifier, info: StoreInfo, checkpoint: str) -> None:
     require_same(model.labels, info.class_names, checkpoint, str(info.path))
-    for key, wanted, given in _differences(model, info.face):
+    for key, expected, actual in _differences(model, info.face):
         raise InputError(
-            f"{checkpoint} was trained on faces of {key} {wanted}, {info.path} holds {given}; "
-            f"prepare it with data.{key}={wanted}"
+            f"{checkpoint} was trained on faces of {key} {expected}, {info.path} holds {actual}; "
+            f"prepare it with data.{key}={expected}"
         )
 
 

@@ -28,7 +28,7 @@ from fer.system.command import command
 #: Bytes of pixels in memory at once while they are measured.
 _CHUNK_BYTES = 16 * 2**20
 #: Pixels a side at which a face is shown, about: small faces grow by a whole factor, large ones shrink to it.
-_SHOWN = 96
+_FACE_PIXELS = 96
 #: Rows and groups that are named one by one; the rest is counted.
 LISTED = 24
 #: Of every figure.
@@ -154,8 +154,8 @@ def faces_figure(faces: np.ndarray, captions: Sequence[str], columns: int, title
     A pixel of a small face is a whole number of screen pixels. Without captions (an empty list) the faces stand closer.
     """
     size = faces.shape[1]
-    side = size * max(1, round(_SHOWN / size)) if size <= _SHOWN else _SHOWN
-    interpolation = cv2.INTER_NEAREST if size <= _SHOWN else cv2.INTER_AREA
+    side = size * max(1, round(_FACE_PIXELS / size)) if size <= _FACE_PIXELS else _FACE_PIXELS
+    interpolation = cv2.INTER_NEAREST if size <= _FACE_PIXELS else cv2.INTER_AREA
     columns = max(1, min(columns, len(faces)))
     text = 6 + 13 * max((caption.count("\n") + 1 for caption in captions), default=0) if captions else 0
     width, heading = columns * (side + 4) + 4, textwrap.wrap(title, max(24, columns * (side + 4) // 8)) or [""]
@@ -183,10 +183,10 @@ def contact_sheet(file: str | Path, split: str, label: int, count: int = 100, se
     info = read_info(file)
     rows = np.flatnonzero(read_column(file, split, "label") == label)
     generator = np.random.default_rng((seed, SPLITS.index(split), label))
-    chosen = np.sort(generator.choice(rows, min(count, len(rows)), replace=False))
-    title = f"{split}, {info.class_names[label]}: {len(chosen):,} of {len(rows):,} faces"
+    rows_drawn = np.sort(generator.choice(rows, min(count, len(rows)), replace=False))
+    title = f"{split}, {info.class_names[label]}: {len(rows_drawn):,} of {len(rows):,} faces"
     title += " (drawn sample data)" if info.drawn else ""
-    return faces_figure(read_faces(file, split, chosen), [], 10, title)
+    return faces_figure(read_faces(file, split, rows_drawn), [], 10, title)
 
 
 def mean_faces_figure(contents: Contents) -> Figure:
@@ -238,10 +238,10 @@ def histogram_figure(values: dict[str, np.ndarray], label: str) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     bins = np.histogram_bin_edges(np.concatenate(list(values.values())), 50)
-    for split, known in values.items():
-        if len(known):
-            weights = np.full(len(known), 100 / len(known))
-            axes.hist(known, bins.tolist(), weights=weights, histtype="step", label=f"{split} ({len(known):,})")
+    for split, numbers in values.items():
+        if len(numbers):
+            weights = np.full(len(numbers), 100 / len(numbers))
+            axes.hist(numbers, bins.tolist(), weights=weights, histtype="step", label=f"{split} ({len(numbers):,})")
     axes.set(xlabel=label, ylabel="% of the split")
     axes.legend(fontsize=8)
     return figure

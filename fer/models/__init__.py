@@ -1,0 +1,1 @@
+"""Networks as tables, what a checkpoint holds, the nets in the box."""

@@ -1,0 +1,1 @@
+"""From a photo, video or camera to named faces."""

@@ -18,7 +18,7 @@ class Face:
     ``box`` is x, y, width, height in pixels of the picture, x to the right and y down, as the detector gave it;
     ``probabilities`` add up to 1 over the classes (not those of a Darknet detector, see `torch_engine.predictor`);
     ``label`` is the likeliest class, None where its probability ``confidence`` is below the predictor's
-    ``min_confidence``; ``score`` is the detector's own (see `fer.prediction.detectors.Found`).
+    ``min_confidence``; ``score`` is the detector's own (see `fer.prediction.detectors.Detection`).
     """
 
     box: tuple[float, float, float, float]

@@ -1,6 +1,5 @@
 """The run of predict.py: sources in; rows, annotated pictures and videos out."""
 
-import re
 import signal
 import threading
 import time
@@ -11,26 +10,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.photos import crop_box, fit
 from fer.errors import InputError, Interrupted
 from fer.prediction.base import BasePredictor
 from fer.prediction.batches import chunks, read_ahead
-from fer.prediction.drawing import WindowClosed, draw_faces, hide_faces, require_window, show
+from fer.prediction.drawing import WindowClosed, require_window, show
 from fer.prediction.face import Face
+from fer.prediction.pictures import Pictures
 from fer.prediction.sources import Medium, find_media
-from fer.prediction.table import Rows
+from fer.prediction.table import Rows, face_cells
 from fer.prediction.tracking import Tracker
 from fer.prediction.video import Frame, Video, VideoWriter
 from fer.system.memory import keep_freed_memory
-
-if TYPE_CHECKING:
-    from fer.prediction.gradcam import Explainer
 
 
 def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -> int:
@@ -62,16 +58,16 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
         Rows(out, predictor.labels) as rows,
         ThreadPoolExecutor() as pool,
         _one_opencv_thread(),
-        _term_as_int(stopped_by),
+        _sigterm_interrupts(stopped_by),
     ):
-        run = _Run(keys, predictor, explainer, rows, pool, out)
+        run = _Run(keys, predictor, rows, Pictures(out, explainer, keys["anonymize"]), pool)
         try:
             run.all(media)
         except WindowClosed:
             pass
         except KeyboardInterrupt:
             raise Interrupted(stopped_by[-1], f"; {out} holds what was done until then") from None
-    rate, unit = run.pictures / (time.perf_counter() - start), "photos" if run.only_photos else "frames"
+    rate, unit = run.count / (time.perf_counter() - start), "photos" if run.only_photos else "frames"
     files = f"{len(media):,} files" if len(media) > 1 else "1 file"
     print(f"{files}, {rows.faces:,} faces, {rows.failed:,} failed, {rate:,.1f} {unit}/s: {out / 'predictions.csv'}")
     return rows.failed
@@ -89,7 +85,7 @@ def _one_opencv_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _term_as_int(stopped_by: list[int]) -> Iterator[None]:
+def _sigterm_interrupts(stopped_by: list[int]) -> Iterator[None]:
     """Let SIGTERM, with which services and schedulers end a camera's run, interrupt as Ctrl-C does, and note it."""
 
     def stop(number: int, _: object) -> None:
@@ -116,15 +112,12 @@ class _Run:
         self,
         keys: dict[str, Any],
         predictor: BasePredictor,
-        explainer: "Explainer | None",
         rows: Rows,
+        pictures: Pictures,
         pool: ThreadPoolExecutor,
-        out: Path,
     ) -> None:
-        self._keys, self._predictor, self._explainer = keys, predictor, explainer
-        self._rows, self._pool, self._out = rows, pool, out
-        self._names: set[str] = set()
-        self.pictures, self.only_photos = 0, True
+        self._keys, self._predictor, self._rows, self._pictures, self._pool = keys, predictor, rows, pictures, pool
+        self.count, self.only_photos = 0, True
 
     def all(self, media: Sequence[Medium]) -> None:
         for kind, group in groupby(media, lambda medium: "error" if medium.error else medium.kind):
@@ -151,50 +144,21 @@ class _Run:
                         self._rows.write(file=medium.path, error=photo)
                         continue
                     faces = next(predictions)
-                    self.pictures += 1
+                    self.count += 1
                     for face in faces:
-                        self._rows.write(file=medium.path, **_row(face))
+                        self._rows.write(file=medium.path, **face_cells(face))
                     if not faces:
                         self._rows.write(file=medium.path)
-                    name = self._name(medium.path)
-                    if self._explainer:
-                        for number, face in enumerate(faces, 1):
-                            self._explain(self._explainer, photo, face, f"{name}_{number}")
+                    name = self._pictures.new_name(medium.path)
+                    for number, face in enumerate(faces, 1):
+                        self._pictures.explain(photo, face, f"{name}_{number}")
                     if self._keys["show"]:
-                        show(self._annotate(photo, faces), wait=0)
+                        show(self._pictures.annotate(photo, faces), wait=0)
                     if self._keys["draw"]:
-                        drawn.append(self._pool.submit(self._save, photo, faces, self._out / "photos" / f"{name}.jpg"))
+                        drawn.append(self._pool.submit(self._pictures.save, photo, faces, name))
                 # their errors, and no more than a batch of photos in memory
                 for future in drawn:
                     future.result()
-
-    def _save(self, photo: np.ndarray, faces: Sequence[Face], path: Path) -> None:
-        picture = cv2.cvtColor(self._annotate(photo, faces), cv2.COLOR_RGB2BGR)
-        # a JPEG has at most 65,500 pixels a side in OpenCV's library
-        path = path if max(picture.shape) <= 65_500 else path.with_suffix(".png")
-        path.parent.mkdir(exist_ok=True)
-        # not imwrite, which says too little when the disk is full
-        path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
-
-    def _annotate(
-        self, picture: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
-    ) -> np.ndarray:
-        boxes = [face.box for face in faces]
-        if self._keys["anonymize"]:
-            picture = hide_faces(picture, [*boxes, *missing])
-        labels = [f"{face.label} {face.confidence:.2f}" if face.label else "" for face in faces]
-        if numbers:
-            labels = [f"{number} {label}" if label else "" for number, label in zip(numbers, labels, strict=True)]
-        return draw_faces(picture, boxes, labels)
-
-    def _explain(self, explainer: "Explainer", picture: np.ndarray, face: Face, name: str) -> None:
-        corners = crop_box(picture.shape[1], picture.shape[0], face.box, explainer.face.margin)
-        if corners is None:
-            return
-        x0, y0, x1, y1 = corners
-        crop = fit(picture[y0:y1, x0:x1], explainer.face)
-        (self._out / "explain").mkdir(exist_ok=True)
-        explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)
 
     def _video(self, medium: Medium) -> None:
         try:
@@ -205,7 +169,8 @@ class _Run:
             self._rows.write(file=medium.shown, error=str(error))
             return
         before = self._rows.faces
-        writer = VideoWriter(self._out / f"{self._name(medium.path)}.mp4", (video.fps or 25) / self._keys["every_n"])
+        path = Path(self._keys["out"], f"{self._pictures.new_name(medium.path)}.mp4")
+        writer = VideoWriter(path, (video.fps or 25) / self._keys["every_n"])
         with video, writer:
             total = video.frames and -(-video.frames // self._keys["every_n"])
             with tqdm(total=total, desc=writer.path.stem, unit="frame", leave=False) as bar:
@@ -236,16 +201,16 @@ class _Run:
                     ]
                     place = {"file": medium.shown, "frame": frame.index, "time": round(frame.time, 3)}
                     for number, face in zip(numbers, faces, strict=True):
-                        self._rows.write(**place, track=number, **_row(face))
-                        if self._explainer and number > last_explained:
-                            self._explain(self._explainer, frame.picture, face, f"{writer.path.stem}_track{number}")
+                        self._rows.write(**place, track=number, **face_cells(face))
+                        if number > last_explained:
+                            self._pictures.explain(frame.picture, face, f"{writer.path.stem}_track{number}")
                             last_explained = number
                     tracked.append((frame, faces, numbers, tracker.missing()))
-                self.pictures += len(chunk)
+                self.count += len(chunk)
                 bar.update(len(chunk))
                 if self._keys["show"]:
                     for frame, faces, numbers, missing in tracked:
-                        show(self._annotate(frame.picture, faces, numbers, missing), wait=1)
+                        show(self._pictures.annotate(frame.picture, faces, numbers, missing), wait=1)
                 if self._keys["draw"]:
                     # one batch is drawn and encoded while the next is predicted
                     if pending:
@@ -272,27 +237,7 @@ class _Run:
 
     def _encode(self, tracked: Iterable[_Tracked], writer: VideoWriter) -> None:
         for frame, faces, numbers, missing in tracked:
-            writer.write(self._annotate(frame.picture, faces, numbers, missing))
-
-    def _name(self, path: str) -> str:
-        """Return a file name without suffix for what is drawn of a source: printable, not too long, used only once."""
-        stem = Path(path).stem if "://" not in path else re.sub(r".*://([^/@]*@)?", "", path)
-        stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem).strip(". ")[:60] or "_"
-        name, number = stem, 1
-        while name.casefold() in self._names:
-            number += 1
-            name = f"{stem}_{number}"
-        self._names.add(name.casefold())
-        return name
-
-
-def _row(face: Face) -> dict[str, Any]:
-    corners = (round(value, 1) for value in face.box)
-    row: dict[str, Any] = dict(zip(("x", "y", "width", "height"), corners, strict=True))
-    row |= {"label": face.label, "confidence": round(face.confidence, 4)}
-    if face.score is not None:
-        row["score"] = round(face.score, 4)
-    return row | {f"p_{name}": round(value, 6) for name, value in face.probabilities.items()}
+            writer.write(self._pictures.annotate(frame.picture, faces, numbers, missing))
 
 
 def _smoothed(face: Face, labels: Sequence[str], row: np.ndarray, min_confidence: float) -> Face:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fer.errors import InputError
+from fer.prediction.face import Face
 from fer.system.files import is_full, put_in_place
 
 _COLUMNS = ("file", "frame", "time", "track", "x", "y", "width", "height", "score", "label", "confidence")
@@ -57,3 +58,13 @@ class Rows:
         self.faces += "x" in row
         self.named += bool(row.get("label"))
         self.failed += "error" in row
+
+
+def face_cells(face: Face) -> dict[str, Any]:
+    """Return the columns of a face: its box to 0.1 pixels, label, confidence, score and probabilities."""
+    corners = (round(value, 1) for value in face.box)
+    row: dict[str, Any] = dict(zip(("x", "y", "width", "height"), corners, strict=True))
+    row |= {"label": face.label, "confidence": round(face.confidence, 4)}
+    if face.score is not None:
+        row["score"] = round(face.score, 4)
+    return row | {f"p_{name}": round(value, 6) for name, value in face.probabilities.items()}

@@ -1,0 +1,1 @@
+"""The LightningModule, its losses, augmentation, callbacks, and one run."""

@@ -98,16 +98,16 @@ def test_every_key_is_commented_or_plain():
                 assert "#" in line or path.stem.endswith("_96"), f"{path.name}: {line}"
 
 
-def test_no_argument_is_the_seeds_experiment():
+def test_no_argument_is_the_original_experiment():
     config = check_train(train_cfg())
     assert config == check_train(train_cfg("experiment=seed_fer2021_vgg19")) | {"name": config["name"]}
     assert config["name"] == "fer2021_vgg19"
 
 
 @pytest.mark.parametrize("data", ["fer2013", "affectnet", "fer2021"])
-def test_seed_presets_hold_the_seeds_table(data):
+def test_seed_presets_hold_the_original_table(data):
     config = check_train(train_cfg(f"experiment=seed_{data}_vgg19"))
-    # the table of the seed's README: 48 x 48, SGD, batch 64, 0.01, momentum 0.9, 5e-4, decay after 60 every 5
+    # the table of the original README: 48 x 48, SGD, batch 64, 0.01, momentum 0.9, 5e-4, decay after 60 every 5
     assert (config["data"]["name"], config["data"]["size"], config["model"]["name"]) == (data, 48, "vgg19")
     assert config["optimizer"] == {
         "_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False,
@@ -137,7 +137,7 @@ DARKNET_PRESETS = {
 
 
 @pytest.mark.parametrize("preset", DARKNET_PRESETS)
-def test_darknet_presets_hold_the_seeds_chains_and_table(preset):
+def test_darknet_presets_hold_the_original_chains_and_table(preset):
     cfg = train_cfg(f"experiment={preset}", "darknet.pretrained=a.weights")
     config = check_darknet_train(cfg, [])
     darknet = config["darknet"]
@@ -145,7 +145,7 @@ def test_darknet_presets_hold_the_seeds_chains_and_table(preset):
     assert (config["data"]["name"], found) == ("affectnet", DARKNET_PRESETS[preset])
     assert config["name"] == preset
     if "classifier" not in preset:
-        # the seed's table: batch 64, momentum 0.9, decay 0.0005, 0.00261, burn_in 1000, policy steps
+        # the original table: batch 64, momentum 0.9, decay 0.0005, 0.00261, burn_in 1000, policy steps
         keys = ("batch", "momentum", "decay", "learning_rate", "burn_in", "policy")
         assert tuple(darknet[key] for key in keys) == (64, 0.9, 0.0005, 0.00261, 1000, "steps")
 

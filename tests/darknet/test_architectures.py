@@ -1,4 +1,4 @@
-"""The recipes against published sizes and the seed's table; fitting them to data; anchors."""
+"""The recipes against published sizes and the original table; fitting them to data; anchors."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from fer.darknet.design.anchors import kmeans_anchors
 from fer.darknet.design.architectures import RECIPES, recipe
-from fer.darknet.design.fit import check, epochs_of, fit, iterations_of
+from fer.darknet.design.fit import check, count_epochs, count_iterations, fit
 from fer.darknet.formats.cfg import layers, parse, task_of
 from fer.darknet.formats.weights import weights_bytes
 from fer.darknet.runs.setup import fit_to_data
@@ -97,9 +97,9 @@ def test_detectors_have_the_seeds_table(name):
 
 
 def test_epochs_and_iterations():
-    # the seed's 400,000 iterations of 64 over 283,901 photos
-    assert epochs_of(400_000, 64, 283_901) == pytest.approx(90.17, abs=0.005)
-    assert iterations_of(90.17, 64, 283_901) == pytest.approx(400_000, abs=30)
+    # the original 400,000 iterations of 64 over 283,901 photos
+    assert count_epochs(400_000, 64, 283_901) == pytest.approx(90.17, abs=0.005)
+    assert count_iterations(90.17, 64, 283_901) == pytest.approx(400_000, abs=30)
     fitted = fit(recipe("v4_tiny"), conf("v4_tiny") | {"epochs": 10}, 7, 64_000)[0].options
     assert (fitted["max_batches"], fitted["steps"], fitted["scales"]) == ("10000", "8000,9000", ".1,.1")
 

@@ -12,7 +12,7 @@ from fer.darknet.design.architectures import recipe
 from fer.darknet.design.fit import fit
 from fer.darknet.formats.cfg import parse
 from fer.darknet.torch_engine.network import DarknetNetwork
-from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, cost_scale_of
+from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, read_cost_scale
 from fer.darknet.torch_engine.training.overlap_deltas import ciou_delta, diou_delta, giou_delta, iou_delta
 from fer.errors import InputError
 
@@ -419,8 +419,8 @@ def test_classifier_loss_by_hand():
     # a class of probability 0, to the last bit
     loss = classifier_loss(torch.tensor([[200.0, 0]], requires_grad=True), torch.tensor([1]))
     assert loss.item() == 200
-    assert cost_scale_of(parse("[net]\n[softmax]\n[cost]\ntype=sse\nscale=2\n")) == 2
-    assert cost_scale_of(parse("[net]\n[softmax]\n")) is None
+    assert read_cost_scale(parse("[net]\n[softmax]\n[cost]\ntype=sse\nscale=2\n")) == 2
+    assert read_cost_scale(parse("[net]\n[softmax]\n")) is None
 
 
 # --- as the training uses it ---
@@ -559,6 +559,6 @@ def test_what_is_not_built_of_net_and_cost_is_named():
     with pytest.raises(InputError, match=r"a.cfg:1: \[net\]: adversarial_lr=0.1 is not supported"):
         loss_of(net="adversarial_lr=0.1\n")
     with pytest.raises(InputError, match=r"cfg:3: \[cost\]: type=smooth is not supported .* set type=sse"):
-        cost_scale_of(parse("[net]\n[softmax]\n[cost]\ntype=smooth\n"))
+        read_cost_scale(parse("[net]\n[softmax]\n[cost]\ntype=smooth\n"))
     with pytest.raises(InputError, match=r"\[net\]: is followed by no \[yolo\]"):
         YoloLoss(recipe("classifier_small"))

@@ -19,9 +19,9 @@ from fer.darknet.formats.cfg import Section, layers, parse, render
 from fer.darknet.formats.weights import Net, read_header
 from fer.darknet.program_engine.program import find_program
 from fer.darknet.program_engine.scores import classify, detect
-from fer.darknet.torch_engine.modules import BatchNorm
 from fer.darknet.torch_engine.network import DarknetNetwork, fuse, summary
 from fer.darknet.torch_engine.onednn import pack
+from fer.darknet.torch_engine.weighted import BatchNorm
 from fer.darknet.torch_engine.weights_io import load_weights, save_weights
 from fer.errors import InputError
 

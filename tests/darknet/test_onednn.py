@@ -11,9 +11,9 @@ from fer.darknet.design.fit import fit
 from fer.darknet.formats.cfg import parse, render
 from fer.darknet.formats.weights import open_net
 from fer.darknet.torch_engine.inference import open_on
-from fer.darknet.torch_engine.modules import ACTIVATIONS, Convolutional
 from fer.darknet.torch_engine.network import DarknetNetwork, fuse
 from fer.darknet.torch_engine.onednn import Packed, mish_, pack
+from fer.darknet.torch_engine.weighted import ACTIVATIONS, Convolutional
 from fer.darknet.torch_engine.weights_io import save_weights
 
 

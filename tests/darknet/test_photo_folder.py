@@ -482,7 +482,7 @@ def test_a_killed_run_goes_on(tmp_path, task, monkeypatch):
 
 
 @pytest.mark.slow
-def test_counts_of_the_seed(tmp_path):
+def test_the_original_counts(tmp_path):
     # 283,901 training faces and 3,500 validation faces; a hundred a photo keep a detector's files few. A classifier has
     # a file a face, so a tenth of them.
     in_fer2013_order = [24882, 3803, 6378, 134415, 25459, 14090, 74874]

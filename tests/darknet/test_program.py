@@ -11,7 +11,7 @@ import pytest
 
 from fer.darknet.formats.cfg import parse
 from fer.darknet.formats.dialects import DIALECTS
-from fer.darknet.formats.option_table import options_of
+from fer.darknet.formats.option_table import known_options
 from fer.darknet.program_engine.program import Program, command, find_program, note, partial_command, require_support
 from fer.errors import InputError
 
@@ -243,8 +243,8 @@ def test_options_that_debians_reads_and_leaves_unused(tmp_path, kind):
     own = parse(NET + BODIES[kind])[-1].options
     # without a meaning here: files that would be opened, and a value that is no number
     left = {"tree", "map", "type", *own}
-    read = {name for name, option in options_of(kind).items() if not option.later} - left
-    newer = {name for name, option in options_of(kind).items() if option.later} - left
+    read = {name for name, option in known_options(kind).items() if not option.later} - left
+    newer = {name for name, option in known_options(kind).items() if option.later} - left
     cfg = tmp_path / "net.cfg"
     cfg.write_text(NET + BODIES[kind] + "".join(f"{option}=1\n" for option in sorted(read | newer)))
     done = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True, timeout=20)
@@ -259,9 +259,9 @@ def test_options_that_debians_reads_and_leaves_unused(tmp_path, kind):
 @pytest.mark.darknet
 def test_activations_and_layers_that_debians_knows(tmp_path):
     cfg = tmp_path / "net.cfg"
-    new = DIALECTS["alexeyab"].values_of("convolutional", "activation")
+    new = DIALECTS["alexeyab"].known_values("convolutional", "activation")
     cfg.write_text(NET + "".join(CONV.replace("linear", name) for name in new) + "[reorg3d]\nstride=2\n")
     done = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True, timeout=20)
     unknown = set(re.findall("Couldn't find activation function (\\w+), going with ReLU", done.stderr))
-    assert unknown == set(new) - DIALECTS["pjreddie"].values_of("convolutional", "activation")
+    assert unknown == set(new) - DIALECTS["pjreddie"].known_values("convolutional", "activation")
     assert re.findall("Type not recognized: (.*)", done.stderr) == ["[reorg3d]"]

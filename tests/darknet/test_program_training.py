@@ -121,7 +121,7 @@ def test_predict_names_photos_and_says_which_failed(home, tiny_run, run):
 
 @pytest.mark.slow
 def test_partial_starts_a_detector_which_trains_and_is_scored(home, run):
-    # the seed's chain at a tenth of the size: the first 11 layers of classifier_tiny start v3_tiny
+    # the original chain at a tenth of the size: the first 11 layers of classifier_tiny start v3_tiny
     small = ["darknet.batch=4", "darknet.burn_in=2", *DRAW]
     run(
         "train.py", "darknet=classifier_tiny", "darknet.crop=face", "darknet.size=32", "darknet.max_batches=4", *small,

@@ -20,7 +20,7 @@ from fer.darknet.program_engine.program import find_program
 from fer.darknet.program_engine.scores import classifier_valid, classify, detect, detector_map
 from fer.darknet.scoring.mean_ap import Detections, Truth
 from fer.darknet.torch_engine import scores as native
-from fer.darknet.torch_engine.inference import Detector, dialect_of, letterboxes, suppress_classes
+from fer.darknet.torch_engine.inference import Detector, letterboxes, read_dialect, suppress_classes
 from fer.darknet.torch_engine.network import DarknetNetwork
 from fer.darknet.torch_engine.picture import Place, centre, place, read_picture, resize
 from fer.darknet.torch_engine.weights_io import save_weights
@@ -105,7 +105,7 @@ def test_the_version_in_the_weights_says_whose_way(tmp_path):
     network = trained_like(narrow(fit(recipe("v3_tiny"), {"size": 64}, 3, 1000)))
     for version, dialect, letterbox in [(DEBIANS, "pjreddie", True), (ALEXEYABS, "alexeyab", False)]:
         net = write(tmp_path / dialect, network, NAMES, version)
-        assert (dialect_of(net.weights), letterboxes(net)) == (dialect, letterbox)
+        assert (read_dialect(net.weights), letterboxes(net)) == (dialect, letterbox)
     assert letterboxes(write(tmp_path / "c", network, NAMES, ALEXEYABS, letter_box="1"))
     assert not letterboxes(write(tmp_path / "c", network, NAMES, DEBIANS, letter_box="0"))
 

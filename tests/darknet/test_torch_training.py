@@ -21,7 +21,7 @@ from fer.darknet.torch_engine.network import DarknetNetwork
 from fer.darknet.torch_engine.training.ema import Average
 from fer.darknet.torch_engine.training.module import DarknetTraining
 from fer.darknet.torch_engine.training.recorder import Recorder
-from fer.darknet.torch_engine.training.schedules import rate_of
+from fer.darknet.torch_engine.training.schedules import rate_schedule
 from fer.darknet.torch_engine.weights_io import load_weights, save_weights
 from fer.errors import InputError
 from tests.conftest import ROOT
@@ -62,15 +62,15 @@ def net(**options):
     ],
 )
 def test_learning_rates_are_those_worked_by_hand(options, expected):
-    rate = rate_of(net(**options))
+    rate = rate_schedule(net(**options))
     assert {iteration: rate(iteration) for iteration in expected} == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_policy_that_is_not_built_is_refused():
     with pytest.raises(InputError, match="policy=sgdr is not supported"):
-        rate_of(net(policy="sgdr"))
+        rate_schedule(net(policy="sgdr"))
     with pytest.raises(InputError, match="as many scales= as steps="):
-        rate_of(net(policy="steps", steps="1,2", scales="0.1"))
+        rate_schedule(net(policy="steps", steps="1,2", scales="0.1"))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_policy_that_is_not_built_is_refused():
 )
 def test_a_rate_that_cannot_be_is_refused_in_one_line(options, message):
     with pytest.raises(InputError, match=message):
-        rate_of(net(**options))(2000)
+        rate_schedule(net(**options))(2000)
 
 
 def train(module):

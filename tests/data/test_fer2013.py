@@ -202,7 +202,7 @@ def test_blocks_rows_and_progress(tmp_path):
 
 
 def test_counts_of_a_whole_fer2021(tmp_path):
-    # as the seed's `cat` makes it: AffectNet's training and validation rows, then FER2013 with its own header line
+    # as the original `cat` makes it: AffectNet's training and validation rows, then FER2013 with its own header line
     header = b"emotion,pixels,Usage\n"
     parts = [
         header, b"3,5,Training\n" * 283_901, header, b"6,6,Training\n" * 3_500,
@@ -288,7 +288,7 @@ def test_fingerprint_follows_what_decides_about_the_faces(tmp_path):
     assert pixel_csv_source(path, TINY).fingerprint() == prints[-1]
 
 
-def seed_h5(path: Path, **splits) -> Path:
+def original_h5(path: Path, **splits) -> Path:
     with h5py.File(path, "w") as file:
         for prefix, (pixels, labels) in splits.items():
             file[f"{prefix}_pixel"] = pixels
@@ -296,12 +296,12 @@ def seed_h5(path: Path, **splits) -> Path:
     return path
 
 
-def test_seed_h5_is_read_as_it_is(tmp_path):
+def test_original_h5_is_read_as_it_is(tmp_path):
     rng = np.random.default_rng(1)
     pixels = {n: rng.integers(0, 256, (n, 2304), np.uint8) for n in (300, 20)}
     labels = {n: rng.integers(0, 7, n) for n in (300, 20)}
     labels[300][7], labels[20][3] = 7, -1
-    path = seed_h5(
+    path = original_h5(
         tmp_path / "data.h5", Training=(pixels[300], labels[300]), PrivateTest=(pixels[20], labels[20].astype("int64"))
     )
     assert is_original_h5(path)
@@ -317,11 +317,11 @@ def test_seed_h5_is_read_as_it_is(tmp_path):
     assert [len(block.rows) for block in blocks] == [256, 44, 20] and blocks[-1].done == 1.0
 
 
-def test_seed_h5_of_fer2013_has_the_row_numbers_of_the_csv(tmp_path):
+def test_original_h5_of_fer2013_has_the_row_numbers_of_the_csv(tmp_path):
     def zeros(n):
         return np.zeros((n, 1), np.uint8), np.zeros(n, int)
 
-    path = seed_h5(tmp_path / "data.h5", Training=zeros(28709), PublicTest=zeros(3589), PrivateTest=zeros(3589))
+    path = original_h5(tmp_path / "data.h5", Training=zeros(28709), PublicTest=zeros(3589), PrivateTest=zeros(3589))
     source = original_h5_source(path, FaceFormat(size=1))
     assert source.names == ("fer2013",)
     paths = {}
@@ -342,19 +342,19 @@ def test_seed_h5_of_fer2013_has_the_row_numbers_of_the_csv(tmp_path):
         (np.zeros((0, 4), np.uint8), np.zeros(0, int), "no rows"),
     ],
 )
-def test_seed_h5_of_another_shape_is_refused(tmp_path, pixels, labels, message):
+def test_original_h5_of_another_shape_is_refused(tmp_path, pixels, labels, message):
     with pytest.raises(InputError, match=message):
-        original_h5_source(seed_h5(tmp_path / "data.h5", Training=(pixels, labels)), TINY)
+        original_h5_source(original_h5(tmp_path / "data.h5", Training=(pixels, labels)), TINY)
 
 
-def test_what_is_no_seed_h5(tmp_path):
+def test_what_is_no_original_h5(tmp_path):
     with h5py.File(tmp_path / "ours.h5", "w") as file:
         file["train/image"] = np.zeros((1, 2, 2), np.uint8)
     assert not is_original_h5(tmp_path / "ours.h5")
     assert not is_original_h5(write(tmp_path / "a.csv", GOLDEN))
     with pytest.raises(InputError, match=r"ours\.h5"):
         fer2013_source(tmp_path / "ours.h5", TINY, PhotoLimits())
-    cut = seed_h5(tmp_path / "cut.h5", Training=(np.zeros((99, 2304), np.uint8), np.zeros(99, int)))
+    cut = original_h5(tmp_path / "cut.h5", Training=(np.zeros((99, 2304), np.uint8), np.zeros(99, int)))
     cut.write_bytes(cut.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"cut\.h5: .*damaged"):
         is_original_h5(cut)

@@ -1,4 +1,4 @@
-"""Preparing whole files: the seed's counts, formats that come back equal, killed runs, files that are not ours."""
+"""Preparing whole files: the original counts, formats that come back equal, killed runs, files that are not ours."""
 
 import csv
 import os
@@ -24,7 +24,7 @@ from fer.labels import CLASSES
 from tests.conftest import ROOT, write_tiny
 
 COLUMNS = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
-# AffectNet's training set by code 0..6, which sums to the seed's 283,901
+# AffectNet's training set by code 0..6, which sums to the original 283,901
 AFFECTNET_TRAINING = [74874, 134415, 25459, 14090, 6378, 3803, 24882]
 # FER2013 by class in its own order (Training, PublicTest), and PrivateTest's size
 FER2013_TRAINING = [3995, 436, 4097, 7215, 4830, 3171, 4965]
@@ -75,7 +75,7 @@ def counts(path, split):
 
 
 @pytest.mark.slow
-def test_the_seeds_composition(tmp_path):
+def test_the_original_composition(tmp_path):
     # rows of the dropped classes 7..10 stand in between, as in the real csv
     training = [*AFFECTNET_TRAINING, 3750, 33088, 11645, 82414]
     affectnet = affectnet_folder(tmp_path / "affectnet", training, [500] * 11, size=8, box=(0, 0, 8, 8))

@@ -102,8 +102,8 @@ def pictures(html):
     return [cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR) for text in found]
 
 
-def give(answer, path, least=0.0, hide=False):
-    return answer(Upload(path.name, path.read_bytes()), least, hide)
+def give(answer, path, min_confidence=0.0, hide=False):
+    return answer(Upload(path.name, path.read_bytes()), min_confidence, hide)
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_answers_show_what_the_predictor_says(media, answer, tmp_path):
     assert re.findall(r"<td>([\d.]+%)</td>", html) == shares
     whole, *cards = pictures(html)
     assert whole.shape == (360, 640, 3) and [card.shape for card in cards] == [(200, 200, 3)] * 2
-    assert "<h3>Face 1: not sure</h3>" in give(answer, media / "two.png", least=1.0)
+    assert "<h3>Face 1: not sure</h3>" in give(answer, media / "two.png", min_confidence=1.0)
     # neither the photo nor the cut-out under the heat map still shows the face: its edges are gone
     hidden = pictures(give(answer, media / "two.png", hide=True))
     before, after = ([cv2.Laplacian(card, cv2.CV_64F).var() for card in pair] for pair in (cards, hidden[1:]))
@@ -432,7 +432,7 @@ def test_uploads_are_forgotten_in_time_and_the_oldest_for_new_ones():
         await asyncio.sleep(0.3)
         return held, [uploads.get(key) for key in keys]
 
-    assert asyncio.run(use(Uploads(most=100, seconds=0.1))) == ([None, "b", "c"], [None] * 3)
+    assert asyncio.run(use(Uploads(max_bytes=100, seconds=0.1))) == ([None, "b", "c"], [None] * 3)
 
 
 @needs_gradio

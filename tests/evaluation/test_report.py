@@ -343,7 +343,7 @@ def test_comparison_of_classifiers_and_detectors(tmp_path):
     assert "against old" in tests and [line.split(":")[0] for line in tests.splitlines()[1:]] == ["  omega", "  tiny"]
     head, first, second = (line.split() for line in detectors.splitlines())
     assert head == "name model data/split faces mAP@0.50 % P R F1 IoU % size pre-training".split()
-    # The row of the seed's table: 68.22, 0.57, 0.61, 0.59, 256 x 256, yolov4-tiny.conv.29.
+    # The row of the original table: 68.22, 0.57, 0.61, 0.59, 256 x 256, yolov4-tiny.conv.29.
     assert first == "v4 v4_tiny affectnet/test 3,500 68.22 0.57 0.61 0.59 44.13 256 x 256 yolov4-tiny.conv.29".split()
     assert second[-5:] == ["44.13", "256", "x", "256", "–"]
 

@@ -27,10 +27,10 @@ def rates_of_a_run(schedule: dict, epochs: int, lr: float = 0.01) -> list[float]
 
 # 0.9 ** 33 = 0.030903154 and 0.9 ** 37 = 0.020275559, worked out apart from the code under test.
 WUJIE = {0: 0.01, 80: 0.01, 84: 0.01, 85: 0.009, 89: 0.009, 90: 0.0081, 249: 3.0903e-4}
-SEED = {0: 0.01, 60: 0.01, 64: 0.01, 65: 0.009, 69: 0.009, 70: 0.0081, 199: 5.8150e-4, 249: 2.0276e-4}
+ORIGINAL = {0: 0.01, 60: 0.01, 64: 0.01, 65: 0.009, 69: 0.009, 70: 0.0081, 199: 5.8150e-4, 249: 2.0276e-4}
 
 
-@pytest.mark.parametrize(("start", "table"), [(80, WUJIE), (60, SEED)])
+@pytest.mark.parametrize(("start", "table"), [(80, WUJIE), (60, ORIGINAL)])
 def test_step_decay_gives_the_learning_rate_table(start, table):
     run = rates_of_a_run({"name": "step", "start": start, "every": 5, "rate": 0.9}, 250)
     for epoch, rate in table.items():
@@ -38,7 +38,7 @@ def test_step_decay_gives_the_learning_rate_table(start, table):
         assert run[epoch] == pytest.approx(rate, rel=5e-5)
 
 
-def test_step_decay_defaults_are_the_seeds():
+def test_step_decay_defaults_are_the_original_ones():
     assert rates_of_a_run({"name": "step"}, 250)[249] == pytest.approx(2.0276e-4, rel=5e-5)
     # CK+ of the earlier code: from epoch 20, every epoch, rate 0.8.
     assert step_decay(22, start=20, every=1, rate=0.8) == pytest.approx(0.64)

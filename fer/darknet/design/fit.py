@@ -20,13 +20,13 @@ POLICIES = ("constant", "poly", "steps")
 _POSITIVE = ("size", "batch", "subdivisions", "max_batches", "epochs", "learning_rate", "min_crop", "max_crop")
 
 
-def epochs_of(max_batches: int, batch: int, photos: int) -> float:
+def count_epochs(max_batches: int, batch: int, photos: int) -> float:
     """Return how often each photo is seen in ``max_batches`` iterations: 400,000 of 64 over 283,901 photos are 90.2."""
     return max_batches * batch / photos
 
 
-def iterations_of(epochs: float, batch: int, photos: int) -> int:
-    """Return the iterations that see each photo ``epochs`` times, at least 1; the inverse of ``epochs_of``."""
+def count_iterations(epochs: float, batch: int, photos: int) -> int:
+    """Return the iterations that see each photo ``epochs`` times, at least 1; the inverse of ``count_epochs``."""
     return max(1, round(epochs * photos / batch))
 
 
@@ -75,18 +75,18 @@ def check(sections: Sequence[Section], classes: int) -> None:
                 raise InputError(
                     f"{section.where}: classes={value}, but the names or the net's first head are {classes}"
                 )
-            wanted = head_channels(section, classes)
-            if before.kind == "convolutional" and (value := integer(before, "filters", 1)) != wanted:
-                raise InputError(f"{before.where}: filters={value} before {section.where}, which needs {wanted}")
+            expected = head_channels(section, classes)
+            if before.kind == "convolutional" and (value := integer(before, "filters", 1)) != expected:
+                raise InputError(f"{before.where}: filters={value} before {section.where}, which needs {expected}")
         if section.kind == "yolo":
             _check_boxes(section, classes)
-    made = layers(sections)
+    parsed = layers(sections)
     if task_of(sections) == "detector":
         for key in ("width", "height"):
             if integer(net, key) % 32:
                 raise InputError(f"{net.where}: {key}={net.options[key]} is no multiple of 32")
         return
-    last = next(layer for layer in reversed(made) if layer.kind == "softmax")
+    last = next(layer for layer in reversed(parsed) if layer.kind == "softmax")
     if last.shape != (1, 1, classes):
         shape = "x".join(map(str, last.shape))
         raise InputError(f"{last.section.where}: gets {shape} numbers, but there are {classes} names: see filters=")
@@ -146,7 +146,7 @@ def _resize(net: Section, size: int) -> None:
 def _schedule(net: Section, config: Mapping[str, Any], photos: int) -> None:
     options = net.options
     if "epochs" in config:
-        options["max_batches"] = str(iterations_of(config["epochs"], integer(net, "batch", 1), photos))
+        options["max_batches"] = str(count_iterations(config["epochs"], integer(net, "batch", 1), photos))
     max_batches = integer(net, "max_batches")
     if options.get("policy") != "steps":
         # the program names what its policy does not read as unused

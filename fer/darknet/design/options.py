@@ -1,7 +1,7 @@
 """Which options of a cfg the networks made here know: what would change a net and is not built is refused."""
 
 from fer.darknet.formats.cfg import Section
-from fer.darknet.formats.option_table import OPTIONS, options_of
+from fer.darknet.formats.option_table import OPTIONS, known_options
 from fer.errors import InputError
 
 #: Options that are read here or, of [yolo] and [cost], by the losses; of the others only the value that changes nothing
@@ -28,7 +28,7 @@ def require_known(section: Section) -> None:
     Raises:
         InputError: naming it and its section's line.
     """
-    known = options_of(section.kind) or {}
+    known = known_options(section.kind) or {}
     for name in section.options:
         if name not in known:
             raise InputError(f"{section.where}: {name}= is no option that darknet knows: correct or delete it")
@@ -41,7 +41,7 @@ def require_supported(section: Section) -> None:
         InputError: naming it, its section's line and the remedy.
     """
     require_known(section)
-    known = options_of(section.kind) or {}
+    known = known_options(section.kind) or {}
     for name, value in section.options.items():
         option = known[name]
         if option.cosmetic or name in _READ.get(section.kind, ()):

@@ -125,21 +125,21 @@ def layers(sections: Sequence[Section]) -> list[Layer]:
     if not sections or sections[0].kind != "net":
         raise InputError("a cfg begins with [net]")
     net, shape = sections[0], input_shape(sections)
-    made: list[Layer] = []
+    parsed: list[Layer] = []
     for section in sections[1:]:
         if section.kind not in _SHAPES:
             raise InputError(f"{section.where}: " + ("comes twice" if section.kind == "net" else "unknown section"))
         for key in _REFUSED:
             if key in section.options:
                 raise InputError(f"{section.where}: {key}= is not supported here")
-        out, floats = _SHAPES[section.kind](section, shape, made)
+        out, floats = _SHAPES[section.kind](section, shape, parsed)
         if min(out) < 1:
             raise InputError(f"{section.where}: its input of {_text(shape)} is too small: raise width= and height=")
-        made.append(Layer(len(made), section.kind, out, floats, section))
+        parsed.append(Layer(len(parsed), section.kind, out, floats, section))
         shape = out
-    if not made:
+    if not parsed:
         raise InputError(f"{net.file or 'cfg'}: [net] is followed by no layer")
-    return made
+    return parsed
 
 
 def _flag(section: Section, key: str) -> bool:
@@ -154,20 +154,22 @@ def _text(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
-def _sources(section: Section, key: str, made: list[Layer]) -> list[Layer]:
+def _sources(section: Section, key: str, parsed: list[Layer]) -> list[Layer]:
     """Return the layers that an option names: from 0, or counted back from this one where negative."""
     sources = []
     for number in integers(section, key):
-        index = number if number >= 0 else len(made) + number
-        if not 0 <= index < len(made):
-            raise InputError(f"{section.where}: {key}={section.options[key]} is outside of layers 0 to {len(made) - 1}")
-        sources.append(made[index])
+        index = number if number >= 0 else len(parsed) + number
+        if not 0 <= index < len(parsed):
+            raise InputError(
+                f"{section.where}: {key}={section.options[key]} is outside of layers 0 to {len(parsed) - 1}"
+            )
+        sources.append(parsed[index])
     if not sources:
         raise InputError(f"{section.where}: needs {key}=")
     return sources
 
 
-def _convolutional(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+def _convolutional(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
     width, height, channels = shape
     filters, size, stride = (positive(section, key, 1) for key in ("filters", "size", "stride"))
     groups = positive(section, "groups", 1)
@@ -179,7 +181,7 @@ def _convolutional(section: Section, shape: Shape, made: list[Layer]) -> tuple[S
     return (width, height, filters), floats
 
 
-def _maxpool(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+def _maxpool(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
     stride = positive(section, "stride", 1)
     size = positive(section, "size", stride)
     padding = integer(section, "padding", size - 1)
@@ -187,13 +189,13 @@ def _maxpool(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, 
     return (width, height, shape[2]), 0
 
 
-def _connected(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+def _connected(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
     output = positive(section, "output", 1)
     return (1, 1, output), output * (4 if _flag(section, "batch_normalize") else 1) + output * prod(shape)
 
 
-def _route(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
-    sources = _sources(section, "layers", made)
+def _route(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
+    sources = _sources(section, "layers", parsed)
     width, height, _ = sources[0].shape
     channels, groups = sum(source.shape[2] for source in sources), positive(section, "groups", 1)
     if any(source.shape[:2] != (width, height) for source in sources):
@@ -204,8 +206,8 @@ def _route(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, in
     return (width, height, channels // groups), 0
 
 
-def _shortcut(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
-    sources = _sources(section, "from", made)
+def _shortcut(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
+    sources = _sources(section, "from", parsed)
     for source in sources:
         # ResNet's add with a stride, which AlexeyAB's program refuses, needs one ratio for width and height
         if source.shape[0] * shape[1] != source.shape[1] * shape[0]:
@@ -217,7 +219,7 @@ def _shortcut(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape,
     return shape, weights[kind] * (len(sources) + 1)
 
 
-def _reorg(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+def _reorg(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
     width, height, channels = shape
     stride = positive(section, "stride", 1)
     if _flag(section, "reverse"):
@@ -225,10 +227,10 @@ def _reorg(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, in
     return (width // stride, height // stride, channels * stride**2), 0
 
 
-def _head(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+def _head(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
     needed = head_channels(section)
     if shape[2] != needed:
-        before = made[-1].section.where if made else "the input"
+        before = parsed[-1].section.where if parsed else "the input"
         raise InputError(
             f"{before}: {shape[2]} channels (filters=), but the [{section.kind}] after it needs {needed}"
             f" = (classes + 5) * {needed // (integer(section, 'classes', 20) + 5)} boxes"
@@ -236,25 +238,25 @@ def _head(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int
     return shape, 0
 
 
-def _same(section: Section, shape: Shape, made: list[Layer]) -> tuple[Shape, int]:
+def _same(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
     return shape, 0
 
 
 _SHAPES: dict[str, Callable[[Section, Shape, list[Layer]], tuple[Shape, int]]] = {
     "convolutional": _convolutional,
     "maxpool": _maxpool,
-    "avgpool": lambda section, shape, made: ((1, 1, shape[2]), 0),
+    "avgpool": lambda section, shape, parsed: ((1, 1, shape[2]), 0),
     "softmax": _same,
     "cost": _same,
     "route": _route,
     "shortcut": _shortcut,
-    "upsample": lambda section, shape, made: (_scaled(shape, positive(section, "stride", 2)), 0),
+    "upsample": lambda section, shape, parsed: (_scaled(shape, positive(section, "stride", 2)), 0),
     "yolo": _head,
     "region": _head,
     "reorg": _reorg,
     "reorg3d": _reorg,
     "dropout": _same,
-    "crop": lambda section, shape, made: (
+    "crop": lambda section, shape, parsed: (
         (positive(section, "crop_width", 1), positive(section, "crop_height", 1), shape[2]),
         0,
     ),

@@ -26,7 +26,7 @@ class Dialect:
     missing_layers: frozenset[str] = frozenset()
     values: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
-    def values_of(self, kind: str, option: str) -> frozenset[str] | None:
+    def known_values(self, kind: str, option: str) -> frozenset[str] | None:
         """Return the values that the program knows of an option, None where it takes any."""
         return self.values.get((kind, option), self.values.get(("", option)))
 

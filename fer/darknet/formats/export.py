@@ -203,7 +203,7 @@ def _stem(number: int) -> str:
 
 
 def _read_progress(path: Path) -> list[list[Inspection]]:
-    """Return the blocks of looks that an earlier run left, and cut off a line that it did not finish."""
+    """Return the blocks of inspections that an earlier run left, and cut off a line that it did not finish."""
     if not path.exists():
         return []
     text = path.read_bytes()

@@ -36,7 +36,7 @@ class Option:
             return value == self.neutral
 
 
-def options_of(kind: str) -> dict[str, Option] | None:
+def known_options(kind: str) -> dict[str, Option] | None:
     """Return the options of a section by name, with those of any layer; None for a kind of which nothing is known."""
     if kind not in OPTIONS:
         return None

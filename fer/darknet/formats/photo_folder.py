@@ -133,7 +133,7 @@ def labels_from_paths(photos: Sequence[str | Path], names: Sequence[str]) -> np.
 
 
 def darknet_folder(data: Mapping[str, Any], task: str, crop: str) -> Path:
-    """Return where ``prepare.py`` puts the Darknet export of a ``data`` config when it is not told."""
+    """Return where ``prepare.py`` puts the Darknet export of a ``data`` config by default."""
     face = f"-{data['size']}-{data['color']}" if crop == "face" else ""
     return Path(data["file"]).parent / f"{data['name']}-{task}{face}"
 

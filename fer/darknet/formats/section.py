@@ -33,7 +33,7 @@ def integer(section: Section, key: str, default: int | None = None) -> int:
         return default
     if value is None:
         raise InputError(f"{section.where}: needs {key}=")
-    return _whole(section, key, value)
+    return _to_integer(section, key, value)
 
 
 def positive(section: Section, key: str, default: int | None = None) -> int:
@@ -81,14 +81,14 @@ def integers(section: Section, key: str) -> list[int]:
     Raises:
         InputError: something else stands in the list.
     """
-    return [_whole(section, key, item) for item in _items(section, key)]
+    return [_to_integer(section, key, item) for item in _items(section, key)]
 
 
 def _items(section: Section, key: str) -> list[str]:
     return section.options[key].rstrip(",").split(",") if key in section.options else []
 
 
-def _whole(section: Section, key: str, text: str) -> int:
+def _to_integer(section: Section, key: str, text: str) -> int:
     # more digits than any size or seed has are a slip, and Python converts no more than 4,300
     if not re.fullmatch(r"[+-]?\d{1,18}", text):
         raise InputError(f"{section.where}: {key}={section.options[key]} is no whole number")

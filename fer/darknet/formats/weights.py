@@ -58,8 +58,8 @@ def whole_layers(path: Path, sections: Sequence[Section]) -> int:
         InputError: no such file, or one that ends inside a layer or goes on after the last, with the sizes in bytes.
     """
     header, size = _header_and_size(path)
-    made = layers(sections)
-    ends = [header.bytes + 4 * floats for floats in accumulate(layer.floats for layer in made)]
+    parsed = layers(sections)
+    ends = [header.bytes + 4 * floats for floats in accumulate(layer.floats for layer in parsed)]
     if size not in ends:
         expected = f"the whole net has {ends[-1]:,} bytes"
         if size > ends[-1]:
@@ -69,12 +69,12 @@ def whole_layers(path: Path, sections: Sequence[Section]) -> int:
             f"{path}: {size:,} bytes end inside layer {inside}, which ends at {ends[inside]:,}; {expected}: "
             "the file was cut short or belongs to another cfg"
         )
-    return len(made) - ends[::-1].index(size)
+    return len(parsed) - ends[::-1].index(size)
 
 
 def is_whole(path: Path, sections: Sequence[Section]) -> bool:
     """Return whether a file holds all of the net; False while the program, which saves in place, is writing it."""
-    return _seen_if(path, weights_bytes(sections)) is not None
+    return _images_seen(path, weights_bytes(sections)) is not None
 
 
 def newest_whole(folder: Path, base: str, sections: Sequence[Section]) -> Path | None:
@@ -84,12 +84,12 @@ def newest_whole(folder: Path, base: str, sections: Sequence[Section]) -> Path |
     or base_final.weights, AlexeyAB's base_last, base_N, base_best and base_final.weights.
     """
     name = re.compile(re.escape(base) + r"(\.backup|(_(last|best|final|\d+))?\.weights)")
-    need, whole = weights_bytes(sections), []
+    need, candidates = weights_bytes(sections), []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if name.fullmatch(path.name) and (seen := _seen_if(path, need)) is not None:
+        if name.fullmatch(path.name) and (seen := _images_seen(path, need)) is not None:
             # the copy of the best checkpoint has seen as many images as the checkpoint, which is the one to name
-            whole.append((seen, "_best." not in path.name, path))
-    return max(whole)[-1] if whole else None
+            candidates.append((seen, "_best." not in path.name, path))
+    return max(candidates)[-1] if candidates else None
 
 
 def find_resume_weights(resume: str, base: str, sections: Sequence[Section]) -> Path:
@@ -110,9 +110,9 @@ def find_resume_weights(resume: str, base: str, sections: Sequence[Section]) -> 
         return newest
     if not path.is_file():
         raise InputError(f"resume={resume}: no such file or folder")
-    if (held := whole_layers(path, sections)) < len(layers(sections)):
-        count = len(layers(sections))
-        raise InputError(f"resume={resume}: holds {held} of {count} layers; start with darknet.pretrained={resume}")
+    if (count := whole_layers(path, sections)) < len(layers(sections)):
+        whole = len(layers(sections))
+        raise InputError(f"resume={resume}: holds {count} of {whole} layers; start with darknet.pretrained={resume}")
     return path
 
 
@@ -155,9 +155,9 @@ def find_names(weights: Path, task: str) -> Path:
         InputError: there is none, or several .names.
     """
     for folder in _folders(weights):
-        known = [folder / name for name in ("emotion.names", "labels.txt") if (folder / name).is_file()]
-        if known:
-            return known[-1 if task == "classifier" else 0]
+        usual = [folder / name for name in ("emotion.names", "labels.txt") if (folder / name).is_file()]
+        if usual:
+            return usual[-1 if task == "classifier" else 0]
         others = sorted(folder.glob("*.names"))
         if len(others) == 1:
             return others[0]
@@ -177,9 +177,11 @@ def open_net(weights: Path, cfg: Path | None = None, names: Path | None = None) 
     cfg = cfg or find_cfg(weights)
     sections = parse(_text(cfg, "darknet.cfg"), str(cfg))
     task = task_of(sections)
-    held, count = whole_layers(weights, sections), len(layers(sections))
-    if held < count:
-        raise InputError(f"{weights}: holds the first {held} of {count} layers of {cfg}, to start a training from only")
+    loaded, count = whole_layers(weights, sections), len(layers(sections))
+    if loaded < count:
+        raise InputError(
+            f"{weights}: holds the first {loaded} of {count} layers of {cfg}, to start a training from only"
+        )
     names = names or find_names(weights, task)
     lines = tuple(line.strip() for line in _text(names, "darknet.names").splitlines() if line.strip())
     if len(lines) != classes_of(sections):
@@ -212,7 +214,7 @@ def _text(path: Path, key: str) -> str:
     return path.read_text(errors="replace")
 
 
-def _seen_if(path: Path, need: int) -> int | None:
+def _images_seen(path: Path, need: int) -> int | None:
     """Return the images seen where a file has ``need`` bytes, counted with a header of today, else None."""
     try:
         header, size = _header_and_size(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fer.darknet.formats.cfg import Section
 from fer.darknet.formats.dialects import DIALECTS, Dialect
-from fer.darknet.formats.option_table import options_of
+from fer.darknet.formats.option_table import known_options
 from fer.errors import InputError
 
 _ALEXEYAB = "AlexeyAB's program, darknet.binary=PATH"
@@ -107,13 +107,13 @@ def command(
     """
     _require_action(program, task, action)
     values = {"mjpeg_port": mjpeg_port, "gpus": gpus}
-    wanted = {*flags, *(name for name, value in values.items() if value is not None)}
+    given = {*flags, *(name for name, value in values.items() if value is not None)}
     if action == "train":
-        _require_flags(program, task, wanted)
-    elif wanted:
-        raise InputError(f"{program.title}: {', '.join(sorted(wanted))} is for `{task} train`, not `{task} {action}`")
+        _require_flags(program, task, given)
+    elif given:
+        raise InputError(f"{program.title}: {', '.join(sorted(given))} is for `{task} train`, not `{task} {action}`")
     arguments: list[object] = [program.path, task, action, data, cfg, *([weights] if weights else [])]
-    for name in sorted(wanted):
+    for name in sorted(given):
         arguments += [f"-{name}", *([values[name]] if name in values else [])]
     return [str(argument) for argument in arguments]
 
@@ -174,8 +174,8 @@ def _lack(program: Program, section: Section, task: str, training: bool) -> str 
     if kind in program.tables.missing_layers:
         return f"{program.title} has no such layer; {use}"
     for option, value in section.options.items():
-        known = program.tables.values_of(kind, option)
-        if known is not None and value not in known:
+        values = program.tables.known_values(kind, option)
+        if values is not None and value not in values:
             return f"{program.title} has no {option}={value} and would take another; {use}"
         if why := _lacks_option(program, kind, option, value, training):
             return f"{option}={value} {why}"
@@ -194,7 +194,7 @@ def _lack(program: Program, section: Section, task: str, training: bool) -> str 
 
 def _lacks_option(program: Program, kind: str, name: str, value: str, training: bool) -> str | None:
     """Return why an option would be left out, None if it is read or makes no difference."""
-    options = options_of(kind)
+    options = known_options(kind)
     if options is None:
         return None
     option = options.get(name)
@@ -212,5 +212,5 @@ def _lacks_option(program: Program, kind: str, name: str, value: str, training: 
 
 def _is_off(section: Section, name: str) -> bool:
     """Return whether an option that came later has the value that asks for nothing, or is not there."""
-    value, option = section.options.get(name), (options_of(section.kind) or {}).get(name)
+    value, option = section.options.get(name), (known_options(section.kind) or {}).get(name)
     return value is None or (option is not None and option.is_neutral(value))

@@ -119,7 +119,7 @@ def _printed_map(folder: WorkFolder, truth: Truth, names: Sequence[str]) -> dict
     classes = {record.index: record for record in folder.records if isinstance(record, ClassAP)}
     counts = [record for record in folder.records if isinstance(record, Matches)]
     mean = [record for record in folder.records if isinstance(record, MeanAP)]
-    if folder.found_nothing:
+    if folder.no_detections:
         return mean_average_precision(_nothing(), truth, names, THRESHOLD)
     complete = mean and counts and sorted(classes) == list(range(len(names))) and mean[-1].value is not None
     folder.require(bool(complete), "it printed no mAP")
@@ -175,10 +175,8 @@ def _valid(folder: WorkFolder, photos: Sequence[Path], sizes: Sequence[tuple[int
     folder.require(ended, "it ended before the last photo")
     ids = {Path(link).stem: size for link, size in zip(links, [*sizes, *list(sizes[:1]) * more], strict=True)}
     detections = read_valid(folder.path / "results", "comp4_det_test_", ids, classes)
-    wanted = detections.photo < len(photos)
-    return Detections(
-        detections.photo[wanted], detections.label[wanted], detections.confidence[wanted], detections.box[wanted]
-    )
+    ours = detections.photo < len(photos)
+    return Detections(detections.photo[ours], detections.label[ours], detections.confidence[ours], detections.box[ours])
 
 
 def _read_json(folder: WorkFolder, links: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Detections:

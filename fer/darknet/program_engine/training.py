@@ -130,8 +130,8 @@ def _scorer(
     start: int,
     work: Path,
 ) -> Scorer | None:
-    wanted = options["map"] and not program.has_map if net.task == "detector" else options["topk"]
-    if not wanted:
+    needed = options["map"] and not program.has_map if net.task == "detector" else options["topk"]
+    if not needed:
         return None
     photos = data.lists[judged_by(data)]
     epoch = data.photos["train"] // int(net.sections[0].options["batch"])

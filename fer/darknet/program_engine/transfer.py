@@ -46,9 +46,9 @@ def _cut(program: Program, options: dict[str, Any], source: Path, n: int, target
     count = len(layers(sections))
     if not 0 < n <= count:
         raise InputError(f"darknet.pretrained_layers={n}: {cfg} has {count} layers")
-    held = whole_layers(source, sections)
-    if held < n:
-        raise InputError(f"darknet.pretrained={source}: holds {held} layers of {cfg}, not {n}")
+    available = whole_layers(source, sections)
+    if available < n:
+        raise InputError(f"darknet.pretrained={source}: holds {available} layers of {cfg}, not {n}")
     arguments = partial_command(program, cfg.resolve(), source.resolve(), target.resolve(), n)
     finished = run(arguments, target.parent, target.parent / "partial.log", lambda line: None)
     if not target.is_file():

@@ -27,7 +27,7 @@ _LINK = re.compile(r"photos/(\d{7})\.\w+")
 # An option that a dialect lacks, which `require_support` has judged, and the letters that `detector test` draws with.
 _HARMLESS = re.compile(r"Unused field|data/labels/\d+_\d\.png")
 # Then AlexeyAB's `detector map` reads before the start of an empty table: it prints "inf" and may abort.
-_FOUND_NOTHING = re.compile(r"\s*detections_count = 0,")
+_NO_DETECTIONS = re.compile(r"\s*detections_count = 0,")
 
 
 class WorkFolder:
@@ -40,8 +40,8 @@ class WorkFolder:
         self._program, self._net, self._log = program, net, log
         self._photos: Sequence[Path] = ()
         self._count = len(layers(net.sections))
-        if (held := whole_layers(net.weights, net.sections)) != self._count:
-            raise InputError(f"{net.weights}: holds {held} of {self._count} layers of {net.cfg}; give the whole file")
+        if (count := whole_layers(net.weights, net.sections)) != self._count:
+            raise InputError(f"{net.weights}: holds {count} of {self._count} layers of {net.cfg}; give the whole file")
         # One photo at a time: the program makes room for the whole batch of a cfg before it looks at its task.
         first = net.sections[0]
         first = replace(first, options=first.options | {"batch": "1", "subdivisions": "1"})
@@ -81,7 +81,7 @@ class WorkFolder:
         arguments = [str(self._program.path), task, verb, "net.data", "net.cfg", "net.weights", *rest]
         self._what = f"{self._program.path} {task} {verb} with {self._net.weights}"
         self._finished = run(arguments, self.path, self._log, take, stdin)
-        if complaints and not self.found_nothing:
+        if complaints and not self.no_detections:
             raise InputError(self._named(f"{self._what}: it complained: {complaints[0].strip()}"))
         loaded = [record for record in self.records if isinstance(record, Loaded)]
         self.require(bool(loaded), "it did not load the weights")
@@ -91,9 +91,9 @@ class WorkFolder:
             )
 
     @property
-    def found_nothing(self) -> bool:
+    def no_detections(self) -> bool:
         """Whether the program said that the net detects nothing at all."""
-        return any(map(_FOUND_NOTHING.match, self.lines))
+        return any(map(_NO_DETECTIONS.match, self.lines))
 
     def require(self, condition: bool, otherwise: str) -> None:
         if not condition:

@@ -14,8 +14,8 @@ from fer.darknet.formats.weights import Net, is_whole, newest_whole, read_header
 from fer.errors import InputError
 from fer.system.files import put_in_place, replacing
 
-#: Seconds between two looks for a new checkpoint.
-_LOOK_EVERY = 0.5
+#: Seconds between two searches for a new checkpoint.
+_POLL_SECONDS = 0.5
 
 
 class Best(TypedDict):
@@ -67,7 +67,7 @@ class Scorer:
 
     def _work(self) -> None:
         try:
-            while not self._stop.wait(_LOOK_EVERY):
+            while not self._stop.wait(_POLL_SECONDS):
                 self.score_newest(self._every)
         except BaseException as error:  # handed to the thread that waits
             self.error = error

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fer.darknet.design.fit import epochs_of
+from fer.darknet.design.fit import count_epochs
 from fer.darknet.formats.cfg import layers
 from fer.darknet.formats.photo_folder import DarknetData
 from fer.darknet.formats.run_folder import judged_by
@@ -17,7 +17,7 @@ from fer.system.command import command
 def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Path) -> None:
     """Print what is trained on what, and ``by`` what."""
     batch, judge = int(net.sections[0].options["batch"]), judged_by(data)
-    epochs = epochs_of(max_batches, batch, data.photos["train"])
+    epochs = count_epochs(max_batches, batch, data.photos["train"])
     print(
         f"{net.cfg.stem}: {len(layers(net.sections))} layers, {weights_bytes(net.sections) / 1e6:.1f} MB of weights; "
         f"{data.folder}: {data.photos['train']:,} train, {data.photos[judge]:,} {judge} photos"
@@ -37,8 +37,8 @@ def print_results(out: Path, net: Net, monitor: Monitor, data: DarknetData, more
     metric, best = METRIC[net.task], read_best(net.weights)
     title = f"{net.cfg.stem} on {data.data}" + (" (drawn sample data)" if data.drawn else "")
     curves(monitor.history, monitor.scores, metric, title).savefig(out / "curves.png", dpi=100)
-    kept = best_weights(net.weights)
-    chosen = kept if kept.is_file() else newest_whole(net.weights.parent, net.cfg.stem, net.sections)
+    best_file = best_weights(net.weights)
+    chosen = best_file if best_file.is_file() else newest_whole(net.weights.parent, net.cfg.stem, net.sections)
     score = best["score"] if best else max(monitor.scores.values(), default=0.0)
     if best or monitor.scores:
         print(f"best {metric} {score:.4f}: {chosen}")

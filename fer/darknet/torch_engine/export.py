@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_configured_net
-from fer.darknet.torch_engine.inference import labels_of, letterboxes, open_fused
+from fer.darknet.torch_engine.inference import letterboxes, open_fused, report_labels
 from fer.darknet.torch_engine.modules import Softmax
 from fer.darknet.torch_engine.network import DarknetNetwork
-from fer.darknet.torch_engine.predictor import face_of
+from fer.darknet.torch_engine.predictor import face_format
 from fer.deployment.export import TOLERANCE
 from fer.deployment.onnx import checked, mib, write_onnx
 from fer.errors import InputError
@@ -100,7 +100,7 @@ def _deployed(net: Net) -> tuple[nn.Module, Tensor, str, tuple[str, ...]]:
         width, height, _ = network.size
         module, output_names = DeployedDetector(network), ("boxes", "objectness", "probabilities")
         return module.eval(), _random(2, 3, height, width), "photos", output_names
-    face = face_of(net)
+    face = face_format(net)
     channels = 1 if face.color == "grey" else 3
     example = _random(2, channels, face.size, face.size)
     return DeployedClassifier(network).eval(), example, "faces", ("probabilities", "logits")
@@ -110,11 +110,11 @@ def _describe(net: Net) -> dict[str, str]:
     """Return what the file says of itself: of a classifier the same as `fer.models.checkpoint.describe`."""
     facts = read_facts(net.weights)
     metadata = {
-        "project": "fer-lightning", "name": net.cfg.stem, "labels": json.dumps(labels_of(net)),
+        "project": "fer-lightning", "name": net.cfg.stem, "labels": json.dumps(report_labels(net)),
         "data": facts.get("data", "unknown"), "drawn": json.dumps(bool(facts.get("drawn", False))),
     }  # fmt: skip
     if net.task == "classifier":
-        face = face_of(net)
+        face = face_format(net)
         return metadata | {"face": json.dumps({"size": face.size, "color": face.color, "margin": face.margin})}
     size = [int(net.sections[0].options[key]) for key in ("width", "height")]
     return metadata | {"task": "detector", "size": json.dumps(size), "letterbox": json.dumps(letterboxes(net))}

@@ -12,10 +12,10 @@ from fer.darknet.formats.cfg import Section, integer
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.section import number
 from fer.darknet.formats.weights import Net, read_header
-from fer.darknet.torch_engine.modules import BatchNorm
 from fer.darknet.torch_engine.network import DarknetNetwork, fuse
 from fer.darknet.torch_engine.onednn import pack
 from fer.darknet.torch_engine.picture import Place, place
+from fer.darknet.torch_engine.weighted import BatchNorm
 from fer.darknet.torch_engine.weights_io import open_network
 from fer.data.boxes import iou
 from fer.data.source import FaceFormat
@@ -43,7 +43,7 @@ class Boxes:
     confidence: torch.Tensor
 
 
-def dialect_of(weights: Path) -> str:
+def read_dialect(weights: Path) -> str:
     """Return which program's way a weights file is run: "alexeyab" for version 0.2.5, "pjreddie" for 0.2.0 and before.
 
     Each program writes its own version.
@@ -59,7 +59,7 @@ def letterboxes(net: Net) -> bool:
 
     Debian's puts every photo on grey, AlexeyAB's stretches it.
     """
-    return bool(integer(net.sections[0], "letter_box", int(dialect_of(net.weights) == "pjreddie")))
+    return bool(integer(net.sections[0], "letter_box", int(read_dialect(net.weights) == "pjreddie")))
 
 
 def open_fused(net: Net) -> DarknetNetwork:
@@ -71,7 +71,7 @@ def open_fused(net: Net) -> DarknetNetwork:
     network = open_network(net)
     if network.size[2] != 3:
         raise InputError(f"{net.cfg}: channels={network.size[2]}: darknet.engine=torch gives photos in RGB, 3 channels")
-    if dialect_of(net.weights) == "pjreddie":
+    if read_dialect(net.weights) == "pjreddie":
         for module in network.modules():
             if isinstance(module, BatchNorm):
                 # divides by sqrt(variance) + 0.000001, which matters where a filter hardly varies
@@ -86,10 +86,10 @@ def open_on(net: Net, device: str) -> tuple[DarknetNetwork, torch.device]:
     Raises:
         InputError: as `open_fused`, or no such device.
     """
-    network, on = to_device(open_fused(net), device)
-    if on.type == "cpu":
+    network, place = to_device(open_fused(net), device)
+    if place.type == "cpu":
         pack(network)
-    return network, on
+    return network, place
 
 
 def distance_power(sections: Sequence[Section]) -> float | None:
@@ -125,7 +125,7 @@ def square_side(net: Net) -> int:
     return width
 
 
-def labels_of(net: Net) -> tuple[str, ...]:
+def report_labels(net: Net) -> tuple[str, ...]:
     """Return the classes as every report spells them: emotion.names says Anger for Angry."""
     return tuple(canonical(name) or name for name in net.names)
 
@@ -141,11 +141,11 @@ class Detector:
 
     def __init__(self, net: Net, device: str = "auto") -> None:
         power = distance_power(net.sections)
-        self.power = None if dialect_of(net.weights) == "pjreddie" else power
+        self.power = None if read_dialect(net.weights) == "pjreddie" else power
         self._network, self._device = open_on(net, device)
         self._width, self._height, _ = self._network.size
         self._letterbox = letterboxes(net)
-        self.labels, self.name = labels_of(net), net.cfg.stem
+        self.labels, self.name = report_labels(net), net.cfg.stem
         self.face, self.drawn = FaceFormat(self._width, "rgb"), bool(read_facts(net.weights).get("drawn", False))
 
     def prepare(self, picture: np.ndarray) -> Prepared:
@@ -180,7 +180,7 @@ def suppress_classes(box: torch.Tensor, confidence: torch.Tensor, power: float |
     """
     if power is None:
         candidates = [(column > MIN_CONFIDENCE).nonzero().flatten() for column in confidence.T]
-        return [at[suppress(box[at], column[at])] for at, column in zip(candidates, confidence.T, strict=True)]
+        return [rows[suppress(box[rows], column[rows])] for rows, column in zip(candidates, confidence.T, strict=True)]
     array = box.numpy()
     low, high = array[:, :2], array[:, :2] + array[:, 2:]
     hidden: dict[int, np.ndarray] = {}  # a box to the places of those that it overlaps too much, in any class
@@ -193,14 +193,14 @@ def suppress_classes(box: torch.Tensor, confidence: torch.Tensor, power: float |
         distance = ((apart**2).sum(1) / (around**2).sum(1)) ** power
         return near[overlap[near] - distance > NMS_IOU]
 
-    kept_by_class = []
+    by_class = []
     for column in confidence.T:
-        left, kept = (column > MIN_CONFIDENCE).numpy(), []
+        left, selected = (column > MIN_CONFIDENCE).numpy(), []
         for i in column.argsort(descending=True, stable=True).tolist():
             if left[i]:
-                kept.append(i)
+                selected.append(i)
                 if i not in hidden:
                     hidden[i] = hides(i)
                 left[hidden[i]] = False
-        kept_by_class.append(torch.tensor(kept, dtype=torch.long))
-    return kept_by_class
+        by_class.append(torch.tensor(selected, dtype=torch.long))
+    return by_class

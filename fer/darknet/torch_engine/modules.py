@@ -1,11 +1,6 @@
-"""Darknet's layers as torch modules: what each computes, and the order of its numbers in a .weights file.
-
-Tensors are (N, channels, height, width). Measured and read off the programs: eps inside the root and the unbiased
-variance as in AlexeyAB's CPU code; Debian's program differs by sqrt(v) + 1e-6.
-"""
+"""Darknet's layers as torch modules, by the kind of their section. Tensors are (N, channels, height, width)."""
 
 from collections.abc import Callable, Sequence
-from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -14,110 +9,8 @@ from torch.nn import functional as F
 from fer.darknet.formats.cfg import Shape
 from fer.darknet.formats.section import Section, integer, number, numbers
 from fer.darknet.torch_engine.boxes import decode
+from fer.darknet.torch_engine.weighted import Connected, Convolutional, activate, read_activation
 from fer.errors import InputError
-
-#: Name in the cfg to the function of (tensor, whether it may overwrite it).
-ACTIVATIONS: dict[str, Callable[[Tensor, bool], Tensor]] = {
-    "linear": lambda x, inplace: x,
-    "leaky": lambda x, inplace: F.leaky_relu(x, 0.1, inplace),
-    "relu": F.relu,
-    "mish": F.mish,
-    "swish": F.silu,
-    "logistic": lambda x, inplace: x.sigmoid_() if inplace else x.sigmoid(),
-}
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that divides by the unbiased deviation in training, too, and keeps 1 % of it.
-
-    As in the program the rolling variance begins at 0, so an untrained net is of no use outside of training.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-    momentum: float
-
-    def __init__(self, channels: int, where: str) -> None:
-        super().__init__(channels, eps=1e-5, momentum=0.01)
-        self.where = where
-        self.running_var.zero_()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        n = x.numel() // self.num_features
-        if n < 2:
-            raise InputError(f"{self.where}: batch_normalize=1 has one number a channel to train on: raise batch=")
-        # torch divides by sqrt(biased + eps); with biased = unbiased * (n - 1) / n this is the program's
-        share = (n - 1) / n
-        weight, eps = self.weight * sqrt(share), self.eps * share
-        return F.batch_norm(x, self.running_mean, self.running_var, weight, self.bias, True, self.momentum, eps)
-
-    def statistics(self) -> dict[str, Tensor]:
-        """Return what a .weights file holds beside the bias, in its order."""
-        return {"scale": self.weight, "mean": self.running_mean, "variance": self.running_var}
-
-
-class Weighted(nn.Module):
-    """A convolution or a connected layer, its batch normalisation where it has one, and its activation."""
-
-    def __init__(self, section: Section, linear: nn.Conv2d | nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-        self.activation = _activation(section, "logistic")
-        self.norm = BatchNorm(len(linear.weight), section.where) if linear.bias is None else None
-        inputs = linear.weight[0].numel()
-        nn.init.uniform_(linear.weight, -sqrt(2 / inputs), sqrt(2 / inputs))
-        if linear.bias is not None:
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.linear(x)
-        return _activate(x if self.norm is None else self.norm(x), self.activation)
-
-    def stored(self) -> dict[str, Tensor]:
-        """Return the layer's tensors in the order of a .weights file: a normalised layer's bias is its norm's."""
-        if self.norm is not None:
-            return {"bias": self.norm.bias, **self.norm.statistics(), "weight": self.linear.weight}
-        assert self.linear.bias is not None  # one of both has it
-        return {"bias": self.linear.bias, "weight": self.linear.weight}
-
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Work the batch normalisation's rolling numbers into weights and biases, for good."""
-        if self.norm is None:
-            return
-        factor = self.norm.weight.double() / (self.norm.running_var.double() + self.norm.eps).sqrt()
-        bias = self.norm.bias.double() - self.norm.running_mean.double() * factor
-        weight = self.linear.weight
-        weight.copy_(weight.double() * factor.view(-1, *[1] * (weight.ndim - 1)))
-        self.linear.bias, self.norm = nn.Parameter(bias.to(weight.dtype), weight.requires_grad), None
-
-
-class Convolutional(Weighted):
-    def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
-        filters, size, stride, groups = (integer(section, k, 1) for k in ("filters", "size", "stride", "groups"))
-        padding = size // 2 if integer(section, "pad", 0) else integer(section, "padding", 0)
-        if padding < 0:
-            raise InputError(f"{section.where}: padding={padding} is negative")
-        bias = not integer(section, "batch_normalize", 0)
-        super().__init__(section, nn.Conv2d(shapes[0][2], filters, size, stride, padding, groups=groups, bias=bias))
-
-
-class Connected(Weighted):
-    def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
-        width, height, channels = shapes[0]
-        bias = not integer(section, "batch_normalize", 0)
-        super().__init__(section, nn.Linear(width * height * channels, integer(section, "output", 1), bias=bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.linear(x.flatten(1))[..., None, None]
-        return _activate(x if self.norm is None else self.norm(x), self.activation)
-
-    def stored(self) -> dict[str, Tensor]:
-        if self.norm is None:
-            return super().stored()
-        return {"bias": self.norm.bias, "weight": self.linear.weight, **self.norm.statistics()}
 
 
 class MaxPool(nn.Module):
@@ -190,12 +83,12 @@ class Shortcut(nn.Module):
 
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
         super().__init__()
-        self.activation = _activation(section, "linear")
+        self.activation = read_activation(section, "linear")
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         for other in others:
             x = x + other if x.shape == other.shape else _add_unequal(x, other)
-        return _activate(x, self.activation)
+        return activate(x, self.activation)
 
 
 class Upsample(nn.Module):
@@ -273,19 +166,6 @@ MODULES: dict[str, Callable[[Section, Sequence[Shape]], nn.Module]] = {
     "convolutional": Convolutional, "connected": Connected, "maxpool": MaxPool, "avgpool": AvgPool, "softmax": Softmax,
     "cost": Cost, "route": Route, "shortcut": Shortcut, "upsample": Upsample, "dropout": Dropout, "yolo": Yolo,
 }  # fmt: skip
-
-
-def _activation(section: Section, default: str) -> str:
-    name = section.options.get("activation", default)
-    if name not in ACTIVATIONS:
-        raise InputError(f"{section.where}: activation={name} is not one of {', '.join(ACTIVATIONS)}")
-    return name
-
-
-def _activate(x: Tensor, name: str) -> Tensor:
-    # x is always a layer's own new tensor; of these autograd needs the result only, of mish and swish what went in
-    result_only = name in ("leaky", "relu", "logistic")
-    return ACTIVATIONS[name](x, result_only or not torch.is_grad_enabled())
 
 
 def _add_unequal(x: Tensor, other: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fer.darknet.design.fit import check
 from fer.darknet.design.options import require_known, require_supported
 from fer.darknet.formats.cfg import Layer, Section, Shape, classes_of, input_shape, integer, integers, layers
-from fer.darknet.torch_engine.modules import MODULES, Softmax, Weighted, Yolo
+from fer.darknet.torch_engine.modules import MODULES, Softmax, Yolo
+from fer.darknet.torch_engine.weighted import Weighted
 from fer.errors import InputError
 
 # Numbers in one layer's weights or output for one photo, 1 GiB; the largest layer of VGG-16 has 0.4 of it.
@@ -29,12 +30,12 @@ class DarknetNetwork(nn.Module):
 
     def __init__(self, sections: Sequence[Section]) -> None:
         super().__init__()
-        made = layers(sections)
+        parsed = layers(sections)
         net = sections[0]
         require_known(net)
         self.sections = list(sections)
         self.size = input_shape(sections)
-        for layer in made:
+        for layer in parsed:
             if layer.kind not in MODULES:
                 raise InputError(f"{layer.section.where}: is not supported with darknet.engine=torch: take it out")
             require_supported(layer.section)
@@ -42,20 +43,20 @@ class DarknetNetwork(nn.Module):
                 raise InputError(
                     f"{layer.section.where}: would take {4 * largest / 2**30:,.0f} GiB; make it or the input smaller"
                 )
-        headed = any(layer.kind in ("yolo", "softmax") for layer in made)
+        headed = any(layer.kind in ("yolo", "softmax") for layer in parsed)
         self.classes = classes_of(sections) if headed else None
         if self.classes is not None:
             check(sections, self.classes)
-        shapes = [layer.shape for layer in made] + [self.size]  # the last, at -1, is the photo's
-        self.inputs = [_inputs(layer.section, layer.index) for layer in made]
+        shapes = [layer.shape for layer in parsed] + [self.size]  # the last, at -1, is the photo's
+        self.inputs = [_inputs(layer.section, layer.index) for layer in parsed]
         modules = [
             MODULES[layer.kind](layer.section, [shapes[i] for i in inputs])
-            for layer, inputs in zip(made, self.inputs, strict=True)
+            for layer, inputs in zip(parsed, self.inputs, strict=True)
         ]
         self.layers = nn.ModuleList(modules)
         #: Numbers of the [yolo] layers.
         self.heads = [i for i, module in enumerate(modules) if isinstance(module, Yolo)]
-        self._require_last_softmax(made)
+        self._require_last_softmax(parsed)
         self._last_use = {i: user for user, inputs in enumerate(self.inputs) for i in inputs}
 
     def forward(self, photos: Tensor) -> Tensor | list[Tensor]:
@@ -64,17 +65,17 @@ class DarknetNetwork(nn.Module):
         A classifier: probabilities (N, classes), in training their logits. A detector: boxes (N, all, 5 + classes) of
         all heads in turn as `Yolo.decode` has them, in training each head's raw numbers. Else the last layer's output.
         """
-        held = {-1: photos}
+        outputs = {-1: photos}
         raw = []
         for i, (module, inputs) in enumerate(zip(self.layers, self.inputs, strict=True)):
-            held[i] = module(*(held[number] for number in inputs))
+            outputs[i] = module(*(outputs[number] for number in inputs))
             if i in self.heads:
-                raw.append(held[i])
+                raw.append(outputs[i])
             for number in inputs:
                 if self._last_use[number] == i:
-                    held.pop(number, None)
+                    outputs.pop(number, None)
         if not raw:
-            return held[i] if self.classes is None else held[i].flatten(1)
+            return outputs[i] if self.classes is None else outputs[i].flatten(1)
         if self.training:
             return raw
         height, width = photos.shape[2:]
@@ -85,8 +86,8 @@ class DarknetNetwork(nn.Module):
             decoded.append(head.decode(x, width, height))
         return torch.cat(decoded, 1)
 
-    def _require_last_softmax(self, made: Sequence[Layer]) -> None:
-        for layer, after in zip(made, made[1:], strict=False):
+    def _require_last_softmax(self, parsed: Sequence[Layer]) -> None:
+        for layer, after in zip(parsed, parsed[1:], strict=False):
             if isinstance(self.layers[layer.index], Softmax) and after.kind != "cost":
                 raise InputError(f"{after.section.where}: follows a [softmax], which only a [cost] may")
 
@@ -108,18 +109,20 @@ def summary(sections: Sequence[Section]) -> str:
 
     A multiplication and an addition count as two, of convolutions and connected layers only.
     """
-    made = layers(sections)
-    shapes = [layer.shape for layer in made] + [input_shape(sections)]
+    parsed = layers(sections)
+    shapes = [layer.shape for layer in parsed] + [input_shape(sections)]
     lines = ["layer           filters   size/stride              input                output"]
     total = 0.0
-    for layer in made:
+    for layer in parsed:
         inputs = _inputs(layer.section, layer.index)
         billions = operations(layer.section, shapes[inputs[0]], layer.shape) / 1e9
         total += billions
         line = f"{layer.index:5d} {layer.kind:13s} {_detail(layer.section, layer.shape, inputs):20s} "
         line += f"{_size(shapes[inputs[0]])} -> {_size(layer.shape)}"
         lines.append(line + (f" {billions:6.3f} BF" if billions else ""))
-    return "\n".join([*lines, f"Total BFLOPs {total:.3f}, {sum(layer.floats for layer in made):,} numbers in .weights"])
+    return "\n".join(
+        [*lines, f"Total BFLOPs {total:.3f}, {sum(layer.floats for layer in parsed):,} numbers in .weights"]
+    )
 
 
 def operations(section: Section, before: Shape, after: Shape) -> int:

@@ -4,8 +4,8 @@ other activation in the same pass over memory. These are the operators that torc
 import torch
 from torch import Tensor, nn
 
-from fer.darknet.torch_engine.modules import Convolutional
 from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.weighted import Convolutional
 
 #: Name of an activation in the cfg to oneDNN's and its parameters; those that are not here follow the convolution.
 ACTIVATIONS: dict[str, tuple[str, list[float]]] = {

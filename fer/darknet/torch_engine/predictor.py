@@ -11,7 +11,7 @@ import torch
 from fer.darknet.formats.photo_folder import MARK
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_net
-from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, labels_of, open_on, square_side, suppress
+from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, open_on, report_labels, square_side, suppress
 from fer.data.photos import channels_first, crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
@@ -36,15 +36,18 @@ def load(
         InputError: as `fer.darknet.formats.weights.open_net`, or a face detector beside a net that finds faces itself.
     """
     net = open_net(weights, cfg, names)
-    least = THRESHOLD if min_confidence is None else min_confidence
+    if min_confidence is None:
+        min_confidence = THRESHOLD
     if net.task == "classifier":
-        return FacePredictor(DarknetClassifier(net, device), open_detector(faces, faces_model, min_size), least)
+        return FacePredictor(
+            DarknetClassifier(net, device), open_detector(faces, faces_model, min_size), min_confidence
+        )
     if faces != "haar" or faces_model:
         raise InputError(f"faces={faces}: {weights} is a detector and finds the faces itself; leave it out")
-    return DetectorPredictor(net, device, least)
+    return DetectorPredictor(net, device, min_confidence)
 
 
-def face_of(net: Net) -> FaceFormat:
+def face_format(net: Net) -> FaceFormat:
     """Return what a face for a classifier must look like.
 
     Trained on faces that prepare.py cropped, as its run folder tells, it takes them in the same colour and with the
@@ -55,8 +58,8 @@ def face_of(net: Net) -> FaceFormat:
     """
     path = Path(read_facts(net.weights).get("folder", "")) / MARK
     mark = json.loads(path.read_text()) if path.is_file() else {}
-    made: dict[str, Any] = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
-    return FaceFormat(square_side(net), made["color"], made["margin"])
+    prepared: dict[str, Any] = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
+    return FaceFormat(square_side(net), prepared["color"], prepared["margin"])
 
 
 class DarknetClassifier:
@@ -67,9 +70,9 @@ class DarknetClassifier:
     """
 
     def __init__(self, net: Net, device: str = "auto") -> None:
-        self.face = face_of(net)
+        self.face = face_format(net)
         self._network, self._device = open_on(net, device)
-        self.labels, self.name = labels_of(net), net.cfg.stem
+        self.labels, self.name = report_labels(net), net.cfg.stem
         self.drawn = bool(read_facts(net.weights).get("drawn", False))
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
@@ -95,12 +98,12 @@ class DetectorPredictor(BasePredictor):
 
     def batch(self, pictures: Sequence[Picture]) -> list[list[Face]]:
         """Return the faces of each picture from left to right, as `BasePredictor.batch` does."""
-        found: list[list[Face]] = []
-        for at in range(0, len(pictures), BATCH_PHOTOS):
-            prepared = list(self._threads.map(self._prepare, pictures[at : at + BATCH_PHOTOS]))
+        predictions: list[list[Face]] = []
+        for start in range(0, len(pictures), BATCH_PHOTOS):
+            prepared = list(self._threads.map(self._prepare, pictures[start : start + BATCH_PHOTOS]))
             for boxes, (_, _, size) in zip(self._detector.detect(prepared, self.min_confidence), prepared, strict=True):
-                found.append(self._faces(boxes, *size))
-        return found
+                predictions.append(self._faces(boxes, *size))
+        return predictions
 
     def frames(self, frames: Sequence[np.ndarray], every: int = 1) -> list[list[Face]]:
         """Return the faces of each frame; all are searched whole, as nothing is saved near a face."""
@@ -111,11 +114,11 @@ class DetectorPredictor(BasePredictor):
 
     def _faces(self, boxes: Boxes, width: int, height: int) -> list[Face]:
         faces = []
-        for at in suppress(boxes.box, boxes.confidence.amax(1)).tolist():
-            x, y, w, h = boxes.box[at].tolist()
+        for row in suppress(boxes.box, boxes.confidence.amax(1)).tolist():
+            x, y, w, h = boxes.box[row].tolist()
             x0, y0, x1, y1 = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
-            found = Detection((x0, y0, x1 - x0, y1 - y0), boxes.objectness[at].item())
+            detection = Detection((x0, y0, x1 - x0, y1 - y0), boxes.objectness[row].item())
             # a net that has photos on grey may see something in the border; less than half a pixel is no face either
-            if crop_box(width, height, found.box) is not None:
-                faces.append(self._face(found, boxes.confidence[at].tolist()))
+            if crop_box(width, height, detection.box) is not None:
+                faces.append(self._face(detection, boxes.confidence[row].tolist()))
         return sorted(faces, key=lambda face: face.box)

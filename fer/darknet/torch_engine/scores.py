@@ -19,10 +19,10 @@ from fer.darknet.scoring.mean_ap import THRESHOLD, Detections, Truth, mean_avera
 from fer.darknet.torch_engine.inference import (
     MIN_CONFIDENCE,
     Detector,
-    dialect_of,
     distance_power,
     letterboxes,
     open_on,
+    read_dialect,
     square_side,
     suppress_classes,
 )
@@ -65,18 +65,18 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
         for boxes in detector.detect(batch, MIN_CONFIDENCE):
             photo = len(parts)
             fractions = boxes.box / boxes.box.new_tensor(sizes[photo]).repeat(2)
-            kept = suppress_classes(fractions, boxes.confidence, detector.power)
-            labels = [(label, at) for label, places in enumerate(kept) for at in places.tolist()]
-            label, at = np.array(labels, int).reshape(-1, 2).T
-            confidence = boxes.confidence[at, label].double().numpy()
-            parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[at].double().numpy()))
+            selected = suppress_classes(fractions, boxes.confidence, detector.power)
+            labels = [(label, row) for label, rows in enumerate(selected) for row in rows.tolist()]
+            label, row = np.array(labels, int).reshape(-1, 2).T
+            confidence = boxes.confidence[row, label].double().numpy()
+            parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[row].double().numpy()))
     detections = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
-    dialect = dialect_of(net.weights)
+    dialect = read_dialect(net.weights)
     if dialect == "pjreddie":
         detections = _cut(detections, sizes)
     scores = mean_average_precision(detections, truth, names, THRESHOLD)
-    way = "on grey" if letterboxes(net) else "stretched"
-    by = f"computed from torch's boxes, photos {way} as in {DIALECTS[dialect].title}"
+    fitting = "on grey" if letterboxes(net) else "stretched"
+    by = f"computed from torch's boxes, photos {fitting} as in {DIALECTS[dialect].title}"
     return scores | {"photos": len(photos), "map_by": by, "coco": coco(detections, truth)}
 
 

@@ -9,8 +9,8 @@ import torch
 
 from fer.darknet.formats.cfg import Section, layers
 from fer.darknet.formats.weights import Net, read_header, whole_layers
-from fer.darknet.torch_engine.modules import Weighted
 from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.weighted import Weighted
 from fer.errors import InputError
 from fer.system.files import replacing
 
@@ -41,12 +41,12 @@ def load_weights(
         InputError: no such file; one that is cut short or foreign, with the sizes expected and found; layers that
             differ; numbers that are not finite or a variance below 0.
     """
-    held = whole_layers(path, sections or network.sections)
-    if first is not None and not 0 < first <= held:
-        raise InputError(f"{path}: holds {held} layers, so its first {first} cannot be taken")
+    available = whole_layers(path, sections or network.sections)
+    if first is not None and not 0 < first <= available:
+        raise InputError(f"{path}: holds {available} layers, so its first {first} cannot be taken")
     if sections:
-        _require_same(path, network, sections, held if first is None else first)
-    count = held if first is None else first
+        _require_same(path, network, sections, available if first is None else first)
+    count = available if first is None else first
     header = read_header(path)
     if not (0 <= header.major <= 1000 and 0 <= header.minor <= 1000):
         raise InputError(

@@ -98,8 +98,8 @@ class TrainingBatches(Dataset[tuple[Tensor, Tensor]], ABC):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         iteration, part = divmod(number, self.subdivisions)
         size = self.size_at(iteration)
-        made = [self._make(size, self._generator(0, iteration, i)) for i in self.indices[part]]
-        images, targets = zip(*made, strict=True)
+        items = [self._make(size, self._generator(0, iteration, i)) for i in self.indices[part]]
+        images, targets = zip(*items, strict=True)
         stacked = torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
         return stacked, self._collate(targets)
 

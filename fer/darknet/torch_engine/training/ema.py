@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fer.darknet.formats.section import Section, integer, number
-from fer.darknet.torch_engine.modules import Convolutional
 from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.weighted import Convolutional
 from fer.errors import InputError
 
 #: Iterations before the end at which the average becomes the weights, which are then trained on.

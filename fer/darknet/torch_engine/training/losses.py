@@ -40,7 +40,7 @@ class _Batch:
     ) -> None:
         self.head, self.output, self.labels, self.true = head, output, labels, true
         self.pairs, self.multipliers = pairs, multipliers
-        self.pair_boxes = output.boxes_of(pairs)
+        self.pair_boxes = output.at_pairs(pairs)
         self.pair_labels = labels[:, :, None].expand_as(pairs.box)
 
 
@@ -74,13 +74,13 @@ class YoloLoss(nn.Module):
         self.adds_up = program != "pjreddie"
         net = sections[0]
         size = integer(net, "width"), integer(net, "height")
-        made = [layer for layer in layers(sections) if layer.kind == "yolo"]
-        if not made:
+        heads = [layer for layer in layers(sections) if layer.kind == "yolo"]
+        if not heads:
             raise InputError(f"{net.where}: is followed by no [yolo], so there is no detector to train")
-        for section in (net, *(layer.section for layer in made)):
+        for section in (net, *(layer.section for layer in heads)):
             require_built(section, program)
         self.heads: list[Head] = []
-        for i, layer in enumerate(made):
+        for i, layer in enumerate(heads):
             pixels = size[0] / layer.shape[0], size[1] / layer.shape[1]
             self.heads.append(read_head(layer.section, pixels, 0.75 if self.adds_up else 1))
             mask = numbers(layer.section, "mask") or range(integer(layer.section, "num", 1))
@@ -115,7 +115,7 @@ class YoloLoss(nn.Module):
             statistics.append(statistic)
         # as in the program the mean over the heads, though each head's deltas are its own
         loss = _Trained.apply(torch.stack(printed).mean(), gradients, *heads)
-        return loss, {name: torch.stack([one[name] for one in statistics]) for name in statistics[0]}
+        return loss, {name: torch.stack([head[name] for head in statistics]) for name in statistics[0]}
 
     def _head_loss(
         self, head: Head, raw: Tensor, truths: Tensor, anchors: Tensor, mask: Tensor, multipliers: Tensor
@@ -160,8 +160,8 @@ class YoloLoss(nn.Module):
         labels, true = batch.labels[photo, nearest], batch.true[photo, nearest]
         delta = box_delta(head, output.all_boxes(), true, batch.multipliers[labels], output.grid)
         # Debian's overwrites these where a truth is assigned
-        kept = close if self.adds_up else close & ~deltas.trained
-        deltas.box = torch.where(kept[:, None], delta, 0)
+        updated = close if self.adds_up else close & ~deltas.trained
+        deltas.box = torch.where(updated[:, None], delta, 0)
         deltas.right.scatter_(1, labels[:, None], close[:, None].to(deltas.right.dtype))
         deltas.objectness = torch.where(close, head.obj_normalizer * (1 - output.objectness), deltas.objectness)
         deltas.trained = deltas.trained | close
@@ -173,13 +173,13 @@ class YoloLoss(nn.Module):
         delta = box_delta(
             head, batch.pair_boxes, batch.true[:, :, None], batch.multipliers[batch.pair_labels], output.grid
         )
-        kept = pairs.taken if self.adds_up else pairs.last
-        deltas.box.index_add_(0, place, torch.where(kept[..., None], delta, 0).flatten(0, 2))
+        updated = pairs.taken if self.adds_up else pairs.last
+        deltas.box.index_add_(0, place, torch.where(updated[..., None], delta, 0).flatten(0, 2))
         # the classes of all truths of a box are right, whichever came first
         at = place * head.classes + batch.pair_labels.flatten()
         deltas.right.view(-1).scatter_reduce_(0, at, pairs.taken.flatten().to(deltas.right.dtype), "amax")
-        of_last = batch.multipliers[batch.labels.gather(1, pairs.by.clamp(min=0)).flatten()]
-        rising = of_last * head.obj_normalizer * (1 - output.objectness)
+        multiplier = batch.multipliers[batch.labels.gather(1, pairs.by.clamp(min=0)).flatten()]
+        rising = multiplier * head.obj_normalizer * (1 - output.objectness)
         deltas.objectness = torch.where(last >= 0, rising, deltas.objectness)
 
 
@@ -195,7 +195,7 @@ def classifier_loss(logits: Tensor, targets: Tensor, cost_scale: float | None = 
     """Return the loss that the programs print for a [softmax], per photo; its gradient is (p - y) / N.
 
     ``logits`` (N, classes); ``targets`` labels (N,) or probabilities (N, classes), of which, as printed, every class
-    that is not 0 counts fully. A [cost] of type sse after it adds its ``cost_scale``, see `cost_scale_of`, times the
+    that is not 0 counts fully. A [cost] of type sse after it adds its ``cost_scale``, see `read_cost_scale`, times the
     same gradient, and the loss is the mean of both.
     """
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
@@ -211,7 +211,7 @@ def classifier_loss(logits: Tensor, targets: Tensor, cost_scale: float | None = 
     return _Trained.apply(loss, [gradient], logits)
 
 
-def cost_scale_of(sections: Sequence[Section]) -> float | None:
+def read_cost_scale(sections: Sequence[Section]) -> float | None:
     """Return the scale of a classifier's [cost], None without one.
 
     Raises:
@@ -236,7 +236,7 @@ class _Trained(torch.autograd.Function):
     @staticmethod
     def backward(ctx, above: Tensor) -> tuple:
         # in the wide type first: a gradient may be too small for a half before it is multiplied by a loss scale
-        slopes = [(above * one).to(dtype) for one, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
+        slopes = [(above * gradient).to(dtype) for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
         return None, None, *slopes
 
 

@@ -17,8 +17,8 @@ from fer.darknet.formats.section import number
 from fer.darknet.torch_engine.network import DarknetNetwork
 from fer.darknet.torch_engine.training.batches import training_batches, training_loader
 from fer.darknet.torch_engine.training.ema import Average
-from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, cost_scale_of
-from fer.darknet.torch_engine.training.schedules import rate_of
+from fer.darknet.torch_engine.training.losses import YoloLoss, classifier_loss, read_cost_scale
+from fer.darknet.torch_engine.training.schedules import rate_schedule
 from fer.errors import InputError
 from fer.system.files import replacing
 
@@ -53,9 +53,11 @@ class DarknetTraining(pl.LightningModule):
             if net.options.get(key, nothing) != nothing:
                 raise InputError(f"{net.where}: {key}={net.options[key]} is not supported with darknet.engine=torch")
         self.network = DarknetNetwork(sections)
-        self.rate: Callable[[int], float] = rate_of(net)
+        self.rate: Callable[[int], float] = rate_schedule(net)
         self.batch, self.subdivisions = integer(net, "batch", 1), integer(net, "subdivisions", 1)
-        self.momentum, self.decay = (number(net, key, of) for key, of in (("momentum", 0.9), ("decay", 0.0001)))
+        self.momentum, self.decay = (
+            number(net, key, default) for key, default in (("momentum", 0.9), ("decay", 0.0001))
+        )
         if not 0 <= self.momentum < 1:
             raise InputError(f"{net.where}: momentum={self.momentum:g} is not within 0 and 1")
         if self.decay < 0:
@@ -63,7 +65,7 @@ class DarknetTraining(pl.LightningModule):
         self.smoothing = number(net, "label_smooth_eps", 0)
         detects = task_of(sections) == "detector"
         self.yolo_loss = YoloLoss(sections) if detects else None
-        self.cost_scale = None if detects else cost_scale_of(sections)
+        self.cost_scale = None if detects else read_cost_scale(sections)
         self._data = partial(training_batches, sections, photos, names, seed)
         self.require_divisible(1)
         self._workers = workers
@@ -73,7 +75,7 @@ class DarknetTraining(pl.LightningModule):
         self._losses: list[Tensor] = []
         self.statistics: dict[str, float] = {}
         self._statistics: list[dict[str, Tensor]] = []
-        self._held: dict[str, Any] = {}
+        self._resumed: dict[str, Any] = {}
         self.network.to(memory_format=torch.channels_last)
 
     def require_divisible(self, ranks: int) -> None:
@@ -87,14 +89,14 @@ class DarknetTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         weights = [weight for name, weight in self.network.named_parameters() if name.endswith("linear.weight")]
-        others = [other for name, other in self.network.named_parameters() if not name.endswith("linear.weight")]
-        groups = [{"params": weights, "weight_decay": self.decay}, {"params": others, "weight_decay": 0.0}]
+        rest = [parameter for name, parameter in self.network.named_parameters() if not name.endswith("linear.weight")]
+        groups = [{"params": weights, "weight_decay": self.decay}, {"params": rest, "weight_decay": 0.0}]
         optimizer = torch.optim.SGD(groups, lr=self.rate(1), momentum=self.momentum)
-        if "optimizer" in self._held:
-            optimizer.load_state_dict(self._held["optimizer"])
+        if "optimizer" in self._resumed:
+            optimizer.load_state_dict(self._resumed["optimizer"])
             # the saved groups bring the momentum and decay of the run before, too; the config's count
-            for group, given in zip(optimizer.param_groups, groups, strict=True):
-                group.update(momentum=self.momentum, weight_decay=given["weight_decay"])
+            for group, configured in zip(optimizer.param_groups, groups, strict=True):
+                group.update(momentum=self.momentum, weight_decay=configured["weight_decay"])
         return optimizer
 
     @property
@@ -105,13 +107,13 @@ class DarknetTraining(pl.LightningModule):
 
     def on_train_start(self) -> None:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and self._held.get("scaler"):
-            scaler.load_state_dict(self._held["scaler"])
-        if "random" in self._held:
-            torch.set_rng_state(self._held["random"])
-        if self.average and self._held.get("average"):
-            self.average.values = [value.to(self.device) for value in self._held["average"]]
-        self._held = {}
+        if scaler is not None and self._resumed.get("scaler"):
+            scaler.load_state_dict(self._resumed["scaler"])
+        if "random" in self._resumed:
+            torch.set_rng_state(self._resumed["random"])
+        if self.average and self._resumed.get("average"):
+            self.average.values = [value.to(self.device) for value in self._resumed["average"]]
+        self._resumed = {}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         for group in self._sgd.param_groups:
@@ -167,7 +169,7 @@ class DarknetTraining(pl.LightningModule):
         try:
             state = torch.load(path, "cpu", weights_only=True)
             self.network.load_state_dict(state["network"])
-            self.iteration, self._held = int(state["iteration"]), state
+            self.iteration, self._resumed = int(state["iteration"]), state
         except FileNotFoundError:
             raise InputError(f"{path}: no such file") from None
         except Exception as error:  # whatever torch.load says of damaged files

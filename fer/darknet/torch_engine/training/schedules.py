@@ -10,7 +10,7 @@ from fer.errors import InputError
 _FLOAT32_MAX = 3e38
 
 
-def rate_of(net: Section) -> Callable[[int], float]:
+def rate_schedule(net: Section) -> Callable[[int], float]:
     """Return the function from an iteration, the first being 1, to the learning rate of its update, by a [net].
 
     Below burn_in it is learning_rate * (iteration / burn_in) ** power, and then by policy: constant, step, steps, exp,

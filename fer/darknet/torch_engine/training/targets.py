@@ -74,7 +74,7 @@ class HeadOutput:
         anchors = self.anchors[:, None, None].expand(photos, -1, rows, columns, -1).reshape(-1, 2)
         return BoxOutput(self.raw, self.unit, self.boxes, cell, anchors)
 
-    def boxes_of(self, pairs: Assignment) -> BoxOutput:
+    def at_pairs(self, pairs: Assignment) -> BoxOutput:
         """Return the box of each pair of a truth and an anchor (N, M, A, ...)."""
         raw, unit, boxes = (
             part[pairs.box.flatten()].view(*pairs.box.shape, 4) for part in (self.raw, self.unit, self.boxes)

@@ -1,0 +1,71 @@
+"""The pictures that predict.py writes: annotated photos, figures that explain a face, and the names of all of them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from fer.data.photos import crop_box, fit
+from fer.prediction.drawing import draw_faces, hide_faces
+from fer.prediction.face import Face
+
+if TYPE_CHECKING:
+    from fer.prediction.gradcam import Explainer
+
+
+class Pictures:
+    """Draws the faces of pictures and writes them under ``out``; callable from several threads but for `new_name`."""
+
+    def __init__(self, out: Path, explainer: "Explainer | None", anonymize: bool) -> None:
+        self._out, self._explainer, self._anonymize = out, explainer, anonymize
+        self._names: set[str] = set()
+
+    def new_name(self, path: str) -> str:
+        """Return a file name without suffix for what is drawn of a source: printable, not too long, used only once."""
+        stem = Path(path).stem if "://" not in path else re.sub(r".*://([^/@]*@)?", "", path)
+        stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem).strip(". ")[:60] or "_"
+        name, number = stem, 1
+        while name.casefold() in self._names:
+            number += 1
+            name = f"{stem}_{number}"
+        self._names.add(name.casefold())
+        return name
+
+    def save(self, photo: np.ndarray, faces: Sequence[Face], name: str) -> None:
+        """Write photos/NAME.jpg, the annotated photo."""
+        picture = cv2.cvtColor(self.annotate(photo, faces), cv2.COLOR_RGB2BGR)
+        # a JPEG has at most 65,500 pixels a side in OpenCV's library
+        path = self._out / "photos" / f"{name}{'.jpg' if max(picture.shape) <= 65_500 else '.png'}"
+        path.parent.mkdir(exist_ok=True)
+        # not imwrite, which says too little when the disk is full
+        path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+
+    def annotate(
+        self, picture: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
+    ) -> np.ndarray:
+        """Return a picture with the boxes and labels of its faces, which are hidden where the run is to.
+
+        ``numbers`` are the faces' tracks, ``missing`` the boxes of tracks that the picture does not show.
+        """
+        boxes = [face.box for face in faces]
+        if self._anonymize:
+            picture = hide_faces(picture, [*boxes, *missing])
+        labels = [f"{face.label} {face.confidence:.2f}" if face.label else "" for face in faces]
+        if numbers:
+            labels = [f"{number} {label}" if label else "" for number, label in zip(numbers, labels, strict=True)]
+        return draw_faces(picture, boxes, labels)
+
+    def explain(self, picture: np.ndarray, face: Face, name: str) -> None:
+        """Write the figure that shows where the network looked; nothing without an explainer."""
+        if self._explainer is None:
+            return
+        corners = crop_box(picture.shape[1], picture.shape[0], face.box, self._explainer.face.margin)
+        if corners is None:
+            return
+        x0, y0, x1, y1 = corners
+        crop = fit(picture[y0:y1, x0:x1], self._explainer.face)
+        (self._out / "explain").mkdir(exist_ok=True)
+        self._explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)
