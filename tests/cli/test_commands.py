@@ -146,7 +146,7 @@ def test_the_readme_has_the_cards_commands():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_readme_command(home, run):
+def test_every_readme_command(home, run, process):
     for command in COMMANDS:
         script, *arguments = [newest(home, argument) for argument in shlex.split(command)[1:]]
         if script == "train.py":
@@ -154,7 +154,9 @@ def test_every_readme_command(home, run):
             short = [a.replace("max_epochs=1", "max_epochs=2") for a in SHORT] if "resume=" in command else SHORT
             if "data=folder" in command:
                 run("prepare.py", "data=folder", "data.raw=my_faces", cwd=home)
-            done = run(script, *arguments, *short, cwd=home)
+            # further ranks are started by running the command line again
+            start = process if "trainer.devices=2" in arguments else run
+            done = start(script, *arguments, *short, cwd=home)
             assert "best val/acc" in done.stdout
         else:
             done = run(script, *arguments, cwd=home)
@@ -186,7 +188,7 @@ def test_every_command_that_uses_a_net(demo, tmp_path, run):
 @pytest.mark.darknet
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_darknet_command_of_the_readme(photo_home, run):
+def test_every_darknet_command_of_the_readme(photo_home, run, process):
     home = photo_home
     assert len(DARKNET) >= 12
     for command in DARKNET:
@@ -206,7 +208,8 @@ def test_every_darknet_command_of_the_readme(photo_home, run):
             if "engine=torch" in command:
                 # 16-mixed is for GPUs
                 short += ["trainer.accelerator=cpu", "trainer.precision=32-true"]
-            done = run(script, *arguments, *short, cwd=home)
+            start = process if "trainer.devices=2" in arguments else run
+            done = start(script, *arguments, *short, cwd=home)
             assert "score it: python evaluate.py ckpt=" in done.stdout
 
 

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from fer.cli.launch import launch
 from fer.system.command import COMMANDS, command
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Singletons
 
 
 def fer(*arguments, **options):
@@ -57,3 +58,16 @@ def test_the_doors_of_the_checkout_are_those_of_the_command():
     assert scripts == COMMANDS.keys() - {"demo"}
     assert all(len((ROOT / f"{name}.py").read_text().splitlines()) < 8 for name in scripts)
     assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def test_each_job_of_a_sweep_is_what_lightning_starts_again(monkeypatch, tmp_path):
+    started = []
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/bin/fer", "look", "-m", "--config-dir", "mine", "seed=3,4", "out=a"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with Singletons():
+        launch(lambda cfg, _: started.append(sys.argv[:]), "look", ("look",))
+    # the overrides stand at the end, where Lightning adds its own: those before a flag would be refused
+    flags = ["--config-name", "look", "--config-dir", str(tmp_path / "mine")]
+    assert started == [["/bin/fer", "look", *flags, f"seed={seed}", "out=a"] for seed in (3, 4)]
