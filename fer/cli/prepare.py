@@ -19,10 +19,10 @@ ENDINGS = {"h5": ".h5", "litdata": ".litdata", "csv": ".csv", "folder": ""}
 
 def job(cfg: DictConfig, _: Path) -> None:
     data, keys = check_data(cfg.data), check_keys(cfg, Prepare)
-    backend = keys["prepare"]["backend"]
+    on = keys["prepare"]["backend"]
     if keys["format"] in DARKNET_FORMATS:
-        if backend != "local":
-            raise InputError(f"prepare.backend={backend}: format={keys['format']} is written by this machine alone")
+        if on != "local":
+            raise InputError(f"prepare.backend={on}: format={keys['format']} is written by this machine alone")
         task, crop = keys["format"].removeprefix("darknet_"), keys["crop"]
         out = Path(keys["out"] or darknet_folder(data, task, crop))
         print(describe(export(data, out, task, crop, keys["link"], keys["workers"])))
@@ -31,7 +31,7 @@ def job(cfg: DictConfig, _: Path) -> None:
     if not keys["out"]:
         out = out.with_suffix(ENDINGS.get(keys["format"], ".h5"))
     address = keys["prepare"]["address"]
-    print(describe(prepare(data, out, keys["format"], keys["workers"], backend, address, keys["shards"])))
+    print(describe(prepare(data, out, keys["format"], keys["workers"], on, address, keys["shards"])))
 
 
 def main(words: Sequence[str] = ()) -> None:
