@@ -16,7 +16,7 @@ _OPSET = 18
 
 
 def write_onnx(
-    whole: nn.Module, out: Path, example: Tensor, input_name: str, output_names: Sequence[str],
+    module: nn.Module, out: Path, example: Tensor, input_name: str, output_names: Sequence[str],
     metadata: dict[str, str], check: Callable[[Any], None],
 ) -> Path:  # fmt: skip
     """Write a module as ONNX, its first dimension of any size, once ``check`` has seen its onnxruntime session.
@@ -30,7 +30,7 @@ def write_onnx(
     import onnx
 
     program = torch.onnx.export(
-        whole, (example,), dynamo=True, verbose=False, opset_version=_OPSET, input_names=[input_name],
+        module, (example,), dynamo=True, verbose=False, opset_version=_OPSET, input_names=[input_name],
         output_names=list(output_names), dynamic_shapes=({0: torch.export.Dim("batch")},),
     )  # fmt: skip
     if program is None:

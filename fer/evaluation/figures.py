@@ -72,10 +72,10 @@ def curves_figure(history: pd.DataFrame, title: str = "") -> Figure:
     panels = (("loss", ("train/loss", "val/loss")), ("accuracy", ("train/acc", "val/acc")), ("learning rate", ("lr",)))
     for axes, (label, columns) in zip(figure.subplots(1, 3), panels, strict=True):
         for column in [column for column in columns if column in history]:
-            known = history[["epoch", column]].dropna()
-            axes.plot(known["epoch"], known[column], label=column, marker="." if len(known) < 30 else "")
-            if column == "val/acc" and len(known):
-                best = known.iloc[int(known[column].argmax())]
+            rows = history[["epoch", column]].dropna()
+            axes.plot(rows["epoch"], rows[column], label=column, marker="." if len(rows) < 30 else "")
+            if column == "val/acc" and len(rows):
+                best = rows.iloc[int(rows[column].argmax())]
                 axes.set_title(f"best val/acc {best[column]:.4f} at epoch {best['epoch']:.0f}", fontsize=10)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)

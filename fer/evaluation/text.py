@@ -52,7 +52,7 @@ def format_report(report: dict[str, Any]) -> str:
     classes = [["class", "precision %", "recall %", "F1 %", "images"]]
     for entry, predicted in zip(headline["per_class"], np.sum(headline["confusion"], axis=0), strict=True):
         defined = {"precision": predicted > 0, "recall": entry["support"] > 0, "f1": predicted + entry["support"] > 0}
-        scores = [f"{100 * entry[key]:.2f}" if known else "–" for key, known in defined.items()]
+        scores = [f"{100 * entry[key]:.2f}" if is_defined else "–" for key, is_defined in defined.items()]
         classes.append([entry["name"], *scores, f"{entry['support']:,}"])
     lines += [aligned(rows), *_scaled_lines(report)]
     if "printed" in report:

@@ -22,10 +22,10 @@ def read_ahead(media: Sequence[Medium], pool: ThreadPoolExecutor) -> Iterator[tu
     for medium in media:
         waiting.append((medium, pool.submit(read_photo, medium.path, "rgb", PhotoLimits())))
         if len(waiting) > 2 * (os.cpu_count() or 1):
-            done, future = waiting.popleft()
-            yield done, future.result()
-    for done, future in waiting:
-        yield done, future.result()
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for medium, future in waiting:
+        yield medium, future.result()
 
 
 def chunks(items: Iterable[Any], size: int, picture: Callable[[Any], Any]) -> Iterator[list[Any]]:

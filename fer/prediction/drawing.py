@@ -82,16 +82,16 @@ def _write(picture: np.ndarray, box: Box, text: str) -> None:
     while True:
         thickness, pad = max(1, round(1.6 * scale)), max(1, round(3 * scale))
         (tw, th), below = cv2.getTextSize(text, _FONT, scale, thickness)
-        deep = th + below + 2 * pad
-        if tw + 2 * pad <= width and deep <= height:
+        label_height = th + below + 2 * pad
+        if tw + 2 * pad <= width and label_height <= height:
             break
         scale *= 0.9
         if scale < _MIN_SCALE / 2:
             return
-    top = y - deep if y >= deep else (y + h if y + h + deep <= height else y)
+    top = y - label_height if y >= label_height else (y + h if y + h + label_height <= height else y)
     left = round(min(max(0, x), width - tw - 2 * pad))
-    top = round(min(max(0, top), height - deep))
-    cv2.rectangle(picture, (left, top), (left + tw + 2 * pad - 1, top + deep - 1), _NAMED, -1)
+    top = round(min(max(0, top), height - label_height))
+    cv2.rectangle(picture, (left, top), (left + tw + 2 * pad - 1, top + label_height - 1), _NAMED, -1)
     cv2.putText(picture, text, (left + pad, top + pad + th), _FONT, scale, (0, 0, 0), thickness, cv2.LINE_AA)
 
 
@@ -107,8 +107,8 @@ def hide_faces(picture: np.ndarray, boxes: Sequence[Box], margin: float = 0.5) -
         if corners is None:
             continue
         x0, y0, x1, y1 = corners
-        few = cv2.resize(hidden[y0:y1, x0:x1], (3, 3), interpolation=cv2.INTER_AREA)
-        hidden[y0:y1, x0:x1] = cv2.resize(few, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+        blend = cv2.resize(hidden[y0:y1, x0:x1], (3, 3), interpolation=cv2.INTER_AREA)
+        hidden[y0:y1, x0:x1] = cv2.resize(blend, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
     return hidden
 
 

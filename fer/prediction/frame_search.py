@@ -7,9 +7,9 @@ import numpy as np
 from fer.prediction.detectors import Detection, FaceDetector
 
 #: A face between two searched frames is looked for within a box of theirs, this part of its side larger all round.
-ROOM = 0.5
+SEARCH_MARGIN = 0.5
 #: ... and down to this part of the smallest of their sides.
-SMALLER = 0.5
+MIN_SIDE_RATIO = 0.5
 
 Corners = tuple[int, int, int, int]
 
@@ -26,17 +26,17 @@ def search_frames(
     which is much less work. So a face is missed that is there for less than ``every`` frames, or that neither of the
     two shows. ``every=1`` searches all frames whole. ``run`` is a map, perhaps of a pool.
     """
-    whole = sorted({*range(0, len(frames), every), len(frames) - 1}) if frames else []
-    detections = dict(zip(whole, run(lambda at: detector(frames[at]), whole), strict=True))
-    between = [at for at in range(len(frames)) if at not in detections]
+    searched = sorted({*range(0, len(frames), every), len(frames) - 1}) if frames else []
+    detections = dict(zip(searched, run(lambda index: detector(frames[index]), searched), strict=True))
+    between = [index for index in range(len(frames)) if index not in detections]
 
-    def near(at: int) -> list[Detection]:
-        before = at - at % every
+    def near(index: int) -> list[Detection]:
+        before = index - index % every
         after = min(before + every, len(frames) - 1)
-        return find_near(detector, frames[at], [face.box for face in detections[before] + detections[after]])
+        return find_near(detector, frames[index], [face.box for face in detections[before] + detections[after]])
 
     detections |= dict(zip(between, run(near, between), strict=True))
-    return [detections[at] for at in range(len(frames))]
+    return [detections[index] for index in range(len(frames))]
 
 
 def find_near(detector: FaceDetector, frame: np.ndarray, boxes: Sequence[tuple[float, ...]]) -> list[Detection]:
@@ -53,15 +53,15 @@ def _regions(boxes: Sequence[tuple[float, ...]], width: int, height: int) -> lis
     """Return regions that do not overlap, so that no face is found twice, and the smallest face to look for in each."""
     regions: list[tuple[Corners, float]] = []
     for x, y, w, h in boxes:
-        room = ROOM * max(w, h)
-        left, top = max(0, int(x - room)), max(0, int(y - room))
-        corners = left, top, min(width, int(x + w + room)), min(height, int(y + h + room))
-        region = corners, SMALLER * min(w, h)
+        margin = SEARCH_MARGIN * max(w, h)
+        left, top = max(0, int(x - margin)), max(0, int(y - margin))
+        corners = left, top, min(width, int(x + w + margin)), min(height, int(y + h + margin))
+        region = corners, MIN_SIDE_RATIO * min(w, h)
         # what it overlaps becomes one with it, which may overlap others in turn
         while touched := [other for other in regions if _overlap(other[0], region[0])]:
             regions = [other for other in regions if other not in touched]
-            x0, y0, x1, y1 = zip(*(part[0] for part in [*touched, region]), strict=True)
-            region = (min(x0), min(y0), max(x1), max(y1)), min(part[1] for part in [*touched, region])
+            x0, y0, x1, y1 = zip(*(corners for corners, _ in [*touched, region]), strict=True)
+            region = (min(x0), min(y0), max(x1), max(y1)), min(side for _, side in [*touched, region])
         regions.append(region)
     return [(corners, min_size) for corners, min_size in regions if corners[0] < corners[2] and corners[1] < corners[3]]
 

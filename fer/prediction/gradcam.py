@@ -44,8 +44,8 @@ def grad_cam(
     convolution = find_convolution(model, layer)
     with torch.enable_grad():
         maps, logits = _activations(model, convolution, faces)
-        chosen = torch.as_tensor(logits.argmax(1) if target is None else target, device=logits.device)
-        score = logits.gather(1, chosen.expand(len(faces))[:, None]).sum()
+        classes = torch.as_tensor(logits.argmax(1) if target is None else target, device=logits.device)
+        score = logits.gather(1, classes.expand(len(faces))[:, None]).sum()
         (gradients,) = torch.autograd.grad(score, maps)
     weights = gradients.mean((2, 3), keepdim=True)
     heat = (weights * maps.detach()).sum(1, keepdim=True).relu().float()
@@ -84,19 +84,19 @@ def find_convolution(model: EmotionClassifier, name: str | None = None) -> nn.Co
 
 def _activations(model: EmotionClassifier, convolution: nn.Conv2d, faces: Tensor) -> tuple[Tensor, Tensor]:
     """Return a convolution's feature maps (N, K, h, w), as a leaf of the graph, and the logits computed from them."""
-    kept: list[Tensor] = []
+    maps: list[Tensor] = []
 
     def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        kept.append(output.detach().requires_grad_())
+        maps.append(output.detach().requires_grad_())
         # the next layer may be a ReLU in place, which must not change what is kept
-        return kept[0].clone()
+        return maps[0].clone()
 
     handle = convolution.register_forward_hook(keep)
     try:
         logits = model(faces)
     finally:
         handle.remove()
-    return kept[0], logits
+    return maps[0], logits
 
 
 def overlay(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -122,9 +122,9 @@ def figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(11, 3.8), layout="constrained")
-    FigureCanvasAgg(drawn)
-    left, middle, right = drawn.subplots(1, 3, width_ratios=(1, 1.2, 1))
+    drawing = Figure(figsize=(11, 3.8), layout="constrained")
+    FigureCanvasAgg(drawing)
+    left, middle, right = drawing.subplots(1, 3, width_ratios=(1, 1.2, 1))
     left.imshow(face, cmap="gray", vmin=0, vmax=255)
     left.set_title("input", fontsize=10)
     best = int(np.argmax(probabilities))
@@ -141,9 +141,9 @@ def figure(
     right.set_title("Grad-CAM", fontsize=10)
     for axes in (left, right):
         axes.axis("off")
-    for text in (*middle.get_yticklabels(), drawn.suptitle(title)):
+    for text in (*middle.get_yticklabels(), drawing.suptitle(title)):
         text.set_parse_math(False)  # a file called "a$b$c" is no formula
-    return drawn
+    return drawing
 
 
 class Explainer:
@@ -182,8 +182,8 @@ class Explainer:
             InputError: a label that the checkpoint has not, or faces of another shape.
         """
         if faces.shape[1:] != self.face.shape or faces.dtype != np.uint8:
-            wanted = ", ".join(map(str, self.face.shape))
-            raise InputError(f"faces {faces.dtype} {faces.shape}: this checkpoint takes uint8 (N, {wanted})")
+            expected = ", ".join(map(str, self.face.shape))
+            raise InputError(f"faces {faces.dtype} {faces.shape}: this checkpoint takes uint8 (N, {expected})")
         for label in labels or ():
             if label not in self.labels:
                 raise InputError(f"label {label}: not one of {', '.join(self.labels)}")

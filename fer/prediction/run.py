@@ -137,7 +137,7 @@ class _Run:
             for chunk in chunks(read_ahead(media, self._pool), self._keys["batch"], lambda item: item[1]):
                 readable = [photo for _, photo in chunk if not isinstance(photo, str)]
                 predictions = iter(self._predictor.batch(readable))
-                drawn = []
+                saves = []
                 for medium, photo in chunk:
                     bar.update()
                     if isinstance(photo, str):
@@ -155,9 +155,9 @@ class _Run:
                     if self._keys["show"]:
                         show(self._pictures.annotate(photo, faces), wait=0)
                     if self._keys["draw"]:
-                        drawn.append(self._pool.submit(self._pictures.save, photo, faces, name))
+                        saves.append(self._pool.submit(self._pictures.save, photo, faces, name))
                 # their errors, and no more than a batch of photos in memory
-                for future in drawn:
+                for future in saves:
                     future.result()
 
     def _video(self, medium: Medium) -> None:
@@ -230,10 +230,10 @@ class _Run:
             pictures = [frame.picture for frame in chunk]
             waiting.append((chunk, self._pool.submit(self._predictor.frames, pictures, every)))
             if len(waiting) > 1:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for chunk, future in waiting:
+            yield chunk, future.result()
 
     def _encode(self, tracked: Iterable[_Tracked], writer: VideoWriter) -> None:
         for frame, faces, numbers, missing in tracked:

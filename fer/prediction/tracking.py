@@ -15,8 +15,8 @@ def match(before: Sequence[Box], now: Sequence[Box], min_iou: float) -> dict[int
     """
     overlap = iou(np.reshape(before, (-1, 1, 4)), np.reshape(now, (1, -1, 4)))
     pairs: dict[int, int] = {}
-    for at in np.argsort(-overlap, axis=None, kind="stable"):
-        old, new = divmod(int(at), len(now))
+    for cell in np.argsort(-overlap, axis=None, kind="stable"):
+        old, new = divmod(int(cell), len(now))
         if overlap[old, new] < min_iou:
             break
         if new not in pairs and old not in pairs.values():
@@ -65,10 +65,10 @@ class Tracker:
                 number = self._last
             tracks.append(_Track(number, box, smoothed[new]))
             numbers.append(number)
-        gone = [track for at, track in enumerate(self._tracks) if at not in pairs.values()]
-        for track in gone:
+        lost = [track for index, track in enumerate(self._tracks) if index not in pairs.values()]
+        for track in lost:
             track.missed += 1
-        self._tracks = tracks + [track for track in gone if track.missed <= self.max_gap]
+        self._tracks = tracks + [track for track in lost if track.missed <= self.max_gap]
         return numbers, smoothed
 
     def missing(self) -> list[Box]:

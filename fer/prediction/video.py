@@ -187,9 +187,9 @@ class VideoWriter:
         if self._writer:
             self._writer.release()
             # OpenCV does not say what could not be written
-            whole = cv2.VideoCapture(str(self._temporary))
-            frames = whole.get(cv2.CAP_PROP_FRAME_COUNT)
-            whole.release()
+            reader = cv2.VideoCapture(str(self._temporary))
+            frames = reader.get(cv2.CAP_PROP_FRAME_COUNT)
+            reader.release()
             if frames < self._written:
                 self._temporary.unlink(missing_ok=True)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))

@@ -15,7 +15,8 @@ from fer.darknet.formats.weights import Net, read_header, weights_bytes
 from fer.darknet.torch_engine.network import DarknetNetwork, fuse
 from fer.darknet.torch_engine.weights_io import load_weights, open_network, save_weights
 from fer.errors import InputError
-from tests.darknet.test_network import narrow, net_of, trained_like
+from tests.darknet.test_modules import net_of
+from tests.darknet.test_network import narrow, trained_like
 
 
 @pytest.fixture
