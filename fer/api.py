@@ -48,7 +48,17 @@ class Predictor:
         cfg: str | Path | None = None,
         names: str | Path | None = None,
     ) -> "Predictor":
-        """Open a network and a face detector; arguments and errors are those of `open_predictor`."""
+        """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector; or .weights.
+
+        ``faces`` is haar, yunet (``faces_model`` is its file) or whole; ``min_size`` the smallest face looked for, in
+        pixels; ``device`` is the network's: auto, cpu, cuda, ... ``min_confidence`` is 0 by default.
+
+        Darknet's .weights, or the .ckpt saved with them, belong to the files ``cfg`` and ``names``, by default those
+        beside them; their ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
+
+        Raises:
+            InputError: a file that is missing or not ours, an unknown detector or device.
+        """
         return cls(open_predictor(ckpt, faces, faces_model, device, min_confidence, min_size, cfg, names))
 
     @property
@@ -106,17 +116,7 @@ def open_predictor(
     cfg: str | Path | None = None,
     names: str | Path | None = None,
 ) -> "BasePredictor":
-    """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector; or .weights.
-
-    ``faces`` is haar, yunet (``faces_model`` is its file) or whole; ``min_size`` the smallest face looked for, in
-    pixels; ``device`` is the network's: auto, cpu, cuda, ... ``min_confidence`` is 0 by default.
-
-    Darknet's .weights, or the .ckpt saved with them, belong to the files ``cfg`` and ``names``, by default those
-    beside them; their ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
-
-    Raises:
-        InputError: a file that is missing or not ours, an unknown detector or device.
-    """
+    """Return what is behind a `Predictor`; arguments and errors are those of `Predictor.load`."""
     ckpt = resolve(str(ckpt))
     if is_darknet(ckpt):
         from fer.darknet.torch_engine.predictor import load

@@ -82,10 +82,12 @@ def listen(port: int) -> socket.socket:
     Raises:
         InputError: the port is taken.
     """
+    if not 0 <= port <= 65535:
+        raise InputError(f"port={port} is not between 0 (any free one) and 65535")
     try:
         return socket.create_server(("127.0.0.1", port))
-    except (OSError, OverflowError) as error:
-        raise InputError(f"port={port} is taken or not to be had: give another one") from error
+    except OSError as error:
+        raise InputError(f"port={port} is taken or not to be had ({error.strerror}): give another one") from error
 
 
 def serve(page: "gradio.Blocks", uploads: Uploads, listening: socket.socket) -> None:

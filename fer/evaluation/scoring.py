@@ -18,7 +18,6 @@ from fer.evaluation.calibration import fit_temperature
 from fer.labels import require_same
 from fer.models.checkpoint import is_among, load_checkpoint
 from fer.models.classifier import EmotionClassifier
-from fer.system.command import command
 from fer.system.device import to_device
 
 
@@ -63,8 +62,7 @@ def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tupl
     """
     config = data or model.data
     if not Path(config["file"]).exists():
-        remedy = command_for(data) if data else command("prepare")
-        raise InputError(f"{config['file']}: no such file; make it with `{remedy}`, or give data=NAME")
+        raise InputError(f"{config['file']}: no such file; make it with `{command_for(config)}`, or give data=NAME")
     # where shards lie is for the user to say, never for a checkpoint
     return config["file"], config["name"], (data or {}).get("shards")
 

@@ -42,7 +42,7 @@ def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
     if suffix_of(path) == ONNX:
         raise InputError(f"{path}: an exported file holds no checkpoint; give the .ckpt that it was made from")
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
+        raise InputError(f"{path}: no such file")
     if suffix_of(path) == SAFETENSORS:
         return load_weights(path)
     try:

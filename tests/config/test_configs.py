@@ -369,3 +369,12 @@ def test_what_hydra_reads_stays_its_own(argument, value):
 @pytest.mark.parametrize("argument", ["-m", "--config-dir=ü", "model=vgg11,resnet18", "ckpt=[a,b", "~data"])
 def test_sweeps_flags_and_broken_lists_stay_as_they_are(argument):
     assert literal(argument) == argument
+
+
+def test_the_choices_that_a_help_lists_are_those_that_there_are():
+    listed = 0
+    for config in CONF.glob("*.yaml"):
+        for group, choices in re.findall(r"^      (\w+): (\w+(?:, \w+)+)$", config.read_text(), re.M):
+            assert choices.split(", ") == sorted(path.stem for path in (CONF / group).glob("*.yaml")), config
+            listed += 1
+    assert listed >= 6

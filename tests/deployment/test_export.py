@@ -233,7 +233,7 @@ def test_the_command(trained, tmp_path, run):
         ({"temperature": "test", "format": "safetensors"}, None, "temperature=test: only val or a positive number"),
         ({"temperature": "val", "format": "safetensors"}, None, "nothing.h5: no such file; make it with `fer prepare"),
         ({"ckpt": "vgg19"}, None, "vgg19: not the name of a shipped network"),
-        ({"ckpt": "none.ckpt"}, None, "none.ckpt: no such checkpoint"),
+        ({"ckpt": "none.ckpt"}, None, "none.ckpt: no such file"),
     ],
 )
 def test_mistakes(tmp_path, changes, data, message):

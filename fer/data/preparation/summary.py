@@ -63,7 +63,7 @@ def describe(summary: Summary) -> str:
 
 
 def command_for(data: Mapping[str, Any]) -> str:
-    """Return the ``prepare.py`` command that makes the file of a ``data`` config."""
+    """Return the ``prepare.py`` command that makes the file of a ``data`` config; what it lacks is PATH."""
     wanted = ("affectnet", "fer2013") if data["name"] == "fer2021" else () if data["name"] == "sample" else ("raw",)
-    paths = [f"data.{key}={shlex.quote(str(data[key])) if data[key] else 'PATH'}" for key in wanted]
+    paths = [f"data.{key}={shlex.quote(str(data[key])) if data.get(key) else 'PATH'}" for key in wanted]
     return " ".join([command("prepare"), f"data={data['name']}", *paths])
