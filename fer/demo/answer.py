@@ -18,7 +18,7 @@ from fer.data.source import FaceFormat, PhotoLimits
 from fer.demo.uploads import Upload
 from fer.errors import InputError
 from fer.prediction.drawing import draw_faces, hide_faces
-from fer.prediction.sources import Medium
+from fer.prediction.sources import Medium, looks_like_a_photo
 from fer.prediction.tracking import Tracker
 from fer.prediction.video import Video
 
@@ -83,7 +83,7 @@ class Answerer:
                 path = Path(folder) / "upload"
                 path.write_bytes(upload.content)
                 # by content, as a name may say anything
-                if cv2.haveImageReader(str(path)):
+                if looks_like_a_photo(str(path)):
                     return self._photo(path, min_confidence, hide)
                 try:
                     return self._video(path, min_confidence, hide)

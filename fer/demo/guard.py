@@ -18,8 +18,8 @@ from fer.demo.uploads import Full, Upload, Uploads
 
 #: Most bytes of a question to the network, and of what surrounds the file in an upload.
 MAX_QUESTION = 16 * 2**10
-#: Characters of an upload's name that are kept.
-_NAME = 200
+#: Characters of an upload's name that are kept, and of a path at most: file systems have none longer than 255.
+_NAME, _LONGEST = 200, 250
 
 _UPLOAD, _PROGRESS, _ASK = "/gradio_api/upload", "/gradio_api/upload_progress", "/gradio_api/run/predict"
 _PAGES, _FOLDERS = ("", "/", "/theme.css", _PROGRESS), ("/assets/", "/static/", "/svelte/")
@@ -51,6 +51,8 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
+        # Gradio would build its own address from what a proxy is said to have been asked; there is none
+        scope = {**scope, "headers": [pair for pair in scope["headers"] if not pair[0].startswith(b"x-forwarded")]}
         request, serve = Request(scope, receive), self._app
         try:
             path = self._allowed(request)
@@ -80,7 +82,7 @@ class Guard:
         if not secrets.compare_digest(secret.encode(), self._secret.encode()):
             raise Refused(403, "open the whole address that `fer demo` printed")
         path = request.scope["path"].removeprefix(f"/{secret}")
-        is_page = path in _PAGES or path.startswith(_FOLDERS)
+        is_page = path in _PAGES or path.startswith(_FOLDERS) and len(path) < _LONGEST
         if request.method != ("GET" if is_page else "POST") or not (is_page or path in (_UPLOAD, _ASK)):
             raise Refused(404, "the page has no such part")
         return path

@@ -96,4 +96,12 @@ def _kind(path: str) -> str:
     if name.endswith(VIDEO_SUFFIXES):
         return "video"
     # a file that was named itself, whatever its suffix; of anything else the photo's reader says what is wrong
-    return "video" if os.path.isfile(path) and os.path.getsize(path) and not cv2.haveImageReader(path) else "photo"
+    return "video" if os.path.isfile(path) and os.path.getsize(path) and not looks_like_a_photo(path) else "photo"
+
+
+def looks_like_a_photo(path: str) -> bool:
+    """Say whether a file begins as a photo does that OpenCV knows."""
+    try:
+        return cv2.haveImageReader(path)
+    except cv2.error:  # OpenEXR, which OpenCV knows but its wheel has switched off
+        return True

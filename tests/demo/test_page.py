@@ -353,6 +353,10 @@ def test_other_sites_and_other_users_are_refused(server, media):
         assert codes({}, f"http://{own}{guess}") == {403}, guess
     for host in (own, f"localhost:{server.port}"):
         assert codes({"Host": host}) == {200} == codes({"Host": host, "Origin": f"http://{host}"})
+    # no proxy stands before it, whatever a header says, and no name of a file is that long
+    forwarded = server.client.get(f"{server.address}/", headers={"X-Forwarded-Host": "evil.example"})
+    assert forwarded.status_code == 200 and "evil.example" not in forwarded.text
+    assert server.client.get(f"{server.address}/assets/{'a' * 5000}").status_code == 404
     two = f"GET /{secret}/ HTTP/1.1\r\nHost: {own}\r\nHost: evil.example\r\n\r\n"
     assert server.first_line(two.encode()).split()[1] == "400"
 
