@@ -8,6 +8,7 @@ The *original experiment*, or the original, is the research code that this proje
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from fer.errors import InputError
 
@@ -31,6 +32,9 @@ AFFECTNET = (
     "Uncertain",
     "No-Face",
 )
+
+#: The most classes that a file may tell of; more would be memory for a last layer that no data set needs.
+MAX_CLASSES = 10_000
 
 #: The lines of ``emotion.names``: what class ids 0..6 mean in files for the Darknet program.
 DARKNET = ("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Anger")
@@ -82,6 +86,19 @@ def label_to_darknet(label: int) -> int:
     [6, 5, 4, 1, 2, 3, 0]
     """
     return [canonical(name) for name in DARKNET].index(CLASSES[label])
+
+
+def labels_from_file(values: Any, key: str = "labels", least: int = 2) -> list[str]:
+    """Return the class names that a file says it has under ``key``: different texts, ``least`` or more.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if not isinstance(values, list | tuple) or not all(isinstance(name, str) and name for name in values):
+        raise ValueError(f"{key}={values!r:.80} is not a list of texts")
+    if not least <= len(values) <= MAX_CLASSES or len(set(values)) < len(values):
+        raise ValueError(f"{key}={values!r:.80} is not a list of {least} to {MAX_CLASSES:,} different texts")
+    return list(values)
 
 
 def require_same(expected: Sequence[str], actual: Sequence[str], expected_name: str, actual_name: str) -> None:

@@ -90,7 +90,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
 
 
 #: Keys whose values are names, never numbers.
-_NAMES = ("source", "ckpt", "out")
+_NAMES = ("source", "ckpt", "out", "verify")
 
 
 def literal(argument: str) -> str:

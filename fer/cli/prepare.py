@@ -12,6 +12,7 @@ from fer.darknet.formats.export import export
 from fer.darknet.formats.photo_folder import darknet_folder
 from fer.data.preparation.prepare import DARKNET_FORMATS, prepare
 from fer.data.preparation.summary import describe
+from fer.data.storage.verify import verify
 from fer.errors import InputError
 
 ENDINGS = {"h5": ".h5", "litdata": ".litdata", "csv": ".csv", "folder": ""}
@@ -19,6 +20,9 @@ ENDINGS = {"h5": ".h5", "litdata": ".litdata", "csv": ".csv", "folder": ""}
 
 def job(cfg: DictConfig, _: Path) -> None:
     data, keys = check_data(cfg.data), check_keys(cfg, Prepare)
+    if keys["verify"]:
+        print(verify(keys["verify"], data["shards"]))
+        return
     on = keys["prepare"]["backend"]
     if keys["format"] in DARKNET_FORMATS:
         if on != "local":

@@ -257,6 +257,7 @@ class Prepare:
     shards: str | None = MISSING
     crop: str = MISSING
     link: str = MISSING
+    verify: str | None = MISSING
     workers: int | None = MISSING
     prepare: Backend = MISSING
 

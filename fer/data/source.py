@@ -1,6 +1,7 @@
 """What a reader of raw data gives: blocks of rows, read cheaply, and their faces, decoded in parallel."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +15,9 @@ SPLIT_NAMES = {
     "val": "val", "valid": "val", "validation": "val", "publictest": "val",
     "test": "test", "testing": "test", "privatetest": "test",
 }  # fmt: skip
+
+#: The largest faces in pixels a side, which config and files share.
+MAX_SIZE = 1024
 
 #: Rows in a block: the unit that is decoded by one thread and that a resumed run does not decode again.
 BLOCK_ROWS = 256
@@ -34,6 +38,24 @@ class FaceFormat:
     def shape(self) -> tuple[int, ...]:
         """The shape of one face: (size, size) in grey, (size, size, 3) in RGB."""
         return (self.size, self.size) if self.color == "grey" else (self.size, self.size, 3)
+
+    @classmethod
+    def from_file(cls, values: Any) -> "FaceFormat":
+        """Return the format that a file says its faces have: a mapping of size, color and margin.
+
+        Raises:
+            ValueError: naming the key that is missing, of another type or out of range.
+        """
+        if not isinstance(values, Mapping) or values.keys() != {"size", "color", "margin"}:
+            raise ValueError(f"face={values!r:.80} has not just the keys size, color and margin")
+        size, color, margin = values["size"], values["color"], values["margin"]
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
+            raise ValueError(f"face.size={size!r:.40} is not a whole number of 1 to {MAX_SIZE} pixels")
+        if color not in ("grey", "rgb"):
+            raise ValueError(f"face.color={color!r:.40} is not grey or rgb")
+        if type(margin) not in (int, float) or not 0 <= margin <= 2 or not math.isfinite(margin):
+            raise ValueError(f"face.margin={margin!r:.40} is not a fraction of 0 to 2")
+        return cls(size, color, float(margin))
 
 
 @dataclass(frozen=True, slots=True)

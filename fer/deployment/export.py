@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fer.data.loading.dataset import EVAL_BATCH
 from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
-from fer.data.storage.hdf5 import read_column, read_info
+from fer.data.storage.hdf5 import opened, read_column, read_info
 from fer.deployment.onnx import checked, mib, open_session, require, write_onnx
 from fer.engines import CHECKPOINT, suffix_of
 from fer.errors import InputError
@@ -215,9 +215,9 @@ class _Calibration:
     def __init__(self, file: str | Path, rows: int, available: int) -> None:
         self.rows = min(rows, available)
         chosen = np.random.default_rng(0).choice(available, self.rows, replace=False)
-        with h5py.File(file, "r") as opened:
+        with opened(file) as store:
             # never the whole split, which may be larger than the memory; h5py wants rows in order
-            faces = channels_first(opened["train/image"][np.sort(chosen)])
+            faces = channels_first(store["train/image"][np.sort(chosen)])
         self._batches = iter(np.array_split(faces, -(-self.rows // 32)))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -227,8 +227,8 @@ class _Calibration:
 
 def _accuracy(session: Any, file: str | Path) -> float:
     labels = read_column(file, "val", "label")
-    with h5py.File(file, "r") as opened:
-        images = opened["val/image"]
+    with opened(file) as store:
+        images = store["val/image"]
         named = [session.run(["probabilities"], {"faces": faces})[0].argmax(1) for faces in _batches(images)]
     return float((np.concatenate(named) == labels).mean())
 

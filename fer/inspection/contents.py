@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import h5py
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,7 +20,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from fer.data.source import SPLITS
-from fer.data.storage.hdf5 import StoreInfo, read_column, read_info
+from fer.data.storage.hdf5 import StoreInfo, has_column, opened, read_column, read_info
 from fer.errors import InputError
 from fer.system.command import command
 
@@ -81,7 +80,7 @@ def examine(file: str | Path) -> Contents:
 
     def column(name: str) -> np.ndarray:
         parts = [
-            read_column(file, split, name) if name in stored[split] else np.full(n, np.nan, np.float32)
+            read_column(file, split, name) if has_column(file, split, name) else np.full(n, np.nan, np.float32)
             for split, n in zip(splits, sizes, strict=True)
         ]
         return np.concatenate(parts)
@@ -90,23 +89,23 @@ def examine(file: str | Path) -> Contents:
     chunk = max(1, _CHUNK_BYTES // math.prod(info.face.shape))
     brightness, flat, at = np.empty(n, np.float32), np.empty(n, bool), 0
     sums, rows = np.zeros((classes, *info.face.shape), np.int64), np.zeros(classes, np.int64)
-    with h5py.File(file, "r") as opened, tqdm(total=n, desc="look", unit="face", leave=False) as bar:
-        stored = {split: set(opened[split]) for split in splits}
+    label = column("label")
+    with opened(file) as store, tqdm(total=n, desc="look", unit="face", leave=False) as bar:
         for split, size in zip(splits, sizes, strict=True):
             for start in range(0, size, chunk):
-                images = opened[split]["image"][start : start + chunk]
-                labels = opened[split]["label"][start : start + chunk]
+                images = store[split]["image"][start : start + chunk]
                 part = slice(at, at := at + len(images))
+                labels = label[part]
                 brightness[part] = images.reshape(len(images), -1).mean(axis=1)
                 pixels = images.reshape(len(images), info.face.size**2, -1)
                 flat[part] = (pixels.max(axis=1) == pixels.min(axis=1)).all(axis=1)
-                for label in np.unique(labels):
-                    sums[label] += images[labels == label].sum(axis=0, dtype=np.int64)
-                    rows[label] += (labels == label).sum()
+                for code in np.unique(labels):
+                    sums[code] += images[labels == code].sum(axis=0, dtype=np.int64)
+                    rows[code] += (labels == code).sum()
                 bar.update(len(images))
     return Contents(
         info, np.repeat([SPLITS.index(split) for split in splits], sizes).astype(np.uint8),
-        np.concatenate([np.arange(size) for size in sizes]), column("label"), column("face"), column("row"),
+        np.concatenate([np.arange(size) for size in sizes]), label, column("face"), column("row"),
         column("box"), column("valence"), column("arousal"), brightness, flat,
         (sums / np.maximum(rows, 1).reshape(-1, *[1] * len(info.face.shape))).round().astype(np.uint8),
     )  # fmt: skip
@@ -142,8 +141,8 @@ def equal_faces_table(contents: Contents, groups: Sequence[np.ndarray]) -> list[
 
 def read_faces(file: str | Path, split: str, rows: Iterable[int]) -> np.ndarray:
     """Return the pixels of some rows of a split, uint8 (n, ...), in the order asked for."""
-    with h5py.File(file, "r") as opened:
-        images = opened[split]["image"]
+    with opened(file) as store:
+        images = store[split]["image"]
         faces = [images[int(row)] for row in rows]
         return np.stack(faces) if faces else np.empty((0, *images.shape[1:]), np.uint8)
 
@@ -265,11 +264,12 @@ def mistakes_figure(folder: str | Path, count: int = 25, file: str | Path | None
         file, split = Path(file or report["file"]), report["split"]
         shares = rows[[name for name in rows.columns if name.startswith("p_")]].astype(float).max(axis=1)
         wrong = rows[rows["label"] != rows["prediction"]].assign(share=shares).nlargest(count, "share")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        paths, title = rows["path"].tolist(), f"{report['data']}, {split}"
+        title += " (drawn sample data)" if report["drawn"] else ""
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder}: holds no report of a classifier; make it with `{command('evaluate')}`") from error
-    if rows["path"].tolist() != read_column(file, split, "path").tolist():
+    if paths != read_column(file, split, "path").tolist():
         raise InputError(f"{file}: its {split} rows are not those of {folder}/predictions.csv; run evaluate.py again")
     captions = [f"{row.label}\nsaid {row.prediction}\n{row.share:.2f}" for row in wrong.itertuples()]
-    title = f"the {len(wrong):,} most confident wrong predictions on {report['data']}, {split}"
-    title += " (drawn sample data)" if report["drawn"] else ""
+    title = f"the {len(wrong):,} most confident wrong predictions on {title}"
     return faces_figure(read_faces(file, split, wrong.index), captions, 8, title)

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 from matplotlib.figure import Figure
 
 from fer.data.source import SPLITS
+from fer.data.storage.hdf5 import opened
 from fer.errors import InputError
 from fer.inspection.contents import (
     DPI,
@@ -205,8 +205,8 @@ class _Page:
     def _where(self, i: int) -> tuple[str, ...]:
         """Return split, source, path and label of a row."""
         split, row = SPLITS[self._contents.split[i]], int(self._contents.index[i])
-        with h5py.File(self._info.path, "r") as opened:
-            source, path = opened[split]["source"][row], opened[split]["path"].asstr()[row]
+        with opened(self._info.path) as store:
+            source, path = store[split]["source"][row], store[split]["path"].asstr()[row]
         return split, self._info.sources[source], path, self._names[self._contents.label[i]]
 
     def _picture(self, figure: Figure, name: str, alt: str) -> str:

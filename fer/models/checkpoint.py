@@ -9,6 +9,7 @@ and, where one was fitted, ``temperature``, by which the last layer's weights ar
 
 import json
 import warnings
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor, nn
 
-from fer.data.source import FaceFormat
 from fer.engines import ONNX, SAFETENSORS, suffix_of
 from fer.errors import InputError
 from fer.models.classifier import IDENTITIES, EmotionClassifier
+from fer.models.hyper_parameters import check_hyper_parameters
 from fer.models.pretrained import locate
 
 #: Version of the weight files that are written and the only one that is read.
@@ -45,6 +47,47 @@ def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
         raise InputError(f"{path}: no such file")
     if suffix_of(path) == SAFETENSORS:
         return load_weights(path)
+    content = read_checkpoint(path)
+    try:
+        identities, state = content["identities"], content["state_dict"]
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise ValueError("state_dict is no mapping of names to weights")
+        # the LightningModule of fer.training calls the network net and has no other weights
+        state = {name.removeprefix("net."): values for name, values in state.items()}
+        model = _assemble(content["hyper_parameters"], state, identities)
+    except _BAD as error:
+        reason = f"a checkpoint that does not fit this program, of another version of it? ({_one_line(error)})"
+        raise InputError(f"{path}: {reason}; give another one, or train again") from error
+    require_sound(model.net, path)
+    return model
+
+
+#: What building a network of foreign values, and filling it, raises.
+_BAD = (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError)
+
+
+def _one_line(error: Exception) -> str:
+    """Return the beginning of what an error says, without line breaks."""
+    return " ".join(str(error).split())[:200]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a .ckpt holds: plain data and tensors on the CPU, every byte of it as it was written.
+
+    Raises:
+        InputError: not a whole checkpoint of this project.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch packs nothing, so what is read is no larger than the file
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile raises many types on foreign bytes
+        raise InputError(f"{path}: not a readable checkpoint of this project") from error
+    if packed:
+        raise InputError(f"{path}: not a readable checkpoint of this project: its archive is compressed")
+    if damaged:
+        raise InputError(f"{path}: a damaged checkpoint, the checksum of {damaged} is another; copy it again")
     try:
         with warnings.catch_warnings():
             # about foreign pickles, which are refused below
@@ -55,17 +98,61 @@ def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
         raise InputError(f"{path}: not a readable checkpoint of this project") from error
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict", "identities"} <= content.keys():
         raise InputError(f"{path}: not a checkpoint of this project")
-    try:
-        model = EmotionClassifier.build(content["hyper_parameters"], download=False)
-        # the LightningModule of fer.training calls the network net and has no other weights
-        model.net.load_state_dict({name.removeprefix("net."): values for name, values in content["state_dict"].items()})
-    except InputError:
-        raise
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path}: a checkpoint that does not fit this program, of another version of it?") from error
-    model.identities = content["identities"]
+    return content
+
+
+def _assemble(parameters: Any, state: dict[str, Tensor], identities: Any) -> EmotionClassifier:
+    """Return the classifier of what a file holds, in evaluation mode; one of ``_BAD`` where that is not sound."""
+    check_hyper_parameters(parameters)
+    _check_identities(identities)
+    model = EmotionClassifier.build(parameters, download=False)
+    own = model.net.state_dict()
+    for name, values in state.items():
+        if not _is_plain(values):
+            raise ValueError(f"{name} is no plain tensor")
+        if name in own and values.is_floating_point() != own[name].is_floating_point():
+            raise ValueError(f"{name} is {values.dtype}, not {own[name].dtype}")
+    model.net.load_state_dict(state)
+    model.identities = {name: identities[name] for name in IDENTITIES}
     model.net.eval()
     return model
+
+
+def _is_plain(values: Any) -> bool:
+    """Say whether a value is a tensor that has all its values: an expanded one would be larger than its file."""
+    if type(values) is not Tensor or values.layout != torch.strided or values.is_meta or values.is_quantized:
+        return False
+    return values.numel() * values.element_size() <= values.untyped_storage().nbytes()
+
+
+def _check_identities(identities: Any) -> None:
+    for name in IDENTITIES:
+        known = identities.get(name) if isinstance(identities, dict) else None
+        if known is None or not _is_plain(known):
+            raise ValueError(f"identities.{name} is missing, or no plain tensor")
+        whole = known.dtype == torch.int64 and known.ndim == 1
+        if not whole and not (known.dtype == torch.uint8 and known.ndim == 2 and known.shape[1] == HASH_BYTES):
+            raise ValueError(f"identities.{name} is {known.dtype} {tuple(known.shape)}, not hashes of rows or faces")
+
+
+def require_sound(net: nn.Module, path: str | Path) -> None:
+    """Refuse weights of a file whose outputs would mean nothing.
+
+    Raises:
+        InputError: weights are NaN or infinite, or a variance is below 0.
+    """
+    for name, values in net.state_dict().items():
+        bad = ~values.isfinite()
+        if name.endswith("running_var"):
+            bad |= values < 0
+        if name == "std":
+            bad |= values <= 0
+        if n := int(bad.sum()):
+            what = "NaN, infinite or below 0" if name.endswith(("running_var", "std")) else "NaN or infinite"
+            raise InputError(
+                f"{path}: {n:,} of the {values.numel():,} values of {name} are {what}, so it can name no face; give an "
+                "earlier checkpoint, or train again with a lower optimizer.lr"
+            )
 
 
 def load_weights(path: str | Path) -> EmotionClassifier:
@@ -85,19 +172,14 @@ def load_weights(path: str | Path) -> EmotionClassifier:
         raise InputError(f"{path}: not a weight file that export.py wrote, in its format {FORMAT}")
     try:
         parameters = json.loads(meta["hyper_parameters"])
-        face, data = FaceFormat(**parameters["face"]), parameters["data"]
-        texts = [*parameters["labels"], face.color, data["name"], data["file"]]
         identities = {name: tensors.pop(f"identities.{name}").clone() for name in IDENTITIES}
-        if not all(isinstance(text, str) for text in texts) or not isinstance(data["drawn"], bool):
-            raise ValueError(texts)
-        if any(known.dtype != torch.uint8 or known.shape[1:] != (HASH_BYTES,) for known in identities.values()):
-            raise ValueError(identities)
-        model = EmotionClassifier.build(parameters, download=False)
-        model.net.load_state_dict(tensors)
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path}: a weight file that does not fit this program: export it again") from error
-    model.identities = identities
-    model.net.eval()
+        if any(known.dtype != torch.uint8 for known in identities.values()):
+            raise ValueError("identities are not the low bytes of hashes")
+        model = _assemble(parameters, tensors, identities)
+    except (*_BAD, RecursionError) as error:
+        reason = f"a weight file that does not fit this program ({_one_line(error)})"
+        raise InputError(f"{path}: {reason}: export it again") from error
+    require_sound(model.net, path)
     return model
 
 

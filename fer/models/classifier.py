@@ -11,11 +11,6 @@ from fer.models.crops import center_crop, ten_crop
 from fer.models.networks import FaceNetwork, to_unit
 from fer.models.registry import build_network
 
-#: What a training is given and a checkpoint holds as ``hyper_parameters``; the last two may be missing.
-HYPER_PARAMETERS = (
-    "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "counts",
-)  # fmt: skip
-
 #: What a checkpoint knows its training by, as `FaceDataModule.identities` gives it.
 IDENTITIES = ("train_rows", "train_faces", "val_rows")
 
@@ -46,8 +41,6 @@ class EmotionClassifier:
             InputError: a network that cannot be built.
             KeyError, TypeError, ValueError: not the hyper-parameters of a training.
         """
-        if unknown := hyper_parameters.keys() - set(HYPER_PARAMETERS):
-            raise ValueError(f"unknown hyper-parameters {', '.join(sorted(unknown))}")
         labels = list(hyper_parameters["labels"])
         return cls(
             net=build_network(hyper_parameters["model"], len(labels), download),

@@ -27,6 +27,7 @@ from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
 from fer.training.callbacks import EMA, Bar, Best, Pictures, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
+from fer.training.divergence import StopWhenNotFinite
 from fer.training.module import ClassifierModule
 from fer.training.stopping import StopCleanly
 from fer.training.transfer import load_teachers, require_same_model, start_from
@@ -197,10 +198,12 @@ def _quiet() -> None:
 
 def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
     folder = out / "checkpoints"
+    # save_last of the other one would keep the last best epoch, not the last epoch
+    last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[Callback] = [
+        StopWhenNotFinite(last, config["resume"]),
         Best(folder, config["resume"]),
-        # save_last of the other one would keep the last best epoch, not the last epoch
-        ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+        last,
         StopCleanly(folder),
         Speed(config["batch_size"] if config["bare_step"] else None, config["compile"]),
         Pictures(),

@@ -347,6 +347,37 @@ def test_original_h5_of_another_shape_is_refused(tmp_path, pixels, labels, messa
         original_h5_source(original_h5(tmp_path / "data.h5", Training=(pixels, labels)), TINY)
 
 
+@pytest.mark.parametrize("kind", ["raw", "virtual", "external link", "soft link", "never written", "large"])
+def test_original_h5_whose_pixels_are_not_in_it_is_refused(tmp_path, kind):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"password")
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = np.zeros((2, 4), np.uint8)
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["Training_label"] = np.zeros(2, int)
+        if kind == "raw":
+            file.create_dataset("Training_pixel", (2, 4), np.uint8, external=[(str(secret), 0, 8)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((2, 4), np.uint8)
+            layout[:] = h5py.VirtualSource(tmp_path / "missing.h5", "x", (2, 4), np.uint8)
+            file.create_virtual_dataset("Training_pixel", layout)
+        elif kind.endswith("link"):
+            soft = kind == "soft link"
+            file["Training_pixel"] = h5py.SoftLink("/x") if soft else h5py.ExternalLink(tmp_path / "other.h5", "x")
+        else:
+            side = 2 if kind == "never written" else 10**6
+            file.create_dataset("Training_pixel", (2, side**2), np.uint8)
+    message = {
+        "never written": "values of Training_pixel or Training_label are missing",
+        "large": "at most 1024 pixels",
+    }
+    with pytest.raises(
+        InputError, match=message.get(kind, "values of '.*Training_pixel' lie in another file")
+    ) as caught:
+        fer2013_source(tmp_path / "data.h5", TINY, PhotoLimits())
+    assert str(caught.value).startswith(f"{tmp_path / 'data.h5'}: ")
+
+
 def test_what_is_no_original_h5(tmp_path):
     with h5py.File(tmp_path / "ours.h5", "w") as file:
         file["train/image"] = np.zeros((1, 2, 2), np.uint8)

@@ -236,39 +236,83 @@ def spoil(weights, path, kind):
     save_file(tensors, path, meta)
 
 
+_FOREIGN = "not a weight file that export.py wrote, in its format 1"
+_UNREADABLE = "not a readable .safetensors file"
+
+
+def _unfit(reason):
+    return f"a weight file that does not fit this program ({reason}"
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("truncated", "not a readable .safetensors file"),
-        ("pickle", "not a readable .safetensors file"),
-        ("long header", "not a readable .safetensors file"),
-        ("no metadata", "not a weight file that export.py wrote, in its format 1"),
-        ("foreign", "not a weight file that export.py wrote, in its format 1"),
-        ("other format", "not a weight file that export.py wrote, in its format 1"),
-        *(
-            (kind, "a weight file that does not fit this program: export it again")
-            for kind in (
-                "missing tensor", "other shape", "no identities", "other identities", "no json", "deep json", "a list",
-                "unknown key", "unknown network", "numbers as labels", "no data", "no crop",
-            )
-        ),
+        ("truncated", _UNREADABLE),
+        ("pickle", _UNREADABLE),
+        ("long header", _UNREADABLE),
+        ("no metadata", _FOREIGN),
+        ("foreign", _FOREIGN),
+        ("other format", _FOREIGN),
+        ("missing tensor", _unfit("Error(s) in loading state_dict for FaceNetwork: Missing key")),
+        ("other shape", _unfit("Error(s) in loading state_dict for FaceNetwork: size mismatch for network.0.weight")),
+        ("no identities", _unfit("'identities.train_rows')")),
+        ("other identities", _unfit("identities are not the low bytes of hashes)")),
+        ("no json", _unfit("Expecting property name")),
+        ("deep json", _unfit("maximum recursion depth")),
+        ("a list", _unfit("its hyper-parameters are no mapping)")),
+        ("unknown key", _unfit("unknown hyper-parameters evil)")),
+        ("unknown network", _unfit("unknown model name='x'; valid: ")),
+        ("numbers as labels", _unfit("labels=[1, 1, 1, 1, 1, 1, 1] is not a list of texts)")),
+        ("no data", _unfit("data.name is missing)")),
+        ("no crop", _unfit("augment.crop is missing)")),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_a_whole_weight_file_of_ours_is_refused(made, tmp_path, capsys, kind, message):
     path = tmp_path / "x.safetensors"
     spoil(made[1], path, kind)
-    with pytest.raises(InputError, match=f"^{re.escape(f'{path}: {message}')}$"):
+    with pytest.raises(InputError, match=f"^{re.escape(f'{path}: {message}')}") as caught:
         load_checkpoint(path)
-    assert "executed" not in capsys.readouterr().out
+    assert "\n" not in str(caught.value) and "executed" not in capsys.readouterr().out
 
 
-def test_a_file_that_would_not_be_read_again_is_not_kept(made, tmp_path):
-    content = torch.load(made[0], weights_only=True)
-    content["state_dict"]["net.network.19.bias"][:] = float("nan")
-    torch.save(content, tmp_path / "nan.ckpt")
-    with pytest.raises(InputError, match="nan.safetensors loaded again: probabilities of 1 faces differ .* than 0.01"):
-        export_weights(tmp_path / "nan.ckpt", tmp_path / "nan.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["nan.ckpt"]
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("network.0.weight", float("nan"), "NaN or infinite"),
+        ("network.19.bias", float("inf"), "NaN or infinite"),
+        ("network.1.running_mean", -float("inf"), "NaN or infinite"),
+        ("network.1.running_var", -1.0, "NaN, infinite or below 0"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused_by_all_that_load_them(made, tmp_path, name, value, what):
+    ckpt, weights, file = made
+    content = torch.load(ckpt, weights_only=True)
+    content["state_dict"][f"net.{name}"].flatten()[0] = value
+    torch.save(content, tmp_path / "bad.ckpt")
+    with safe_open(weights, "pt") as opened:
+        meta = opened.metadata()
+    tensors = load_file(weights)
+    tensors[name].flatten()[0] = value
+    save_file(tensors, tmp_path / "bad.safetensors", meta)
+    config = train_config(file, init=tmp_path / "bad.ckpt")
+    teachers = train_config(file) | {"recipe": config["recipe"] | {"teachers": [str(tmp_path / "bad.ckpt")]}}
+    resume = train_config(file, resume=tmp_path / "bad.ckpt")
+    for path, use in (
+        ("bad.ckpt", lambda path: Predictor.load(path, "whole", device="cpu")),
+        ("bad.safetensors", lambda path: Predictor.load(path, "whole", device="cpu")),
+        ("bad.ckpt", lambda path: Explainer.load(path, device="cpu")),
+        ("bad.ckpt", lambda path: evaluate(keys(path, tmp_path / "report"), None)),
+        ("bad.ckpt", lambda path: export_onnx(path, tmp_path / "x.onnx")),
+        ("bad.ckpt", lambda path: export_weights(path, tmp_path / "x.safetensors")),
+        ("bad.ckpt", lambda path: assemble(config, tmp_path / "run")),
+        ("bad.ckpt", lambda path: assemble(teachers, tmp_path / "run")),
+        ("bad.ckpt", lambda path: assemble(resume, tmp_path / "run")),
+    ):
+        with pytest.raises(InputError) as caught:
+            use(tmp_path / path)
+        begin = f"{tmp_path / path}: 1 of the "
+        assert str(caught.value).startswith(begin) and f"values of {name} are {what}, so" in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} <= {"bad.ckpt", "bad.safetensors", "run"}
 
 
 @pytest.mark.slow

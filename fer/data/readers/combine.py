@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from fer.data.photos import fit
 from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, Source, empty_faces
-from fer.data.storage.hdf5 import read_info
+from fer.data.storage.hdf5 import opened, read_column, read_info
 from fer.errors import InputError
 from fer.labels import require_same
 
@@ -91,6 +90,9 @@ class PreparedSource:
                 f"{path}: its faces were cut with margin {info.face.margin}, not {face.margin}; "
                 f"set data.margin={info.face.margin} or prepare it again"
             )
+        for split in info.counts:
+            # they are checked where a split is read whole; `decode` reads parts
+            read_column(path, split, "label"), read_column(path, split, "source")
         self._path, self._info, self._face = path.absolute(), info, face
         self.names, self.class_names = info.sources, info.class_names
         self.notes: list[str] = []
@@ -115,7 +117,7 @@ class PreparedSource:
     def decode(self, block: Block) -> Faces:
         split, start, stop = block.rows
         faces = empty_faces(stop - start, self._face)
-        with h5py.File(self._path, "r") as file:
+        with opened(self._path) as file:
             group = file[split]
             images = group["image"][start:stop]
             if images.shape[1:] == self._face.shape:

@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 
 from fer.data.readers.pixel_strings import fit_all
-from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, Skipped, Source, empty_faces
+from fer.data.source import BLOCK_ROWS, MAX_SIZE, SPLITS, Block, FaceFormat, Faces, Skipped, Source, empty_faces
+from fer.data.storage.schema import foreign, lacks_values
 from fer.errors import InputError
 from fer.labels import CLASSES
 
@@ -34,7 +35,8 @@ def is_original_h5(path: Path) -> bool:
     if not h5py.is_hdf5(path):
         return False
     with _opened(path) as file:
-        return any(f"{prefix}_pixel" in file for prefix in _PREFIXES.values())
+        # by name alone: what a link leads to may lie in another file
+        return any(file.get(f"{prefix}_pixel", getlink=True) is not None for prefix in _PREFIXES.values())
 
 
 def original_h5_source(path: Path, face: FaceFormat, class_names: Sequence[str] = CLASSES) -> Source:
@@ -57,6 +59,10 @@ class _OriginalH5:
         self.class_names = class_names
         self._path, self._face = path.absolute(), face
         with _opened(path) as file:
+            if name := next(foreign(file), None):
+                raise InputError(
+                    f"{path}: the values of {name!r} lie in another file, which is not read; make it again"
+                )
             self._sizes = {split: _rows(file, prefix, path) for split, prefix in _PREFIXES.items()}
         if not any(self._sizes.values()):
             raise InputError(f"{path}: it has no rows in Training_pixel, PublicTest_pixel or PrivateTest_pixel")
@@ -123,14 +129,18 @@ def _rows(file: h5py.File, prefix: str, path: Path) -> int:
     pixels, labels = file[f"{prefix}_pixel"], file[f"{prefix}_label"]
     if not isinstance(pixels, h5py.Dataset) or not isinstance(labels, h5py.Dataset):
         raise InputError(f"{path}: {prefix}_pixel and {prefix}_label must be datasets, not groups")
-    if pixels.dtype != np.uint8 or pixels.ndim != 2 or math.isqrt(pixels.shape[1]) ** 2 != pixels.shape[1]:
+    square = pixels.ndim == 2 and math.isqrt(pixels.shape[1]) ** 2 == pixels.shape[1]
+    if pixels.dtype != np.uint8 or not square or not 1 <= pixels.shape[1] <= MAX_SIZE**2:
         raise InputError(
             f"{path}: {prefix}_pixel is {pixels.dtype} {pixels.shape}; uint8 (rows, pixels of a square face) is needed"
+            f", of at most {MAX_SIZE} pixels a side"
         )
     if labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]:
         raise InputError(
             f"{path}: {prefix}_label is {labels.dtype} {labels.shape}; whole numbers ({len(pixels)},) are needed"
         )
+    if lacks_values(pixels) or lacks_values(labels):
+        raise InputError(f"{path}: values of {prefix}_pixel or {prefix}_label are missing; make it again")
     return len(pixels)
 
 
@@ -139,5 +149,5 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:
         raise InputError(f"{path}: it can't be read as HDF5, it may be damaged or incomplete; make it again") from error

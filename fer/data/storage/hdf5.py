@@ -25,13 +25,14 @@ import h5py
 import numpy as np
 
 from fer.data.source import SPLITS, FaceFormat, Faces
+from fer.data.storage.schema import SCHEMA_VERSION, check_columns, columns, foreign, read_attributes
 from fer.errors import InputError
 from fer.system.command import command
 from fer.system.files import replacing
 
-SCHEMA_VERSION = 1
 #: In a folder of LitData shards (see fer/data/storage/shards.py) the file that holds all but the images.
 ROWS = "rows.h5"
+#: Columns of `Faces` that are written where a row has them.
 _OPTIONAL = ("valence", "arousal", "landmarks")
 
 
@@ -69,80 +70,110 @@ class StoreInfo:
 
 
 def read_info(path: str | Path) -> StoreInfo:
-    """Read the attributes of a prepared file.
+    """Read what a prepared file says of itself, and check that it has all that the layout says.
 
     Raises:
-        InputError: there is no such file, or it is not one of ours.
+        InputError: there is no such file, or it is not a whole one of ours.
     """
-    path = Path(path)
-    with _open(path) as file:
-        attributes = file.attrs
-        if attributes.get("schema_version") != SCHEMA_VERSION:
-            raise InputError(
-                f"{path}: not a prepared file of schema version {SCHEMA_VERSION}; make it with `{command('prepare')}`"
-            )
-        if foreign := next(_foreign(file), None):
-            raise InputError(
-                f"{path}: the values of {foreign!r} lie in another file, which is not read; make it again with "
-                f"`{command('prepare')}`"
-            )
-        return StoreInfo(
-            path=path,
-            class_names=tuple(attributes["class_names"]),
-            sources=tuple(attributes["sources"]),
-            face=FaceFormat(int(attributes["size"]), str(attributes["color"]), float(attributes["margin"])),
-            drawn=bool(attributes["drawn"]),
-            counts=json.loads(attributes["counts"]),
-            duplicates=json.loads(attributes["duplicates"]),
-            made_by=json.loads(attributes["made_by"]),
+    with _open(Path(path)) as file:
+        return _checked(Path(path), file)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[h5py.File]:
+    """Open a prepared file that `read_info` has checked, for the rows that the block reads of it.
+
+    Raises:
+        InputError: there is no such file, or values that the block asks for cannot be read.
+    """
+    with _open(Path(path)) as file:
+        try:
+            yield file
+        except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+            raise unreadable(Path(path)) from error
+
+
+def _checked(path: Path, file: h5py.File) -> StoreInfo:
+    try:
+        return _read_checked(path, file)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; {_remedy()}") from error
+    except Exception as error:  # h5py raises many types on damaged files
+        raise unreadable(path) from error
+
+
+def _read_checked(path: Path, file: h5py.File) -> StoreInfo:
+    if _attribute(file, "schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: not a prepared file of schema version {SCHEMA_VERSION}; make it with `{command('prepare')}`"
         )
+    if name := next(foreign(file), None):
+        raise InputError(f"{path}: the values of {name!r} lie in another file, which is not read; {_remedy()}")
+    attributes = read_attributes(file)
+    # of a folder of shards it has all but the images
+    check_columns(file, attributes, images=not path.is_dir() and path.name != ROWS)
+    return StoreInfo(path=path, **attributes)
 
 
-def _foreign(group: h5py.Group, depth: int = 1) -> Iterator[str]:
-    """Yield the names whose values lie in other files: HDF5 lets a file name any other, and reads it as if its own."""
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            yield name
-        elif isinstance(item := group[name], h5py.Group):
-            # no deeper than a column of a split, as groups can hold each other
-            yield from _foreign(item, depth - 1) if depth else ()
-        elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-            yield item.name
+def _attribute(file: h5py.File, name: str) -> Any:
+    value = file.attrs.get(name)
+    return value.tolist() if isinstance(value, np.generic) else None
+
+
+def _remedy() -> str:
+    return f"make it again with `{command('prepare')}`"
+
+
+def unreadable(path: Path) -> InputError:
+    """Return what to say of a file of ours whose values cannot be read."""
+    return InputError(f"{path}: a damaged HDF5 file, of which not all can be read; {_remedy()}")
 
 
 def is_store(path: str | Path) -> bool:
-    """Say whether a file is a prepared file; a folder is none."""
+    """Say whether a file says that it is a prepared file, be it a whole one or not; a folder is none."""
     if Path(path).is_dir():
         return False
     try:
-        read_info(path)
-    except InputError:
+        with _open(Path(path)) as file:
+            return _attribute(file, "schema_version") == SCHEMA_VERSION
+    except (InputError, OSError, RuntimeError):
         return False
-    return True
 
 
 def read_column(path: str | Path, split: str, name: str) -> np.ndarray:
     """Read one data set of a split whole, straight into one array.
 
     Raises:
-        InputError: the file has no such split; the message says which it has.
+        InputError: the file has no such split or column, values that cannot be read, or labels or sources out of range.
     """
-    with _open(Path(path)) as file:
-        if split not in file:
-            has = ", ".join(s for s in SPLITS if s in file)
-            raise InputError(f"{path}: has no {split} split (it has {has})")
+    with opened(path) as file:
+        info = _checked(Path(path), file)
+        if split not in info.counts:
+            raise InputError(f"{path}: has no {split} split (it has {', '.join(info.counts)})")
+        if name not in file[split]:
+            remedy = "give the folder that it lies in" if Path(path).name == ROWS else _remedy()
+            raise InputError(f"{path}: has no column {split}/{name}; {remedy}")
         dataset = file[split][name]
         if name == "path":
             return dataset.asstr()[:]
         values = np.empty(dataset.shape, dataset.dtype)
         if len(values):
             dataset.read_direct(values)
-        return values
+    names = {"label": info.class_names, "source": info.sources}.get(name)
+    if names is not None and len(values) and not 0 <= values.min() <= values.max() < len(names):
+        wrong = (values < 0) | (values >= len(names))
+        raise InputError(
+            f"{path}: {int(wrong.sum()):,} values of {split}/{name} are not in 0..{len(names) - 1}, the first in row "
+            f"{int(wrong.argmax())}; {_remedy()}"
+        )
+    return values
 
 
 def has_column(path: str | Path, split: str, name: str) -> bool:
     """Say whether a split has an optional column."""
-    with _open(Path(path)) as file:
+    with opened(path) as file:
         return name in file.get(split, ())
 
 
@@ -154,7 +185,7 @@ def _open(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file; make it again with `{command('prepare')}`") from error
+        raise InputError(f"{path}: not a readable HDF5 file; {_remedy()}") from error
 
 
 def write_store(
@@ -183,19 +214,19 @@ def write_store(
         for name in _OPTIONAL:
             present[name] = present[name] or not np.isnan(getattr(faces, name)).all()
         path_bytes = max(path_bytes, *(len(path.encode()) for path in faces.path), 1)
-    columns = ["image"] if images else []
-    columns += ["label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
-    columns += [] if votes is None else ["votes"]
+    names = ["image"] if images else []
+    names += ["label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
+    names += [] if votes is None else ["votes"]
 
     with replacing(out) as temporary, _create(temporary) as file:
         datasets = {
-            code: _create_datasets(file.create_group(split), columns, int(counts[code].sum()), face, path_bytes)
+            code: _create_datasets(file.create_group(split), names, int(counts[code].sum()), face, path_bytes)
             for code, split in enumerate(SPLITS)
             if counts[code].any()
         }
         filled = [0] * len(SPLITS)
         for faces in blocks():
-            values = {name: getattr(faces, name) for name in columns if name not in ("face", "row", "path", "votes")}
+            values = {name: getattr(faces, name) for name in names if name not in ("face", "row", "path", "votes")}
             values["path"] = np.array([path.encode() for path in faces.path]).astype(
                 h5py.string_dtype("utf-8", path_bytes)
             )
@@ -251,22 +282,10 @@ def counts_by_name(counts: np.ndarray, sources: Sequence[str]) -> dict[str, dict
 
 
 def _create_datasets(
-    group: h5py.Group, columns: list[str], n: int, face: FaceFormat, path_bytes: int
+    group: h5py.Group, names: list[str], n: int, face: FaceFormat, path_bytes: int
 ) -> dict[str, h5py.Dataset]:
-    kinds: dict[str, tuple[tuple[int, ...], Any]] = {
-        "image": ((n, *face.shape), np.uint8),
-        "label": ((n,), np.int64),
-        "source": ((n,), np.uint8),
-        "path": ((n,), h5py.string_dtype("utf-8", path_bytes)),
-        "face": ((n,), np.int64),
-        "row": ((n,), np.int64),
-        "box": ((n, 4), np.int32),
-        "valence": ((n,), np.float32),
-        "arousal": ((n,), np.float32),
-        "landmarks": ((n, 68, 2), np.float32),
-        "votes": ((n, 10), np.uint8),
-    }
-    return {name: group.create_dataset(name, *kinds[name]) for name in columns}
+    kinds = columns(n, face, path_bytes)
+    return {name: group.create_dataset(name, *kinds[name]) for name in names}
 
 
 def _count_duplicates(file: h5py.File) -> dict[str, int]:

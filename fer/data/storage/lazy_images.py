@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import torch
 
-from fer.data.storage.hdf5 import StoreInfo, read_info
+from fer.data.storage.hdf5 import StoreInfo, read_info, unreadable
 
 #: Bytes of a block. The images of a prepared file lie one after the other, so any run of rows is one read. Smaller
 #: blocks shuffle better and cost more reads; docs/scaling.md has both measured.
@@ -51,10 +51,16 @@ class DiskImages:
         return self.__dict__ | {"_images": None, "_process": None, "_blocks": OrderedDict()}
 
     def _open(self) -> Any:
-        return h5py.File(self._file, "r")[self._split]["image"]
+        try:
+            return h5py.File(self._file, "r")[self._split]["image"]
+        except (OSError, KeyError) as error:
+            raise unreadable(self._file) from error
 
     def _read(self, number: int) -> np.ndarray:
-        return self._images[number * self.block_rows : (number + 1) * self.block_rows]
+        try:
+            return self._images[number * self.block_rows : (number + 1) * self.block_rows]
+        except (OSError, RuntimeError) as error:
+            raise unreadable(self._file) from error
 
     def _block(self, number: int) -> np.ndarray:
         """Return a block's images, read or still held; the one not used for longest makes room."""

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from fer.data.source import SPLITS, FaceFormat, Faces
-from fer.data.storage.hdf5 import ROWS, StoreInfo, read_info, write_store
+from fer.data.storage.hdf5 import ROWS, StoreInfo, opened, read_info, write_store
 from fer.data.storage.lazy_images import DiskImages, block_rows
 from fer.errors import InputError
 from fer.system.files import require_new_folder
@@ -57,12 +57,12 @@ class StreamImages(DiskImages):
     def __init__(self, folder: str | Path, split: str, shards: str | None = None) -> None:
         super().__init__(folder, split)
         require_litdata()
-        with h5py.File(self._file / ROWS, "r") as rows:
-            self.block_rows = int(rows.attrs.get("block_rows", 0))
-            named = str(rows.attrs.get("shards", "."))
-        if self.block_rows < 1:
+        self._n = read_info(self._file).rows(split)
+        with opened(self._file) as rows:
+            size, named = rows.attrs.get("block_rows"), rows.attrs.get("shards", ".")
+        if not isinstance(size, np.integer) or size < 1 or not isinstance(named, str):
             raise InputError(f"{self._file / ROWS}: not the rows of a folder of shards; make it with format=litdata")
-        self._n = read_info(folder).rows(split)
+        self.block_rows = int(size)
         blocks = -(-self._n // self.block_rows)
         self._place: tuple[str, str | None]
         if shards and _REMOTE.match(shards):

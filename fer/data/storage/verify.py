@@ -1,0 +1,68 @@
+"""Whether a prepared file is still what was written: every row against its stored hashes."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fer.data.source import SPLITS
+from fer.data.storage.hdf5 import hash_faces, hash_rows, read_column, read_info
+from fer.data.storage.lazy_images import DiskImages
+from fer.data.storage.shards import StreamImages
+from fer.errors import InputError
+from fer.system.command import command
+
+#: Rows that an error names one by one.
+_NAMED = 5
+
+
+def verify(path: str | Path, shards: str | None = None) -> str:
+    """Compare each row of a prepared file or folder of shards with what was written, and say how many rows are right.
+
+    Pixels have a hash, source and path together another one; of labels and sources the numbers of rows are known. Boxes
+    and what is optional have no hash. Memory holds one block of pixels and the other columns of a split. ``shards`` is
+    where those of a folder lie, as the user says.
+
+    Raises:
+        InputError: not a whole file of ours, or rows that differ: how many, and the first of them.
+    """
+    path, info = Path(path), read_info(path)
+    wrong: list[str] = []
+    splits = [split for split in SPLITS if info.rows(split)]
+    for split in splits:
+        n = info.rows(split)
+        labels, sources = read_column(path, split, "label"), read_column(path, split, "source")
+        counts = np.zeros((len(info.sources), len(info.class_names)), np.int64)
+        np.add.at(counts, (sources, labels), 1)
+        told = {name: numbers for name, numbers in zip(info.sources, counts.tolist(), strict=True) if any(numbers)}
+        if told != {name: numbers for name, numbers in info.counts[split].items() if any(numbers)}:
+            raise InputError(f"{path}: labels or sources of {split} are not as many as counts tells; {_remedy()}")
+        pixels = _face_hashes(path, split, n, shards) != read_column(path, split, "face")
+        names = hash_rows((info.sources[code] for code in sources), read_column(path, split, "path").tolist())
+        places = names != read_column(path, split, "row")
+        for row in np.flatnonzero(pixels | places).tolist():
+            what = [text for bad, text in ((pixels[row], "pixels"), (places[row], "source and path")) if bad]
+            wrong.append(f"{split} row {row} ({', '.join(what)})")
+    rows = sum(map(info.rows, splits))
+    if wrong:
+        more = ", ..." if len(wrong) > _NAMED else ""
+        raise InputError(
+            f"{path}: {len(wrong):,} of {rows:,} rows are not what was written: {', '.join(wrong[:_NAMED])}{more}; "
+            f"{_remedy()}"
+        )
+    each = ", ".join(f"{info.rows(split):,} {split}" for split in splits)
+    return f"{path}: all {rows:,} rows are what was written ({each})"
+
+
+def _remedy() -> str:
+    return f"copy the file again, or make it again with `{command('prepare')}`"
+
+
+def _face_hashes(path: Path, split: str, n: int, shards: str | None) -> np.ndarray:
+    images = StreamImages(path, split, shards) if path.is_dir() else DiskImages(path, split)
+    step, hashes = images.block_rows, []
+    for start in range(0, n, step):
+        faces = images[torch.arange(start, min(start + step, n))].numpy()
+        # as they are stored; of grey faces the channel adds nothing to the bytes
+        hashes.append(hash_faces(faces.transpose(0, 2, 3, 1)))
+    return np.concatenate(hashes)

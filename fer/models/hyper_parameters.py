@@ -1,0 +1,68 @@
+"""What a checkpoint or weight file says of its training, checked before anything is built from it."""
+
+from typing import Any
+
+from fer.data.source import FaceFormat
+from fer.labels import labels_from_file
+
+#: What a training is given and a checkpoint holds as ``hyper_parameters``; the last two may be missing.
+HYPER_PARAMETERS = (
+    "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "counts",
+)  # fmt: skip
+
+
+def check_hyper_parameters(values: Any) -> dict[str, Any]:
+    """Return the hyper-parameters that a file holds, if a classifier can be built and gone on with from them.
+
+    What a network takes is checked as it is built.
+
+    Raises:
+        ValueError: naming the key that is missing, unknown, of another type or out of range.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("its hyper-parameters are no mapping")
+    if unknown := values.keys() - set(HYPER_PARAMETERS):
+        raise ValueError(f"unknown hyper-parameters {', '.join(sorted(map(str, unknown)))}")
+    if missing := [name for name in HYPER_PARAMETERS[:-2] if name not in values]:
+        raise ValueError(f"{missing[0]} is missing")
+    labels_from_file(values["labels"])
+    face = FaceFormat.from_file(values["face"])
+    groups = {name: _group(values[name], name) for name in ("model", "augment", "optimizer", "schedule", "data")}
+    crop = _of(groups["augment"], "augment", "crop", int)
+    if not 1 <= crop <= face.size:
+        raise ValueError(f"augment.crop={crop} does not fit face.size={face.size}")
+    model = groups["model"]
+    if unknown := model.keys() - {"name", "library", "in_channels", "dropout", "weights", "mean", "std"}:
+        raise ValueError(f"there is no model.{min(unknown):.40}")
+    _of(model, "model", "name", str)
+    if _of(model, "model", "library", str) not in ("fer", "torchvision"):
+        raise ValueError(f"model.library={model['library']!r:.40} is not fer or torchvision")
+    _of(model, "model", "in_channels", int)
+    if type(model.get("dropout")) not in (int, float):
+        raise ValueError(f"model.dropout={model.get('dropout')!r:.40} is not a number")
+    for key, kind in (("name", str), ("file", str), ("drawn", bool)):
+        _of(groups["data"], "data", key, kind)
+    for key in ("epochs", "seed"):
+        _of(values, "", key, int)
+    if values.get("recipe") is not None:
+        _group(values["recipe"], "recipe")
+    counts = values.get("counts")
+    if counts is not None and not (isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)):
+        raise ValueError(f"counts={counts!r:.40} is not a list of numbers of faces")
+    return values
+
+
+def _group(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name}={value!r:.40} is no mapping")
+    return value
+
+
+def _of(group: dict[str, Any], name: str, key: str, kind: type) -> Any:
+    """Return a value that is of one type, which a bool is not an int of."""
+    full = f"{name}.{key}" if name else key
+    if key not in group:
+        raise ValueError(f"{full} is missing")
+    if type(group[key]) is not kind:
+        raise ValueError(f"{full}={group[key]!r:.40} is not of type {kind.__name__}")
+    return group[key]

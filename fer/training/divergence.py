@@ -1,0 +1,45 @@
+"""The end of a training whose loss or weights are no longer numbers."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from fer.errors import InputError
+
+#: Steps between two checks within an epoch, each of which waits for the device.
+_EVERY = 500
+
+
+class StopWhenNotFinite(pl.Callback):
+    """Ends a run that nothing can cure, before validation and checkpoints see it: loss or weights NaN or infinite.
+
+    Looked at are the step at hand and the weights after it, at the end of each epoch and every ``_EVERY`` steps, as
+    what is NaN stays so. All ranks decide together.
+
+    Raises:
+        InputError: naming the last good checkpoint.
+    """
+
+    def __init__(self, last: ModelCheckpoint, resume: str | None) -> None:
+        self._last, self._resume = last, resume
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx + 1 != trainer.num_training_batches and (batch_idx + 1) % _EVERY:
+            return
+        values = [v for v in (*pl_module.parameters(), *pl_module.buffers()) if v.is_floating_point()]
+        finite = torch.stack([v.detach().isfinite().all() for v in (outputs["loss"], *values)]).all()
+        bad = (~finite).float()
+        if trainer.world_size > 1:
+            bad = trainer.strategy.reduce(bad, reduce_op="max")
+        if bad.item():
+            good = self._last.best_model_path or self._resume
+            remedy = f"; the last good checkpoint is {good}" if good else "; there is no checkpoint of before"
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            raise InputError(
+                f"epoch {trainer.current_epoch}, step {trainer.global_step:,}: loss or weights are NaN or infinite; "
+                f"train with a lower optimizer.lr, which was {rate:.4g} now{remedy}"
+            )

@@ -1,0 +1,135 @@
+"""Checkpoints that are not as they should be: one line that says what is amiss, and nothing is built of it."""
+
+import random
+import zipfile
+
+import pytest
+import torch
+
+from fer.errors import InputError
+from fer.models.checkpoint import load_checkpoint
+from tests.conftest import fit, train_config, write_tiny
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory):
+    """A trained checkpoint, which the tests do not change."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    file = write_tiny(folder / "tiny.h5", {"train": 70, "val": 14})
+    fit(train_config(file, **{"trainer.max_epochs": 1}), folder / "run")
+    return folder / "run/checkpoints/last.ckpt"
+
+
+def changed(ckpt, path, change):
+    content = torch.load(ckpt, weights_only=True)
+    change(content)
+    torch.save(content, path)
+    return path
+
+
+def refused(path, message):
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and message in text and "\n" not in text and len(text) < 600
+
+
+def put(*keys):
+    *way, last, value = keys
+
+    def change(content):
+        at = content
+        for key in way:
+            at = at[key]
+        at[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("face", "size"), 10**7, "face.size=10000000 is not a whole number of 1 to 1024 pixels"),
+        (("face", "size"), True, "face.size=True is not a whole number"),
+        (("face", "color"), "blue", "face.color='blue' is not grey or rgb"),
+        (("face", "margin"), float("nan"), "face.margin=nan is not a fraction of 0 to 2"),
+        (("face", "evil"), 1, "has not just the keys size, color and margin"),
+        (("augment", "crop"), 21, "augment.crop=21 does not fit face.size=20"),
+        (("augment", "crop"), "16", "augment.crop='16' is not of type int"),
+        (("labels",), ["a"] * 7, "is not a list of 2 to 10,000 different texts"),
+        (("labels",), [f"{i}" for i in range(10_001)], "is not a list of 2 to 10,000 different texts"),
+        (("labels",), "Happy", "labels='Happy' is not a list of texts"),
+        (("model", "name"), ["vgg_small"], "model.name=['vgg_small'] is not of type str"),
+        (("model", "name"), "vgg_smal", "unknown model name='vgg_smal'; valid: "),
+        (("model", "library"), "os", "model.library='os' is not fer or torchvision"),
+        (("model", "dropout"), "half", "model.dropout='half' is not a number"),
+        (("model", "download"), True, "there is no model.download"),
+        (("data", "drawn"), "no", "data.drawn='no' is not of type bool"),
+        (("data", "file"), None, "data.file=None is not of type str"),
+        (("epochs",), "many", "epochs='many' is not of type int"),
+        (("optimizer",), [1], "optimizer=[1] is no mapping"),
+        (("recipe",), "mixed", "recipe='mixed' is no mapping"),
+        (("counts",), [-1], "counts=[-1] is not a list of numbers of faces"),
+        (("evil",), 1, "unknown hyper-parameters evil"),
+    ],
+)
+def test_hyper_parameters_are_checked(ckpt, tmp_path, where, value, message):
+    refused(changed(ckpt, tmp_path / "x.ckpt", put("hyper_parameters", *where, value)), message)
+
+
+@pytest.mark.parametrize(
+    "name", ["model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data"]
+)
+def test_missing_hyper_parameters_are_named(ckpt, tmp_path, name):
+    refused(changed(ckpt, tmp_path / "x.ckpt", lambda c: c["hyper_parameters"].pop(name)), f"({name} is missing)")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("identities", {}), "identities.train_rows is missing"),
+        (("identities", [1]), "identities.train_rows is missing"),
+        (("identities", "val_rows", torch.zeros(3)), "identities.val_rows is torch.float32 (3,), not hashes"),
+        (("identities", "val_rows", torch.zeros(3, 4, dtype=torch.uint8)), "identities.val_rows is torch.uint8 (3, 4)"),
+        # 80 TB of hashes in a few bytes
+        (("identities", "train_faces", torch.zeros(1, dtype=torch.int64).expand(10**13)), "train_faces is missing, or"),
+        (("state_dict", [1]), "state_dict is no mapping of names to weights"),
+        (("state_dict", "net.network.0.weight", 1.0), "network.0.weight is no plain tensor"),
+        (("state_dict", "net.network.0.weight", torch.zeros(1).expand(32, 3, 3, 3)), "network.0.weight is no plain"),
+        (("state_dict", "net.network.0.weight", torch.zeros(32, 3, 3, 3, dtype=torch.int64)), "torch.int64, not "),
+        (("state_dict", "net.network.0.weight", torch.zeros(2, 3, 3, 3)), "size mismatch for network.0.weight"),
+    ],
+)  # fmt: skip
+def test_identities_and_weights_are_checked(ckpt, tmp_path, keys, message):
+    refused(changed(ckpt, tmp_path / "x.ckpt", put(*keys)), message)
+
+
+def test_any_flipped_byte_of_what_is_stored_is_noticed(ckpt, tmp_path):
+    whole = ckpt.read_bytes()
+    with zipfile.ZipFile(ckpt) as archive:
+        entries = [entry for entry in archive.infolist() if entry.file_size]
+    path, draw = tmp_path / "x.ckpt", random.Random(0)
+    for entry in draw.sample(entries, 25):
+        # its name and extra field lie between the header and the content
+        name, extra = (int.from_bytes(whole[entry.header_offset + at :][:2], "little") for at in (26, 28))
+        at = entry.header_offset + 30 + name + extra + draw.randrange(entry.file_size)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1 :])
+        refused(path, f"a damaged checkpoint, the checksum of {entry.filename} is another; copy it again")
+    path.write_bytes(whole)
+    assert load_checkpoint(path).name == "vgg_small"
+
+
+def test_a_compressed_archive_is_not_unpacked(ckpt, tmp_path):
+    with zipfile.ZipFile(ckpt) as old, zipfile.ZipFile(tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    refused(tmp_path / "x.ckpt", "its archive is compressed")
+
+
+def test_weights_of_any_memory_format_are_read(ckpt, tmp_path):
+    def change(content):
+        weights = content["state_dict"]["net.network.0.weight"]
+        content["state_dict"]["net.network.0.weight"] = weights.to(memory_format=torch.channels_last)
+
+    first, second = load_checkpoint(ckpt), load_checkpoint(changed(ckpt, tmp_path / "x.ckpt", change))
+    assert torch.equal(first.net.network[0].weight, second.net.network[0].weight)
