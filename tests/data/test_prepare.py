@@ -16,7 +16,7 @@ from fer.data.preparation import backends as backend
 from fer.data.preparation.prepare import prepare
 from fer.data.preparation.sources import open_source
 from fer.data.preparation.stage import Stage
-from fer.data.preparation.summary import command_for
+from fer.data.preparation.summary import command_for, count_reasons
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info
 from fer.errors import InputError
@@ -219,12 +219,32 @@ def test_unusable_rows_are_listed_and_nothing_usable_is_an_error(tmp_path):
     ]
     photo = root / "Manually_Annotated_Images/1/a.png"
     photo.rename(tmp_path / "a.png")
-    with pytest.raises(InputError, match="no usable face"):
+    counted = "no usable face .*: 3 missing file, 1 path leaves the data folder, 1 zero bytes; .*none.h5.skipped.csv"
+    with pytest.raises(InputError, match=counted):
         prepare(data("affectnet", raw=root), tmp_path / "none.h5")
     assert not (tmp_path / "none.h5").exists()
     # what was missing is there now: the next run looks at every row again
     (tmp_path / "a.png").rename(photo)
     assert prepare(data("affectnet", raw=root), tmp_path / "none.h5")["counts"]["train"]["affectnet"][6] == 1
+
+
+def test_reasons_are_printed_with_their_counts(run, tmp_path):
+    picture = np.full((8, 8), 100, np.uint8)
+    for name in ("raw/cat/a.png", "raw/dog/a.png", "outside/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / name), picture)
+    for number in range(12):
+        (tmp_path / f"raw/cat/out{number}.png").symlink_to(tmp_path / "outside/a.png")
+    (tmp_path / "raw/dog/note.txt").touch()
+    done = run("prepare.py", "data=folder", f"data.raw={tmp_path / 'raw'}", f"out={tmp_path / 'o.h5'}")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("skipped"))
+    assert line.startswith("skipped 13 rows (12 link leads out of the class folder, 1 not an image file name), listed")
+
+
+def test_a_reason_in_each_row_does_not_flood_the_summary():
+    counted = count_reasons({f"unknown label '{number}'": 1 + (number == 7) for number in range(1000)})
+    assert counted.startswith("2 unknown label '7', 1 unknown label '0', ")
+    assert counted.endswith(", 990 of 990 other reasons")
 
 
 @pytest.mark.slow

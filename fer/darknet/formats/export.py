@@ -20,7 +20,7 @@ from fer.data.preparation.backends import local
 from fer.data.preparation.prepare import write_skipped
 from fer.data.preparation.sources import open_source
 from fer.data.preparation.stage import Stage
-from fer.data.preparation.summary import Summary
+from fer.data.preparation.summary import Summary, count_reasons
 from fer.data.source import BLOCK_ROWS, SPLITS, PhotoLimits, Skipped, Source
 from fer.errors import InputError
 from fer.system.files import put_folder_in_place, require_new_folder
@@ -73,11 +73,13 @@ def export(
         print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
         raise
     write_skipped(out.with_name(out.name + ".skipped.csv"), skipped)
+    reasons = dict(Counter(entry.reason for entry in skipped))
     if not entries:
         # what is amiss may be put right before the next run, which must then look at every photo again
         stage.remove()
         raise InputError(
-            f"no usable photo in the raw files of data={data['name']}; the reasons are in {out}.skipped.csv"
+            f"no usable photo in the raw files of data={data['name']}: {count_reasons(reasons) or 'there are no rows'}"
+            + (f"; they are listed in {out}.skipped.csv" if reasons else "")
         )
     notes = [*source.notes, *settle_splits(entries)]
     lists = write_lists(folder, os.path.abspath(out), task, names, entries)
@@ -93,7 +95,7 @@ def export(
     stage.remove()
     return {
         "out": str(out), "counts": count(entries, source), "class_names": list(source.class_names),
-        "skipped": dict(Counter(entry.reason for entry in skipped)), "notes": notes, "drawn": drawn,
+        "skipped": reasons, "notes": notes, "drawn": drawn,
         "duplicates": {}, "photos": lists,
     }  # fmt: skip
 

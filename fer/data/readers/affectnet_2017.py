@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from fer.data.boxes import Box
+from fer.data.boxes import Box, checked_box
 from fer.data.photos import PhotoRow, in_blocks, relative_path
 from fer.data.readers.affectnet_base import Release, affect, integer
 from fer.data.source import Block, Skipped
@@ -24,7 +24,7 @@ def _box(cells: Sequence[str]) -> Box | str:
     x, y, width, height = (integer(cell) for cell in cells)
     if x is None or y is None or width is None or height is None:
         return "box is NULL or not four whole numbers"
-    return (x, y, width, height) if width > 0 and height > 0 else "empty box"
+    return checked_box(x, y, width, height)
 
 
 def _progress(stream: TextIO, before: int, total: int) -> float:
