@@ -10,10 +10,10 @@ from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT, canonical
 _NUMBER = re.compile(r"(\d{1,6})(\.0+)?", re.ASCII)
 
 
-def class_number(label: str) -> int | None:
+def whole_number(label: str) -> int | None:
     """Return the number that a label is, such as "3" or "3.0"; None for anything else.
 
-    >>> class_number("3"), class_number("3.0"), class_number("3.5"), class_number("happy")
+    >>> whole_number("3"), whole_number("3.0"), whole_number("3.5"), whole_number("happy")
     (3, 3, None, None)
     """
     found = _NUMBER.fullmatch(label)
@@ -31,7 +31,7 @@ def name_classes(labels: Iterable[str]) -> tuple[str, ...]:
     labels = set(labels)
     meant = {canonical(label) for label in labels}
     if None in meant or not meant:
-        numbers = {label: class_number(label) for label in labels}
+        numbers = {label: whole_number(label) for label in labels}
         return tuple(sorted(labels, key=lambda label: ((number := numbers[label]) is None, number or 0, label)))
     return CLASSES_WITH_CONTEMPT if "Contempt" in meant else CLASSES
 
@@ -55,7 +55,7 @@ def label_indices(
     labels = sorted(set(labels))
     indices = {label: _named(label, class_names) for label in labels}
     numbers = {
-        label: number for label in labels if indices[label] is None and (number := class_number(label)) is not None
+        label: number for label in labels if indices[label] is None and (number := whole_number(label)) is not None
     }
     if not numbers:
         return indices, []

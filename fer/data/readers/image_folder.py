@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fer.data.photos import PhotoRow, decode_photos, in_blocks
-from fer.data.readers.class_labels import class_number, label_indices, name_classes
+from fer.data.readers.class_labels import label_indices, name_classes, whole_number
 from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
 from fer.data.split import check_fractions, stratified_split
 from fer.errors import InputError
@@ -93,7 +93,7 @@ class FolderSource:
         if class_names is None:
             class_names = name_classes(every_label)
             self._require_agreement(labels)
-            if all(class_number(name) is not None for name in class_names):
+            if all(whole_number(name) is not None for name in class_names):
                 self.notes.append(
                     f"class folders are plain numbers, so the classes are called {', '.join(class_names)}; "
                     "data.classes=[NAME,...] in their order says what they mean"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fer.data.boxes import Box, checked_box
 from fer.data.photos import PhotoRow, decode_photos, in_blocks, relative_path
-from fer.data.readers.class_labels import class_number, label_indices, name_classes
+from fer.data.readers.class_labels import label_indices, name_classes, whole_number
 from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
 from fer.data.split import check_fractions, stratified_split
 from fer.errors import InputError
@@ -90,7 +90,7 @@ class TableSource:
         self._box_columns = _box_columns(list(table.columns), csv_path)
         labels = set(table["label"]) - {""}
         if class_names is None:
-            if labels and all(class_number(label.lstrip("-")) is not None for label in labels):
+            if labels and all(whole_number(label.lstrip("-")) is not None for label in labels):
                 raise InputError(f"{csv_path} has integer labels: give their class names in order (data.classes)")
             class_names = name_classes(labels)
         self.class_names = class_names
