@@ -187,14 +187,16 @@ def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
 
 
 def _points(landmarks: str | np.ndarray) -> np.ndarray | None:
-    """Return landmarks as float32 (68, 2), or None where they are not 136 numbers."""
+    """Return landmarks as float32 (68, 2), or None where they are not 136 finite numbers."""
     values = landmarks.split(";") if isinstance(landmarks, str) else landmarks
     if len(values) != 136:
         return None
     try:
-        return np.array(values, np.float32).reshape(68, 2)
+        with np.errstate(over="ignore"):  # a number that float32 can't hold becomes infinite
+            points = np.array(values, np.float32).reshape(68, 2)
     except ValueError:
         return None
+    return points if np.isfinite(points).all() else None
 
 
 def _corners(row: PhotoRow, width: int, height: int, margin: float) -> tuple[Corners, Corners | None] | None:
