@@ -69,7 +69,8 @@ class Faces:
     Shapes: ``image`` uint8 (n, *format.shape); ``label`` int64 (n,); ``split`` uint8 (n,), an index into SPLITS;
     ``source`` uint8 (n,), an index into the Source's ``names``; ``path`` n strings; ``valence`` and ``arousal`` float32
     (n,), NaN where unknown; ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where
-    unknown; ``box`` int32 (n, 4), x, y, width, height in pixels of the photo, -1 where there is none.
+    unknown; ``box`` int32 (n, 4), x, y, width, height in pixels of the photo, -1 where there is none; ``reaches_over``
+    bool (n,), where the photo lacks a part of the crop.
     """
 
     image: np.ndarray
@@ -81,6 +82,7 @@ class Faces:
     arousal: np.ndarray
     landmarks: np.ndarray
     box: np.ndarray
+    reaches_over: np.ndarray
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -125,4 +127,5 @@ def empty_faces(n: int, face: FaceFormat) -> Faces:
         arousal=np.full(n, np.nan, np.float32),
         landmarks=np.full((n, 68, 2), np.nan, np.float32),
         box=np.full((n, 4), -1, np.int32),
+        reaches_over=np.zeros(n, bool),
     )

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from fer.data.photos import crop_box, fit
+from fer.data.photos import crop_face
 from fer.errors import InputError, Interrupted
 from fer.prediction.base import BasePredictor
 from fer.prediction.batches import chunks, read_ahead
@@ -188,11 +188,9 @@ class _Run:
         return draw_faces(picture, boxes, labels)
 
     def _explain(self, explainer: "Explainer", picture: np.ndarray, face: Face, name: str) -> None:
-        corners = crop_box(picture.shape[1], picture.shape[0], face.box, explainer.face.margin)
-        if corners is None:
+        crop = crop_face(picture, face.box, explainer.face)
+        if crop is None:
             return
-        x0, y0, x1, y1 = corners
-        crop = fit(picture[y0:y1, x0:x1], explainer.face)
         (self._out / "explain").mkdir(exist_ok=True)
         explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)
 

@@ -241,6 +241,15 @@ def test_reasons_are_printed_with_their_counts(run, tmp_path):
     assert line.startswith("skipped 13 rows (12 link leads out of the class folder, 1 not an image file name), listed")
 
 
+@pytest.mark.parametrize("form", ["h5", "csv", "darknet_classifier"])
+def test_faces_that_reach_over_the_edge_are_counted(run, tmp_path, form):
+    # the drawn photo is 64 x 64: three training rows, and validation rows that are val and test
+    root = affectnet_folder(tmp_path / "a", [3], [2], box=(30, -5, 48, 48))
+    crop = ["crop=face"] if form == "darknet_classifier" else []
+    done = run("prepare.py", "data=affectnet", f"data.raw={root}", f"format={form}", f"out={tmp_path / 'o'}", *crop)
+    assert "note: 7 faces reach over the edge of their photo: what it lacks of them repeats the edge" in done.stdout
+
+
 def test_a_reason_in_each_row_does_not_flood_the_summary():
     counted = count_reasons({f"unknown label '{number}'": 1 + (number == 7) for number in range(1000)})
     assert counted.startswith("2 unknown label '7', 1 unknown label '0', ")

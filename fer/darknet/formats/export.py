@@ -81,7 +81,7 @@ def export(
             f"no usable photo in the raw files of data={data['name']}: {count_reasons(reasons) or 'there are no rows'}"
             + (f"; they are listed in {out}.skipped.csv" if reasons else "")
         )
-    notes = [*source.notes, *settle_splits(entries)]
+    notes = [*source.notes, *(stage.notes if crop == "face" else ()), *settle_splits(entries)]
     lists = write_lists(folder, os.path.abspath(out), task, names, entries)
     write_photos_csv(folder, source.class_names, entries)
     drawn = "drawn" in source.names

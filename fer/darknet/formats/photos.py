@@ -9,7 +9,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from fer.data.boxes import Box
-from fer.data.photos import PhotoRow, crop_box, read_photo
+from fer.data.photos import PhotoRow, place_crop, read_photo
 from fer.data.source import SPLITS, PhotoLimits, Skipped, Source
 from fer.errors import InputError
 
@@ -102,13 +102,13 @@ def label_line(class_id: int, box: Box, width: int, height: int, margin: float =
     """Return ``class cx cy w h`` of a box in a photo of some width and height, as fractions of these.
 
     The box is widened by ``margin`` (a fraction of its width and height, half of it on each side) and clipped to the
-    photo, but not rounded to pixels. None where ``crop_box`` finds nothing of it in the photo, or where it is too
-    small for the six decimals.
+    photo, but not rounded to pixels. None where ``place_crop`` finds no face to be cut, or where it is too small for
+    the six decimals.
 
     >>> label_line(1, (10, 20, 40, 20), 100, 50, margin=0.5)
     '1 0.300000 0.600000 0.600000 0.600000'
     """
-    if crop_box(width, height, box, margin) is None or crop_box(width, height, box) is None:
+    if isinstance(place_crop(width, height, box, margin), str):
         return None
     x, y, w, h = box
     right, down = margin * w / 2, margin * h / 2

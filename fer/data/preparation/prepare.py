@@ -64,7 +64,7 @@ def prepare(
     return {
         "out": str(out), "counts": counts_by_name(stage.counts, source.names), "class_names": list(source.class_names),
         "skipped": skipped,
-        "notes": [*source.notes, *notes], "drawn": drawn, "duplicates": duplicates,
+        "notes": [*source.notes, *stage.notes, *notes], "drawn": drawn, "duplicates": duplicates,
     }  # fmt: skip
 
 

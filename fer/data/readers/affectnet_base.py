@@ -39,7 +39,7 @@ class Release:
 
     def fingerprint(self) -> dict[str, Any]:
         return {
-            "reader": f"{type(self).__name__} 1",
+            "reader": f"{type(self).__name__} 2",
             "inputs": self._inputs(),
             "face": asdict(self._face),
             "limits": asdict(self._limits),
