@@ -213,8 +213,9 @@ def _loads(data: bytes) -> bool:
 def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
     """Return a photo as uint8 (h, w) for ``color="grey"``, else (h, w, 3) RGB; or the reason why it is not taken.
 
-    OpenCV's reading applies: the EXIF orientation is applied, alpha is dropped, 16 bits become 8, CMYK becomes RGB, and
-    an animation gives its first frame. A JPEG is decoded to grey directly (its Y channel, ITU-R BT.601).
+    OpenCV's reading applies: the EXIF orientation is applied unless ``limits.exif`` is "ignore", alpha is dropped,
+    16 bits become 8, CMYK becomes RGB, and an animation gives its first frame. A JPEG is decoded to grey directly (its
+    Y channel, ITU-R BT.601).
     """
     try:
         status = os.stat(file)
@@ -241,8 +242,11 @@ def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
     if not complete or not _loads(data):
         return "truncated"
     grey = color == "grey"
+    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    if limits.exif == "ignore":
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+        photo = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         photo = None
     if photo is None:

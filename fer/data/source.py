@@ -38,11 +38,16 @@ class FaceFormat:
 
 @dataclass(frozen=True, slots=True)
 class PhotoLimits:
-    """Which photo files are taken at all; sizes in bytes and in pixels (width x height)."""
+    """Which photo files are taken at all, and which way up; sizes in bytes and in pixels (width x height).
+
+    ``exif`` "apply" turns a photo upright as its EXIF orientation says, and boxes and landmarks lie in the upright
+    photo; "ignore" takes both as they are stored.
+    """
 
     min_bytes: int = 0
     max_bytes: int | None = None
     max_pixels: int = 100_000_000
+    exif: str = "apply"
 
 
 @dataclass(frozen=True, slots=True)

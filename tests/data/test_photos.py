@@ -1,6 +1,5 @@
 """Photos to faces: crop geometry worked by hand, and every kind of broken file refused with its reason."""
 
-import io
 import struct
 import tracemalloc
 import warnings
@@ -257,16 +256,22 @@ def test_grey_is_rec_601_luma_for_jpeg_and_png(tmp_path):
     np.testing.assert_allclose(faces.image.mean((1, 2)), luma, atol=1)
 
 
-def test_exif_orientation_is_applied(tmp_path):
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png"])
+def test_exif_orientation_is_applied_or_ignored_and_boxes_lie_in_that_photo(tmp_path, name):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: what is left becomes the top
     picture = np.zeros((20, 30), np.uint8)
     picture[:, :15] = 255
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", exif=exif, quality=95)
-    (tmp_path / "turned.jpg").write_bytes(buffer.getvalue())
-    image = decode([row(tmp_path / "turned.jpg", (0, 0, 20, 15))]).image[0]
-    assert image.mean() > 240
+    Image.fromarray(picture).save(tmp_path / name, exif=exif, quality=95)
+    rows = [row(tmp_path / name, (0, 0, 20, 15)), row(tmp_path / name, (0, 0, 15, 20))]
+    for color in ("grey", "rgb"):
+        upright = decode(rows, FaceFormat(10, color), PhotoLimits())
+        # 20 wide and 30 high: the white half is its upper one
+        assert upright.image[0].mean() > 240 and upright.box.tolist() == [[0, 0, 20, 15], [0, 0, 15, 20]]
+        assert upright.image[1, :6].mean() > 240 and upright.image[1, 8:].mean() < 15
+        stored = decode(rows, FaceFormat(10, color), PhotoLimits(exif="ignore"))
+        assert stored.image[1].mean() > 240
+        assert stored.image[0, :, :6].mean() > 240 and stored.image[0, :, 8:].mean() < 15
 
 
 def test_fit_leaves_the_right_size_alone_and_converts_color():

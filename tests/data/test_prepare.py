@@ -356,6 +356,7 @@ def test_the_table_and_the_notes(small, tmp_path, run):
         (["data=fer2013", "data.raw=nowhere"], "error: data.raw=nowhere: no such file or folder"),
         (["data=sample", "format=xml"], "error: format=xml: not one of h5, litdata, csv, folder"),
         (["data=sample", "data.color=blue"], "error: data.color=blue: not grey or rgb"),
+        (["data=sample", "data.exif=turn"], "error: data.exif=turn: not apply or ignore"),
         (
             ["data=sample", "data.sise=48"],
             "error: there is no key data.sise (did you mean size?); valid in data: color, file",

@@ -26,7 +26,7 @@ def open_source(data: Mapping[str, Any]) -> Source:
     """
     name = data["name"]
     face = FaceFormat(data["size"], data["color"], data["margin"])
-    limits = PhotoLimits(data["min_bytes"], data["max_bytes"], data["max_pixels"])
+    limits = PhotoLimits(data["min_bytes"], data["max_bytes"], data["max_pixels"], data["exif"])
     classes = CLASSES_WITH_CONTEMPT if data.get("contempt") else CLASSES
     if name == "fer2021":
         return MergedSource(

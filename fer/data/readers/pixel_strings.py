@@ -1,5 +1,7 @@
 """Strings of pixel values (``b"70 80 82 ..."``) to uint8, many rows at once, and grey squares to faces."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fer.data.photos import fit
@@ -88,6 +90,7 @@ def _parse_one(field: bytes, into: np.ndarray) -> str | None:
     if len(words) != len(into):
         return f"{len(words)} pixels, expected {len(into)}"
     # No value and no place in the reasons: the same fault in many rows is counted as one reason.
+    values: Sequence[float] | None
     if all(word.isdigit() for word in words):
         values = [int(word) if len(word) < 10 else 256 for word in (word.lstrip(b"0") or b"0" for word in words)]
     elif (values := _whole_decimals(words)) is None:
