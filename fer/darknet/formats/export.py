@@ -18,10 +18,10 @@ from fer.darknet.formats.photo_folder import LIST_ENDING, MARK, check_path, dark
 from fer.darknet.formats.photos import Inspection, Photo, group_photos, inspect_photo, label_lines, write_upright
 from fer.data.preparation.backends import local
 from fer.data.preparation.prepare import write_skipped
-from fer.data.preparation.sources import open_source
+from fer.data.preparation.sources import open_source, photo_limits
 from fer.data.preparation.stage import Stage
 from fer.data.preparation.summary import Summary, count_reasons
-from fer.data.source import BLOCK_ROWS, SPLITS, PhotoLimits, Skipped, Source
+from fer.data.source import BLOCK_ROWS, SPLITS, Skipped, Source
 from fer.errors import InputError
 from fer.system.files import put_folder_in_place, require_new_folder
 
@@ -110,7 +110,7 @@ class _PhotoWriter:
     ) -> None:
         self._folder, self._data, self._task, self._names, self._class_ids = folder, data, task, names, class_ids
         self._link = LINKS[link]
-        self._limits = PhotoLimits(data["min_bytes"], data["max_bytes"], data["max_pixels"], data["exif"])
+        self._limits = photo_limits(data)
         self.notes: list[str] = []
         self._turned = 0
 
