@@ -359,7 +359,7 @@ def test_the_table_and_the_notes(small, tmp_path, run):
         (["data=sample", "data.exif=turn"], "error: data.exif=turn: not apply or ignore"),
         (
             ["data=sample", "data.sise=48"],
-            "error: there is no key data.sise (did you mean size?); valid in data: color, file",
+            "error: there is no key data.sise (did you mean size?); valid in data: color, exif, file",
         ),
     ],
 )
