@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from fer import Predictor
-from fer.data.photos import crop_box, fit, read_photo
+from fer.data.photos import crop_face, read_photo
 from fer.data.source import PhotoLimits
 from fer.data.synthetic.dataset import draw_sample
 from fer.deployment.export import export_onnx
@@ -57,8 +57,7 @@ def one_by_one(ckpt: str, files: list[Path], name: str) -> tuple[float, list[Res
             photo = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
             boxes, crops = [found.box for found in finder(photo)], []
             for box in boxes:
-                x0, y0, x1, y1 = crop_box(photo.shape[1], photo.shape[0], box, face.margin)
-                crops.append(np.atleast_3d(fit(photo[y0:y1, x0:x1], face)).transpose(2, 0, 1))
+                crops.append(np.atleast_3d(crop_face(photo, box, face)).transpose(2, 0, 1))
             rows = model(torch.from_numpy(np.stack(crops))).softmax(1).tolist() if crops else []
             results.append(list(zip(boxes, rows, strict=True)))
     return time.perf_counter() - start, results

@@ -38,6 +38,8 @@ def check_data(data: DictConfig) -> dict[str, Any]:
         raise InputError(f"data.color={config['color']}: not grey or rgb")
     if config["keep"] not in ("auto", "device", "memory", "disk"):
         raise InputError(f"data.keep={config['keep']}: not auto, device, memory or disk")
+    if config["exif"] not in ("apply", "ignore"):
+        raise InputError(f"data.exif={config['exif']}: not apply or ignore")
     if not 8 <= config["size"] <= 1024:
         raise InputError(f"data.size={config['size']}: not between 8 and 1024 pixels")
     if not 0 <= config["margin"] <= 2:

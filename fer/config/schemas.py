@@ -19,6 +19,7 @@ class Data:
     max_bytes: int | None = MISSING
     max_pixels: int = MISSING
     seed: int = MISSING
+    exif: str = "apply"
     keep: str = "auto"
     shards: str | None = None
 

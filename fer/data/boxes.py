@@ -10,6 +10,21 @@ from numpy.typing import ArrayLike
 #: x, y, width, height in pixels of the picture, x to the right and y down.
 Box = tuple[float, float, float, float]
 
+#: A number of a box that is larger lies in no photo.
+_MOST = 2**31
+
+
+def checked_box(x: float, y: float, width: float, height: float) -> Box | str:
+    """Return an annotated box, or why it is none.
+
+    >>> checked_box(3, 4, 10, 0), checked_box(3, 4, 10, float("nan"))
+    ('empty box', 'box that is not finite or far larger than any photo')
+    """
+    # NaN compares as false, and whole numbers of any length compare without becoming floats
+    if not (abs(x) <= _MOST and abs(y) <= _MOST and abs(width) <= _MOST and abs(height) <= _MOST):
+        return "box that is not finite or far larger than any photo"
+    return (x, y, width, height) if width > 0 and height > 0 else "empty box"
+
 
 def iou(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     """Return the intersection over union (...) of boxes (..., 4) with others, broadcast; 0 where both are empty.

@@ -23,6 +23,9 @@ from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, PhotoL
 #: x0, y0, x1, y1 in pixels of the photo, ends excluded.
 Corners = tuple[int, int, int, int]
 
+# The largest crop that is filled up where its box reaches over the photo's edge; a box may claim any size.
+_MOST_SIDE, _MOST_PIXELS = 100_000, 200_000_000
+
 # Pillow's classes are used directly: Image.open warns of big pictures, or raises, before our own limit can.
 _OTHER_FORMATS: dict[bytes, type[ImageFile]] = {
     b"BM": BmpImageFile, b"GIF8": GifImageFile, b"RIFF": WebPImageFile,
@@ -50,6 +53,15 @@ class PhotoRow:
     landmarks: str | np.ndarray | None = None
 
 
+def _edges(box: Box, margin: float) -> Corners:
+    x, y, width, height = box
+    right, down = margin * width / 2, margin * height / 2
+    return (
+        math.floor(x - right + 0.5), math.floor(y - down + 0.5),
+        math.floor(x + width + right + 0.5), math.floor(y + height + down + 0.5),
+    )  # fmt: skip
+
+
 def crop_box(photo_width: int, photo_height: int, box: Box, margin: float = 0.0) -> Corners | None:
     """Return the corners x0, y0, x1, y1 (ends excluded) of a box widened by a margin and clipped to the photo.
 
@@ -62,10 +74,62 @@ def crop_box(photo_width: int, photo_height: int, box: Box, margin: float = 0.0)
     x, y, width, height = box
     if width <= 0 or height <= 0 or x >= photo_width or y >= photo_height or x + width <= 0 or y + height <= 0:
         return None
-    right, down = margin * width / 2, margin * height / 2
-    x0, x1 = max(0, math.floor(x - right + 0.5)), min(photo_width, math.floor(x + width + right + 0.5))
-    y0, y1 = max(0, math.floor(y - down + 0.5)), min(photo_height, math.floor(y + height + down + 0.5))
+    x0, y0, x1, y1 = _edges(box, margin)
+    x0, y0, x1, y1 = max(0, x0), max(0, y0), min(photo_width, x1), min(photo_height, y1)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Where a face is cut from a photo.
+
+    ``corners`` are those of the widened box, which may lie outside of the photo; ``box`` is the box without margin,
+    clipped to the photo, None where the whole photo is the face; ``reaches_over`` tells that the photo lacks a part.
+    """
+
+    corners: Corners
+    box: Corners | None
+    reaches_over: bool
+
+    def of(self, photo: np.ndarray) -> np.ndarray:
+        """Return what is cut from the photo (h, w) or (h, w, 3); a part that it lacks repeats its edge."""
+        x0, y0, x1, y1 = self.corners
+        if not self.reaches_over:
+            return photo[y0:y1, x0:x1]
+        height, width = photo.shape[:2]
+        inside = photo[max(0, y0) : y1, max(0, x0) : x1]
+        return cv2.copyMakeBorder(
+            inside, max(0, -y0), max(0, y1 - height), max(0, -x0), max(0, x1 - width), cv2.BORDER_REPLICATE
+        )
+
+
+def place_crop(photo_width: int, photo_height: int, box: Box | None, margin: float = 0.0) -> Crop | str:
+    """Return where a box widened by a margin is cut from a photo, or why it is not; None is the whole photo.
+
+    Preparation and prediction both cut by this. A face at the edge keeps its shape: what the photo lacks is added by
+    `Crop.of`. Edges are rounded as `crop_box` does it.
+
+    >>> place_crop(100, 50, (-10, 20, 40, 40))
+    Crop(corners=(-10, 20, 30, 60), box=(0, 20, 30, 50), reaches_over=True)
+    >>> place_crop(100, 50, (100, 20, 40, 40))
+    'box outside the photo'
+    """
+    if box is None:
+        return Crop((0, 0, photo_width, photo_height), None, False)
+    inside = crop_box(photo_width, photo_height, box)
+    if inside is None:
+        return "box outside the photo"
+    x0, y0, x1, y1 = corners = _edges(box, margin)
+    reaches_over = x0 < 0 or y0 < 0 or x1 > photo_width or y1 > photo_height
+    if reaches_over and (max(x1 - x0, y1 - y0) > _MOST_SIDE or (x1 - x0) * (y1 - y0) > _MOST_PIXELS):
+        return "box far larger than the photo"
+    return Crop(corners, inside, reaches_over)
+
+
+def crop_face(photo: np.ndarray, box: Box, face: FaceFormat) -> np.ndarray | None:
+    """Return a face of a photo (h, w) or (h, w, 3) as networks take it; None where `place_crop` finds none."""
+    crop = place_crop(photo.shape[1], photo.shape[0], box, face.margin)
+    return None if isinstance(crop, str) else fit(crop.of(photo), face)
 
 
 def fit(image: np.ndarray, face: FaceFormat) -> np.ndarray:
@@ -149,8 +213,9 @@ def _loads(data: bytes) -> bool:
 def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
     """Return a photo as uint8 (h, w) for ``color="grey"``, else (h, w, 3) RGB; or the reason why it is not taken.
 
-    OpenCV's reading applies: the EXIF orientation is applied, alpha is dropped, 16 bits become 8, CMYK becomes RGB, and
-    an animation gives its first frame. A JPEG is decoded to grey directly (its Y channel, ITU-R BT.601).
+    OpenCV's reading applies: the EXIF orientation is applied unless ``limits.exif`` is "ignore", alpha is dropped,
+    16 bits become 8, CMYK becomes RGB, and an animation gives its first frame. A JPEG is decoded to grey directly (its
+    Y channel, ITU-R BT.601).
     """
     try:
         status = os.stat(file)
@@ -177,8 +242,11 @@ def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
     if not complete or not _loads(data):
         return "truncated"
     grey = color == "grey"
+    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    if limits.exif == "ignore":
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        photo = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
+        photo = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         photo = None
     if photo is None:
@@ -187,22 +255,16 @@ def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
 
 
 def _points(landmarks: str | np.ndarray) -> np.ndarray | None:
-    """Return landmarks as float32 (68, 2), or None where they are not 136 numbers."""
+    """Return landmarks as float32 (68, 2), or None where they are not 136 finite numbers."""
     values = landmarks.split(";") if isinstance(landmarks, str) else landmarks
     if len(values) != 136:
         return None
     try:
-        return np.array(values, np.float32).reshape(68, 2)
+        with np.errstate(over="ignore"):  # a number that float32 can't hold becomes infinite
+            points = np.array(values, np.float32).reshape(68, 2)
     except ValueError:
         return None
-
-
-def _corners(row: PhotoRow, width: int, height: int, margin: float) -> tuple[Corners, Corners | None] | None:
-    """Return the corners of what is cut from a photo and of the annotated box; None where that lies outside."""
-    if row.box is None:
-        return (0, 0, width, height), None
-    crop, box = crop_box(width, height, row.box, margin), crop_box(width, height, row.box)
-    return None if crop is None or box is None else (crop, box)
+    return points if np.isfinite(points).all() else None
 
 
 def decode_photos(
@@ -211,8 +273,9 @@ def decode_photos(
     """Read, crop and resize the faces of some rows, in their order; rows that can't be read are listed with the reason.
 
     A row in two splits gives two faces. Consecutive rows of one file read it once. ``Skipped`` rows are handed on.
-    ``names`` are the source names that ``Faces.source`` counts. Landmarks become (p - crop origin) * scale, NaN where
-    they are not 136 numbers; ``box`` is the annotated box without margin, clipped to the photo.
+    ``names`` are the source names that ``Faces.source`` counts. Faces are cut by `place_crop`. Landmarks become
+    (p - crop origin) * scale, NaN where they are not 136 numbers; ``box`` is the annotated box without margin, clipped
+    to the photo.
     """
     rows = list(rows)
     faces = empty_faces(sum(len(row.splits) for row in rows if isinstance(row, PhotoRow)), face)
@@ -228,12 +291,12 @@ def decode_photos(
         if isinstance(photo, str):
             faces.skipped.append(Skipped(row.source, row.path, photo))
             continue
-        corners = _corners(row, photo.shape[1], photo.shape[0], face.margin)
-        if corners is None:
-            faces.skipped.append(Skipped(row.source, row.path, "box outside the photo"))
+        crop = place_crop(photo.shape[1], photo.shape[0], row.box, face.margin)
+        if isinstance(crop, str):
+            faces.skipped.append(Skipped(row.source, row.path, crop))
             continue
-        (x0, y0, x1, y1), box = corners
-        picture = fit(photo[y0:y1, x0:x1], face)
+        x0, y0, x1, y1 = crop.corners
+        picture = fit(crop.of(photo), face)
         points = None if row.landmarks is None else _points(row.landmarks)
         for split in row.splits:
             faces.image[at] = picture
@@ -245,12 +308,15 @@ def decode_photos(
             faces.arousal[at] = row.arousal
             if points is not None:
                 faces.landmarks[at] = (points - (x0, y0)) * (face.size / (x1 - x0), face.size / (y1 - y0))
-            if box is not None:
-                faces.box[at] = box[0], box[1], box[2] - box[0], box[3] - box[1]
+            faces.reaches_over[at] = crop.reaches_over
+            if crop.box is not None:
+                left, top, right, bottom = crop.box
+                faces.box[at] = left, top, right - left, bottom - top
             at += 1
     return Faces(
         faces.image[:at], faces.label[:at], faces.split[:at], faces.source[:at], faces.path[:at],
-        faces.valence[:at], faces.arousal[:at], faces.landmarks[:at], faces.box[:at], faces.skipped,
+        faces.valence[:at], faces.arousal[:at], faces.landmarks[:at], faces.box[:at], faces.reaches_over[:at],
+        faces.skipped,
     )  # fmt: skip
 
 

@@ -60,11 +60,16 @@ class FaceFormat:
 
 @dataclass(frozen=True, slots=True)
 class PhotoLimits:
-    """Which photo files are taken at all; sizes in bytes and in pixels (width x height)."""
+    """Which photo files are taken at all, and which way up; sizes in bytes and in pixels (width x height).
+
+    ``exif`` "apply" turns a photo upright as its EXIF orientation says, and boxes and landmarks lie in the upright
+    photo; "ignore" takes both as they are stored.
+    """
 
     min_bytes: int = 0
     max_bytes: int | None = None
     max_pixels: int = 100_000_000
+    exif: str = "apply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,8 @@ class Faces:
     Shapes: ``image`` uint8 (n, *format.shape); ``label`` int64 (n,); ``split`` uint8 (n,), an index into SPLITS;
     ``source`` uint8 (n,), an index into the Source's ``names``; ``path`` n strings; ``valence`` and ``arousal`` float32
     (n,), NaN where unknown; ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where
-    unknown; ``box`` int32 (n, 4), x, y, width, height in pixels of the photo, -1 where there is none.
+    unknown; ``box`` int32 (n, 4), x, y, width, height in pixels of the photo, -1 where there is none; ``reaches_over``
+    bool (n,), where the photo lacks a part of the crop.
     """
 
     image: np.ndarray
@@ -103,6 +109,7 @@ class Faces:
     arousal: np.ndarray
     landmarks: np.ndarray
     box: np.ndarray
+    reaches_over: np.ndarray
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -147,4 +154,5 @@ def empty_faces(n: int, face: FaceFormat) -> Faces:
         arousal=np.full(n, np.nan, np.float32),
         landmarks=np.full((n, 68, 2), np.nan, np.float32),
         box=np.full((n, 4), -1, np.int32),
+        reaches_over=np.zeros(n, bool),
     )

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from fer.data.boxes import Box
-from fer.data.photos import crop_box, fit, read_photo
+from fer.data.photos import crop_face, read_photo
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.demo.uploads import Upload
 from fer.errors import InputError
@@ -144,11 +144,10 @@ class Answerer:
         takes = self._predictor.network.face
         for face, number, row, single in zip(faces, numbers, table, self._table(faces), strict=True):
             labels.append(f"{number} {self._verdict(row, min_confidence)}")
-            corners = crop_box(picture.shape[1], picture.shape[0], face.box, takes.margin)
-            assert corners is not None  # the predictor gives no face outside of the picture
-            x0, y0, x1, y1 = corners
-            card = fit(shown[y0:y1, x0:x1], FaceFormat(FACE_PIXELS, "rgb"))
-            crops[number] = _SeenFace(card, fit(picture[y0:y1, x0:x1], takes), face.box[2], single)
+            card = crop_face(shown, face.box, FaceFormat(FACE_PIXELS, "rgb", takes.margin))
+            crop = crop_face(picture, face.box, takes)
+            assert card is not None and crop is not None  # the predictor gives no face outside of the picture
+            crops[number] = _SeenFace(card, crop, face.box[2], single)
         return _shrink(draw_faces(shown, boxes, labels)), crops
 
     def _table(self, faces: Sequence["Face"]) -> np.ndarray:

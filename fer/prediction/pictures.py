@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from fer.data.photos import crop_box, fit
+from fer.data.photos import crop_face
 from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.face import Face
 
@@ -62,10 +62,8 @@ class Pictures:
         """Write the figure that shows where the network looked; nothing without an explainer."""
         if self._explainer is None:
             return
-        corners = crop_box(picture.shape[1], picture.shape[0], face.box, self._explainer.face.margin)
-        if corners is None:
+        crop = crop_face(picture, face.box, self._explainer.face)
+        if crop is None:
             return
-        x0, y0, x1, y1 = corners
-        crop = fit(picture[y0:y1, x0:x1], self._explainer.face)
         (self._out / "explain").mkdir(exist_ok=True)
         self._explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.data.photos import crop_box, fit
+from fer.data.photos import crop_face
 from fer.prediction.backends import Network, open_network
 from fer.prediction.base import BasePredictor
 from fer.prediction.detectors import MIN_SIZE, Detection, FaceDetector, open_detector
@@ -60,14 +60,12 @@ class FacePredictor(BasePredictor):
         return self._crop(pixels, self.detector(colored(pixels)))
 
     def _crop(self, picture: np.ndarray, detections: Sequence[Detection]) -> Crops:
-        height, width = picture.shape[:2]
         inside, crops = [], []
         for detection in detections:
-            # a detector's box may reach over the edge; nothing of it in the picture is no face
-            if (corners := crop_box(width, height, detection.box, self.network.face.margin)) is not None:
-                x0, y0, x1, y1 = corners
+            # nothing of it in the picture is no face
+            if (crop := crop_face(picture, detection.box, self.network.face)) is not None:
                 inside.append(detection)
-                crops.append(fit(picture[y0:y1, x0:x1], self.network.face))
+                crops.append(crop)
         return inside, crops
 
     def _name(self, pictures: Sequence[Crops]) -> list[list[Face]]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -31,6 +32,8 @@ from fer.darknet.formats.photo_folder import (
     spell,
 )
 from fer.darknet.formats.photos import group_photos, label_line
+from fer.darknet.torch_engine.picture import read_picture
+from fer.darknet.torch_engine.training.reading import open_photo
 from fer.data.photos import PhotoRow
 from fer.data.preparation.prepare import prepare
 from fer.data.preparation.summary import count_table
@@ -265,21 +268,48 @@ def test_files_that_never_reach_a_list(tmp_path):
     out = tmp_path / "out"
     export(data("affectnet", raw=root, max_pixels=10_000, max_bytes=16_000), out, "detector")
     # the ending is by content
-    assert [path[-11:] for path in listed(out, "train")] == ["0000000.png", "0000008.jpg", "0000009.jpg"]
-    assert sorted(p.name for p in (out / "photos/000").iterdir()) == [
-        "0000000.png", "0000000.txt", "0000008.jpg", "0000008.txt", "0000009.jpg", "0000009.txt"
-    ]  # fmt: skip
+    taken = ["0000000.png", "0000007.png", "0000008.jpg", "0000009.jpg", "0000010.png"]
+    assert [path[-11:] for path in listed(out, "train")] == taken
+    labels = [f"{name[:7]}.txt" for name in taken]
+    assert sorted(p.name for p in (out / "photos/000").iterdir()) == sorted([*taken, *labels])
     assert reasons(out) == [
         ("1/zero.jpg", "zero bytes"), ("1/half.jpg", "truncated"), ("1/wide.png", "too many pixels"),
         ("1/heavy.png", "larger than data.max_bytes"), ("1/text.jpg", "not an image"),
-        ("1/bitmap.bmp", "neither JPEG nor PNG"), ("1/turned.jpg", "EXIF orientation other than upright"),
-        ("1/turned.png", "EXIF orientation other than upright"), ("1/gone.png", "missing file"),
+        ("1/bitmap.bmp", "neither JPEG nor PNG"), ("1/gone.png", "missing file"),
     ]  # fmt: skip
-    for name in ("good.png", "upright.jpeg", "misnamed.png"):
+    for name in ("good.png", "upright.jpeg", "misnamed.png", "turned.jpg", "turned.png"):
         (folder / name).unlink()
     with pytest.raises(InputError, match="no usable photo .*none.skipped.csv"):
         export(data("affectnet", raw=root, max_pixels=10_000, max_bytes=16_000), tmp_path / "none", "detector")
     assert not (tmp_path / "none").exists() and not (tmp_path / "none.partial").exists()
+
+
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_turned_photo_has_its_box_in_the_same_place_in_all_formats(tmp_path, exif, orientation):
+    stored = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=tag)
+    (tmp_path / "list.csv").write_text("path,label,split,x,y,width,height\na.png,cat,train,4,8,16,16\n")
+    # EXIF 2.3, 4.6.4: 3 is turned by 180 degrees, 6 by 90 clockwise, 8 by 90 anticlockwise
+    seen = np.rot90(stored, {3: 2, 6: 3, 8: 1}[orientation]) if exif == "apply" else stored
+    config = data("csv", raw=tmp_path / "list.csv", size=16, color="rgb", val_fraction=0, exif=exif)
+    prepare(config, tmp_path / "a.h5")
+    face = seen[8:24, 4:20]
+    np.testing.assert_array_equal(read_column(tmp_path / "a.h5", "train", "image")[0], face)
+    summary = export(config, tmp_path / "detector", "detector")
+    (photo,) = listed(tmp_path / "detector", "train")
+    np.testing.assert_array_equal(read_picture(Path(photo)), seen)
+    np.testing.assert_array_equal(open_photo(photo), seen)
+    height, width = seen.shape[:2]
+    label = Path(photo).with_suffix(".txt").read_text().split()
+    assert label == ["0", *(f"{n:.6f}" for n in (12 / width, 16 / height, 16 / width, 16 / height))]
+    assert os.path.islink(photo) == (exif == "ignore")
+    said = "1 photos are turned by their EXIF orientation: written upright, as PNG" in summary["notes"]
+    assert said == (exif == "apply")
+    export(config, tmp_path / "faces", "classifier", crop="face")
+    np.testing.assert_array_equal(read_picture(Path(listed(tmp_path / "faces", "train")[0])), face)
 
 
 def test_a_folder_is_never_written_over(tmp_path):

@@ -95,7 +95,9 @@ def test_crop_landmarks_and_affect(tmp_path):
     assert (faces.valence[0], faces.arousal[0]) == (0.5, -0.25)
     assert np.isnan(faces.valence[1]) and np.isnan(faces.arousal[1])
     np.testing.assert_array_equal(faces.box, [[60, 10, 40, 20], [0, 0, 20, 20]])
-    np.testing.assert_array_equal(faces.image[1], np.add.outer(np.arange(20), np.arange(20)))
+    # columns -10..19, of which the photo has none below 0: they repeat column 0, and 30 become 20
+    columns = np.maximum(np.arange(-10, 20), 0).reshape(10, 3) @ [[2, 0], [1, 1], [0, 2]] / 3
+    np.testing.assert_allclose(faces.image[1], np.add.outer(np.arange(20), columns.ravel()), atol=0.51)
 
 
 def test_dropped_classes_are_counted_and_never_touched(tmp_path):
@@ -138,6 +140,43 @@ def test_bad_rows_are_listed_with_csv_and_line_in_order(tmp_path):
         ("1/gone.png", "missing file"),
         ("1/a.png", "box outside the photo"),
     ]
+
+
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"box": (HUGE, 5, 20, 20)}, "box that is not finite or far larger than any photo"),
+        ({"box": (5, 5, HUGE, 20)}, "box that is not finite or far larger than any photo"),
+        ({"box": ("-" + HUGE, 5, HUGE, 20)}, "box that is not finite or far larger than any photo"),
+        ({"box": (5, 5, 20, "9" * 5000)}, "box is NULL or not four whole numbers"),
+        ({"box": ("inf", 5, 20, 20)}, "box is NULL or not four whole numbers"),
+        ({"box": ("1_0", 5, 20, 20)}, "box is NULL or not four whole numbers"),
+        ({"valence": "inf"}, "valence or arousal is infinite"),
+        ({"arousal": "-inf"}, "valence or arousal is infinite"),
+        ({"arousal": "1e400"}, "valence or arousal is infinite"),
+        ({"expression": "9" * 5000}, f"unknown expression code '{'9' * 40}'"),
+        ({"expression": "inf"}, "unknown expression code 'inf'"),
+    ],
+)
+def test_numbers_out_of_range_are_listed_and_no_other_row_is_lost(tmp_path, row, reason):
+    photo(tmp_path, "1/a.png")
+    release(tmp_path, [HEADER, line("1/a.png"), line("1/a.png", **row), line("1/a.png", expression=1)])
+    faces, skipped = read(source_of(tmp_path))
+    assert faces == [("1/a.png", 0, 6), ("1/a.png", 0, 3)]
+    assert skipped == [("training.csv line 3: 1/a.png", reason)]
+
+
+@pytest.mark.parametrize("odd", ["inf", "nan", "1e300", "x", ""])
+def test_landmarks_that_are_no_finite_numbers_are_unknown(tmp_path, odd):
+    photo(tmp_path, "1/a.png")
+    release(tmp_path, [HEADER, line("1/a.png", landmarks=LANDMARKS.replace("10.0", odd, 1)), line("1/a.png")])
+    source = source_of(tmp_path)
+    (block,) = source.blocks()
+    landmarks = source.decode(block).landmarks
+    assert np.isnan(landmarks[0]).all() and np.isfinite(landmarks[1]).all()
 
 
 def test_val_as_train(tmp_path):
@@ -281,3 +320,45 @@ def test_npy_release_lists_what_lacks(tmp_path):
         ("val_set/images/4.jpg", "unknown expression code 'eleven'"),
     ]
     assert any("train_set is not there" in note for note in source.notes)
+
+
+def npy(header, data=b"\0" * 8):
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
+BAD_NPY = [
+    npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (), "),
+    npy(b"((((((((("),
+    npy(b"\xff\xfe\0"),
+    npy(b"{'descr': 'no such type', 'fortran_order': False, 'shape': (), }"),
+    npy(b"{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (), }"),
+    npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"),
+    npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (), }", b"\0" * 7),
+    npy(b"1 +" * 5000),
+    b"",
+]
+
+
+@pytest.mark.parametrize("data", BAD_NPY)
+def test_a_bad_npy_file_costs_its_own_row_only(tmp_path, data):
+    for n in range(3):
+        npy_face(tmp_path / "val_set", n, n)
+    (tmp_path / "val_set/annotations/1_exp.npy").write_bytes(data)
+    (tmp_path / "val_set/annotations/2_val.npy").write_bytes(data)
+    source = source_of(tmp_path / "val_set", val_as=("val",))
+    # Neutral is class 6 and Sadness class 4
+    assert read(source) == (
+        [("val_set/images/0.jpg", 1, 6), ("val_set/images/2.jpg", 1, 4)],
+        [("val_set/images/1.jpg", "unreadable annotation N_exp.npy")],
+    )
+    (block,) = source.blocks()
+    np.testing.assert_array_equal(source.decode(block).valence, [0.5, np.nan])
+
+
+def test_infinite_valence_in_an_npy_file_is_listed(tmp_path):
+    npy_face(tmp_path / "val_set", 0, 0, valence=np.inf)
+    npy_face(tmp_path / "val_set", 1, 0, valence="1e400")
+    npy_face(tmp_path / "val_set", 2, 0)
+    faces, skipped = read(source_of(tmp_path / "val_set", val_as=("val",)))
+    assert faces == [("val_set/images/2.jpg", 1, 6)]
+    assert skipped == [(f"val_set/images/{n}.jpg", "valence or arousal is infinite") for n in (0, 1)]

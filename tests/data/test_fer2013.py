@@ -86,6 +86,19 @@ KAGGLE = b"""emotion, Usage, pixels
         # joined by cat: the header again, and one with another order
         b"emotion,pixels,Usage\n0,1 2 3 4,Training\nemotion,pixels,Usage\n6,255 254 0 100,PublicTest\n"
         b"emotion, Usage, pixels\n3,PrivateTest,9 10 99 101\nPixels,emotion,usage\n7 7 7 7,1,Training\n",
+        # as other programs save it
+        GOLDEN.replace(b"\n", b"\r"),
+        GOLDEN.replace(b"\n", b"\r\r\n"),
+        GOLDEN.replace(b",", b";"),
+        GOLDEN.replace(b",", b"\t"),
+        b'"emotion"\t"pixels"\t"Usage"\n0\t"1 2 3 4"\tTraining\n'
+        + GOLDEN.partition(b"Training\n")[2].replace(b",", b"\t"),
+        GOLDEN.decode().encode("utf-16"),
+        GOLDEN.decode().replace("\n", "\r\n").encode("utf-16-le"),
+        GOLDEN.decode().encode("utf-16-be"),
+        GOLDEN.replace(b"1 2 3 4", b"1.0 2. 3.000 4").replace(b"255 254 0 100", b"2.55e+02 254.0 0.0e+00 1e2"),
+        GOLDEN.replace(b"\n0,", b"\nanger,").replace(b"\n6,", b"\nNeutral,").replace(b"\n3,", b"\nJoy,"),
+        GOLDEN.replace(b"\n0,", b"\n0.0,").replace(b"\n6,", b"\n6.0,").replace(b"\n3,", b"\n03,"),
     ],
 )
 def test_other_spellings_of_the_same_rows(tmp_path, text):
@@ -134,7 +147,17 @@ BAD = [
     (b"7,1 2 3 4,Training", "label '7' is not in 0..6"),
     (b"-1,1 2 3 4,Training", "label '-1' is not in 0..6"),
     (b",1 2 3 4,Training", "label '' is not in 0..6"),
-    (b"Happy,1 2 3 4,Training", "label 'Happy' is not in 0..6"),
+    (b"Contempt,1 2 3 4,Training", "label 'Contempt' is not in 0..6"),
+    (b"hungry,1 2 3 4,Training", "label 'hungry' is not in 0..6"),
+    (b"2.5,1 2 3 4,Training", "label '2.5' is not in 0..6"),
+    (b"9" * 5000 + b",1 2 3 4,Training", "label '99999999999999999999' is not in 0..6"),
+    (b"0,1 2 " + b"9" * 5000 + b" 4,Training", "a pixel over 255"),
+    (b"0,1 2 " + b"9" * 5000 + b".0 4,Training", "a pixel that is not a whole number"),
+    (b"0,1 2 0.5 4,Training", "a pixel that is not a whole number"),
+    (b"0,1 2 256.0 4,Training", "a pixel over 255"),
+    (b"0,1 2 1e999 4,Training", "a pixel that is not a whole number"),
+    (b"0,1 2 nan 4,Training", "a pixel that is not a whole number"),
+    (b'"0",1 2 3\r4,Training', "0 columns, expected 3"),
     (b"0,1 2 3 4,Extra", "Usage 'Extra' is not one of Training, PublicTest, PrivateTest"),
     (b"0,1 2 3 4", "2 columns, expected 3"),
     (b"0,1 2 3 4,Training,", "4 columns, expected 3"),
@@ -151,6 +174,35 @@ def test_a_bad_row_is_skipped_by_number_and_no_other(tmp_path, line, reason):
     assert rows == GOLDEN_ROWS[:2] + [(str(int(path) + 1), *rest) for path, *rest in GOLDEN_ROWS[2:]]
     (block,) = source.blocks()
     assert source.decode(block).skipped[0].source == "mine"
+
+
+@pytest.mark.parametrize("text", [GOLDEN, KAGGLE, KAGGLE.replace(b",", b";"), b"\xef\xbb\xbf" + GOLDEN])
+def test_without_a_header_line_the_columns_are_told_by_what_they_hold(tmp_path, text):
+    bom = b"\xef\xbb\xbf" if text.startswith(b"\xef") else b""
+    source = pixel_csv_source(write(tmp_path / "a.csv", bom + text.partition(b"\n")[2]), TINY)
+    assert read(source) == (GOLDEN_ROWS, [])
+    assert source.notes == ["a.csv: no header line: what its columns hold says which they are"]
+    bare = b"".join(b",".join(line.split(b",")[:2]) + b"\n" for line in GOLDEN.splitlines()[1:])
+    source = pixel_csv_source(write(tmp_path / "train.csv", bare), TINY)
+    assert read(source) == ([(path, label, 0, pixels) for path, label, _, pixels in GOLDEN_ROWS], [])
+
+
+@pytest.mark.parametrize("cut", [1, 3, 31])
+def test_utf16_that_ends_within_a_character_is_refused(tmp_path, cut):
+    source = pixel_csv_source(write(tmp_path / "a.csv", GOLDEN.decode().encode("utf-16")[:-cut]), TINY)
+    with pytest.raises(InputError, match="damaged or incomplete"):
+        read(source)
+
+
+def test_emotions_counted_from_one_are_not_shifted(tmp_path):
+    lines = [b"%d,%d 2 3 4,Training\n" % (label, label) for label in (7, 3, 1, 2, 4, 5, 6)]
+    path = write(tmp_path / "a.csv", b"emotion,pixels,Usage\n" + b"".join(lines))
+    with pytest.raises(InputError, match=r"numbers up to 7 and none is 0, but FER2013's are 0\.\.6 for Angry,"):
+        read(pixel_csv_source(path, TINY))
+    # with a 0 they start there, and a 7 is a row of its own fault
+    write(path, path.read_bytes() + b"0,0 2 3 4,Training\n")
+    rows, skipped = read(pixel_csv_source(path, TINY))
+    assert [row[1] for row in rows] == [3, 1, 2, 4, 5, 6, 0] and skipped == [("0", "label '7' is not in 0..6")]
 
 
 def test_a_bad_first_row_does_not_set_the_size(tmp_path):
@@ -236,7 +288,17 @@ def test_memory_is_flat(tmp_path):
         ("a.csv", b"", "is empty"),
         ("a.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("a.csv", b"path,label\nx.jpg,3\n", "must name the columns emotion,pixels,Usage"),
-        ("a.csv", b"0,1 2 3 4,Training\n", "must name the columns"),
+        ("a.csv", b"1,0,1 2 3 4,Training\n", "must name the columns"),
+        ("a.csv", b"11,1 2 3 4,Training\n", "must name the columns"),
+        ("a.csv", b"emotion,pixels,pixels,Usage\n0,1 2 3 4,4 3 2 1,Training\n", "several columns are called pixels"),
+        ("a.csv", b"emotion,pixels,Usage,emotion\n0,1 2 3 4,Training,1\n", "several columns are called emotion"),
+        (
+            "a.csv",
+            b"emotion,pixels,Usage\n8,1 2 3 4,Training\n",
+            r"not one good row \(row 0: label '8' is not in 0..6\)",
+        ),
+        ("a.csv", b"emotion,pixels,Usage\n0,1 2 3,Training\n", r"\(row 0: 3 pixels are no square\)"),
+        ("a.csv", b"emotion,pixels,Usage\n0,.1 .2 .3 .4,Training\n", r"\(row 0: a pixel that is not a whole number\)"),
         ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0", "must name the columns"),
         ("test.csv", b"pixels\n1 2 3 4\n", "no labels"),
         ("a.csv", b"emotion,pixels,Usage\n", "not one good row"),

@@ -73,6 +73,27 @@ def test_the_file_is_read_packed_or_plain(tmp_path, pack):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbf" + VOTES.encode(),
+        VOTES.encode() + b"\n  \n",
+        VOTES.replace("7,2", "7.0,2.0").encode(),
+        VOTES.replace("\n", "\r\n").encode("utf-16"),
+        VOTES.replace("\n", "\r").encode(),
+        VOTES.replace(",", ";").encode(),
+        VOTES.replace("PrivateTest,,", 'PrivateTest,"a,b",').encode(),
+    ],
+)
+def test_what_programs_make_of_the_file_is_read(tmp_path, text):
+    splits, votes = read_votes(write(tmp_path / "fer2013new.csv", text))
+    assert splits == ["train", "val", "test", "train"]
+    assert votes.tolist() == [
+        [0, 0, 0, 1, 7, 2, 0, 0, 0, 0], [10, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 9, 0, 0, 0, 0, 0, 1, 0, 0],
+        [1, 0, 0, 1, 0, 2, 0, 4, 2, 0],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "not FER\\+'s fer2013new.csv"),
@@ -81,6 +102,9 @@ def test_the_file_is_read_packed_or_plain(tmp_path, pack):
         (VOTES.replace("0,0,1,7,2", "0,0,1,7"), "line 2 is no Usage"),
         (VOTES.replace("7,2", "7,x"), "line 2 is no Usage"),
         (VOTES.replace("7,2", "700,2"), "line 2 is no Usage"),
+        (VOTES.replace("7,2", "7.5,2"), "line 2 is no Usage"),
+        (VOTES.replace("7,2", "9" * 5000 + ",2"), "line 2 is no Usage"),
+        (VOTES.replace("fer0000001.png", "a" * 200_000), "line 3 is no Usage"),
     ],
 )
 def test_another_file_is_refused_in_one_line(tmp_path, text, message):

@@ -137,16 +137,14 @@ def test_what_is_not_taken_is_listed(tmp_path):
     (root / "train/dog/inner").mkdir()
     (root / "train/dog/out.png").symlink_to(tmp_path / "outside/secret.png")
     (root / "train/dog/in.png").symlink_to(root / "train/dog/a.png")
-    (root / "train/bird").symlink_to(tmp_path / "outside", target_is_directory=True)
     faces, skipped = read(folder(root, val_fraction=0))
     assert set(faces) == {"train/cat/a.png", "train/dog/a.png", "train/dog/in.png"}
     assert sorted(skipped) == [
         ("extra", "folder is not train, val or test"),
-        ("train/bird", "link leads out of the folder"),
         ("train/cat/notes.txt", "not an image file name"),
         ("train/cat/zero.jpg", "zero bytes"),
         ("train/dog/inner", "folder inside a class folder"),
-        ("train/dog/out.png", "link leads out of the folder"),
+        ("train/dog/out.png", "link leads out of the class folder"),
         ("train/loose.png", "not in a class folder"),
     ]
 
@@ -245,18 +243,162 @@ def test_csv_split_without_val_carves_it_from_train(tmp_path):
 
 def test_csv_integer_labels_and_root(tmp_path):
     picture(tmp_path / "elsewhere/a.png")
-    (tmp_path / "list.csv").write_text("path,label,split\na.png,1,train\na.png,2,train\n")
+    picture(tmp_path / "elsewhere/b.png")
+    (tmp_path / "list.csv").write_text("path,label,split\na.png,0,train\nb.png,1.0,train\nb.png,-1,train\n")
     with pytest.raises(InputError, match="integer labels.*data.classes"):
         table(tmp_path / "list.csv")
     source = table(tmp_path / "list.csv", class_names=("cat", "dog"), root=tmp_path / "elsewhere", val_fraction=0)
-    assert read(source) == ({"a.png": ("train", "dog")}, [("list.csv line 3: a.png", "unknown label '2'")])
+    expected = {"a.png": ("train", "cat"), "b.png": ("train", "dog")}
+    assert read(source) == (expected, [("list.csv line 4: b.png", "unknown label '-1'")])
+
+
+# RAF-DB as it is on Kaggle: what its numbers mean
+RAF_DB = ("Surprise", "Fear", "Disgust", "Happy", "Sad", "Angry", "Neutral")
+
+
+def test_numbers_from_one_are_not_shifted_in_a_csv(tmp_path):
+    for number in range(1, 8):
+        picture(tmp_path / f"{number}.png")
+    lines = [f"{number}.png,{number},train" for number in range(7, 0, -1)]
+    (tmp_path / "list.csv").write_text("path,label,split\n" + "\n".join(lines))
+    source = table(tmp_path / "list.csv", class_names=RAF_DB, val_fraction=0)
+    assert read(source) == ({f"{n}.png": ("train", name) for n, name in enumerate(RAF_DB, 1)}, [])
+    assert source.notes[0] == (
+        "labels of list.csv are numbers, taken as data.classes in its order, from 1: 1 Surprise, 2 Fear, 3 Disgust, "
+        "4 Happy, 5 Sad, 6 Angry, 7 Neutral"
+    )
+
+
+def test_numbers_from_one_are_not_shifted_in_class_folders(tmp_path):
+    for split in ("train", "test"):
+        for number in range(1, 8):
+            picture(tmp_path / f"{split}/{number}/a.png")
+    source = folder(tmp_path, class_names=RAF_DB, val_fraction=0)
+    expected = {f"{s}/{n}/a.png": (s, name) for s in ("train", "test") for n, name in enumerate(RAF_DB, 1)}
+    assert read(source) == (expected, [])
+    assert "from 1: 1 Surprise" in source.notes[0]
+
+
+@pytest.mark.parametrize("numbers", [(2, 3), (0, 2), (0, 1), (0, 1, 2, 3), (1, 2, 3, 4), (1, 2), (999999, 1), (3,)])
+def test_numbers_that_may_start_anywhere_are_refused(tmp_path, numbers):
+    # three classes: only 0, 1, 2 and 1, 2, 3 say where they start
+    for number in numbers:
+        picture(tmp_path / f"folders/{number}/a.png")
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"a.png,{number}\n" for number in numbers))
+    for source, path in ((folder, tmp_path / "folders"), (table, tmp_path / "list.csv")):
+        with pytest.raises(InputError, match=r"neither 0\.\.2 nor 1\.\.3 for the 3 classes of data.classes") as caught:
+            source(path, class_names=("cat", "dog", "bird"))
+        assert ", ".join(map(str, sorted(numbers))) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_plain_numbers_as_class_names_are_said(tmp_path):
+    for number in range(11):
+        picture(tmp_path / f"{number}/a.png")
+    source = folder(tmp_path, val_fraction=0, test_fraction=0)
+    assert source.class_names == tuple(map(str, range(11)))  # 10 behind 9, not behind 1
+    assert read(source)[0]["10/a.png"] == ("train", "10")
+    assert source.notes[0].startswith("class folders are plain numbers, so the classes are called 0, 1, 2, 3,")
+    # named so on purpose: these are no numbers to be counted from somewhere
+    assert not any("number" in note for note in folder(tmp_path, class_names=source.class_names).notes)
+
+
+def test_a_number_of_5000_digits_is_an_unknown_label(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text(f"path,label,split\na.png,cat,train\na.png,{'9' * 5000},train\n")
+    source = table(tmp_path / "list.csv", class_names=("cat",), val_fraction=0)
+    assert read(source)[0] == {"a.png": ("train", "cat")}
+
+
+@pytest.mark.parametrize(
+    ("columns", "box", "expected"),
+    [
+        ("face_x,face_y,face_width,face_height", "3,4,10,20", (3, 4, 10, 20)),
+        ("x,y,width,height", "3,4,10,20", (3, 4, 10, 20)),
+        ("XMin,YMin,XMax,YMax", "3,4,13,24", (3, 4, 10, 20)),
+        # what object detection calls the photo's size stands beside the box
+        ("width,height,xmin,ymin,xmax,ymax", "640,480,3,4,13,24", (3, 4, 10, 20)),
+        ("image_width,faces,eye_left_x", "640,1,5", None),
+    ],
+)
+def test_box_columns_that_are_read(tmp_path, columns, box, expected):
+    (tmp_path / "list.csv").write_text(f"path,label,{columns}\na.png,cat,{box}\n")
+    (block,) = table(tmp_path / "list.csv").blocks()
+    assert block.rows[0].box == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "unread"),
+    [
+        ("x1,y1,x2,y2", "x1, y1, x2, y2"), ("left,top,right,bottom", "left, top, right, bottom"), ("bbox", "bbox"),
+        ("cx,cy,w,h", "cx, cy, w, h"), ("x_center,y_center,width,height", "x_center, y_center, width, height"),
+        ("xmin,ymin,xmax", "xmin, ymin, xmax"), ("width,height", "width, height"),
+        ("bbox_x1,bbox_y1,bbox_x2,bbox_y2", "bbox_x1, bbox_y1, bbox_x2, bbox_y2"),
+        ("x,y,width,height,xmin,ymin,xmax,ymax", "x, y, width, height, xmin, ymin, xmax, ymax"),
+        ("face_x,face_y,face_width,face_height,box_left", "box_left"),
+    ],
+)  # fmt: skip
+def test_a_box_that_is_not_read_is_refused(tmp_path, columns, unread):
+    cells = ",".join("5" for _ in columns.split(","))
+    (tmp_path / "list.csv").write_text(f"path,label,{columns}\na.png,cat,{cells}\n")
+    with pytest.raises(InputError, match=f"list.csv: {unread} looks like a box") as caught:
+        table(tmp_path / "list.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_boxes_in_fractions_of_the_photo_are_refused(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label,x,y,width,height\na.png,cat,.2,.2,.5,.5\nb.png,cat,0,0,1,1\n")
+    with pytest.raises(InputError, match="look like fractions"):
+        table(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "1e308", "inf", "-inf", "nan", "NULL"])
+def test_box_numbers_out_of_range_are_listed(tmp_path, number):
+    picture(tmp_path / "a.png")
+    lines = [f"a.png,cat,train,{number},2,4,4", f"a.png,cat,train,2,2,4,{number}", "a.png,cat,train,2,2,4,4"]
+    (tmp_path / "list.csv").write_text("path,label,split,x,y,width,height\n" + "\n".join(lines))
+    faces, skipped = read(table(tmp_path / "list.csv", val_fraction=0))
+    assert len(faces) == 1 and [path for path, _ in skipped] == ["list.csv line 2: a.png", "list.csv line 3: a.png"]
+    assert all(reason.startswith("box ") for _, reason in skipped)
+
+
+@pytest.mark.parametrize("names", [("FER2013Train", "FER2013Valid", "FER2013Test"), ("train", "test"), ("cat", "val")])
+def test_split_folders_that_hold_pictures_are_no_classes(tmp_path, names):
+    for name in names:
+        picture(tmp_path / name / "fer0000001.png")
+    with pytest.raises(InputError, match=f"{sorted(names)[-1]}.*: splits by their names") as caught:
+        folder(tmp_path)
+    assert "\n" not in str(caught.value)
+    # a class may be called so if that is said
+    assert folder(tmp_path, class_names=names).class_names == names
+
+
+def test_class_and_split_folders_may_be_links(tmp_path):
+    picture(tmp_path / "elsewhere/a.png")
+    picture(tmp_path / "elsewhere/deep/b.png")
+    picture(tmp_path / "secret/c.png")
+    (tmp_path / "elsewhere/same.png").symlink_to(tmp_path / "elsewhere/a.png")
+    (tmp_path / "elsewhere/out.png").symlink_to(tmp_path / "secret/c.png")
+    (tmp_path / "elsewhere/deep.png").symlink_to("deep/b.png")
+    picture(tmp_path / "data/dog/d.png")
+    (tmp_path / "data/cat").symlink_to("../elsewhere", target_is_directory=True)
+    faces, skipped = read(folder(tmp_path / "data", val_fraction=0, test_fraction=0))
+    assert faces == {
+        "cat/a.png": ("train", "cat"), "cat/same.png": ("train", "cat"), "cat/deep.png": ("train", "cat"),
+        "dog/d.png": ("train", "dog"),
+    }  # fmt: skip
+    assert skipped == [
+        ("cat/deep", "folder inside a class folder"), ("cat/out.png", "link leads out of the class folder"),
+    ]  # fmt: skip
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/train").symlink_to(tmp_path / "data", target_is_directory=True)
+    assert len(read(folder(tmp_path / "splits", val_fraction=0))[0]) == 4
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("file,label\na.png,cat\n", "lacks the column path; it has file, label"),
-        ("path,label,face_x,face_y\na.png,cat,1,2\n", "lacks the column face_width, face_height"),
+        ("path,label,face_x,face_y\na.png,cat,1,2\n", "face_x, face_y looks like a box, but a box is one of face_x"),
         ("", "can't be read as csv"),
     ],
 )

@@ -1,7 +1,7 @@
 """Photos to faces: crop geometry worked by hand, and every kind of broken file refused with its reason."""
 
-import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 
@@ -68,11 +68,44 @@ def test_crop_has_x_to_the_right_and_y_down(gradient):
     np.testing.assert_array_equal(faces.box[0], [70, 10, 40, 20])
 
 
-def test_margin_is_clipped_and_the_stored_box_is_the_annotated_one(gradient):
+def test_a_margin_over_the_edge_repeats_it_and_the_stored_box_is_the_annotated_one(gradient):
     faces = decode([row(gradient, (100, 60, 40, 20))], FaceFormat(size=10, margin=1.0))
-    # Columns 80..119 and rows 50..79.
-    assert faces.image[0, 0, 0] == round(np.add.outer(np.arange(50, 53), np.arange(80, 84)).mean())
+    # columns 80..159 and rows 50..89, of which the photo has none from 120 and from 80 on
+    x, y = np.minimum(np.arange(80, 160), 119), np.minimum(np.arange(50, 90), 79)
+    expected = np.add.outer(y.reshape(10, 4).mean(1), x.reshape(10, 8).mean(1))
+    np.testing.assert_allclose(faces.image[0], expected, atol=0.51)
     np.testing.assert_array_equal(faces.box[0], [100, 60, 20, 20])
+    assert faces.reaches_over.tolist() == [True]
+
+
+def test_a_face_at_the_edge_keeps_its_shape(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 96), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), noise)
+    faces = decode([row(tmp_path / "a.png", (0, -28, 96, 96)), row(tmp_path / "a.png", (0, 0, 40, 40))], FaceFormat(96))
+    # 96 x 96 of which the photo has rows 28 to 67: not one pixel of these is stretched
+    np.testing.assert_array_equal(faces.image[0], np.pad(noise, ((28, 28), (0, 0)), mode="edge"))
+    np.testing.assert_array_equal(faces.box[0], [0, 0, 96, 40])
+    assert faces.reaches_over.tolist() == [True, False]
+
+
+def test_landmarks_of_a_face_at_the_edge_stay_on_it(gradient):
+    points = np.stack([np.linspace(-5, 12, 68), np.linspace(0, 18, 68)], 1)
+    faces = decode([row(gradient, (-8, -4, 20, 40), landmarks=points.ravel())])
+    # 20 x 40 pixels become 10 x 10, counted from the box's corner
+    np.testing.assert_allclose(faces.landmarks[0], (points + (8, 4)) / (2, 4), atol=1e-4)
+
+
+def test_a_box_of_any_size_costs_no_memory(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((30, 30), 7, np.uint8))
+    sides = (2**31, 1_000_000, 99_999)
+    rows = [row(tmp_path / "a.png", (-5, -5, side, side)) for side in sides]
+    rows += [row(tmp_path / "a.png", (-5, 5, 2**31, 10)), row(tmp_path / "a.png", (-500, -500, 2000, 2000))]
+    tracemalloc.start()
+    faces = decode(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reasons(faces) == ["box far larger than the photo"] * 4 and peak < 10e6
+    assert (faces.image == 7).all() and len(faces.image) == 1
 
 
 def test_several_faces_in_one_photo(gradient):
@@ -223,16 +256,22 @@ def test_grey_is_rec_601_luma_for_jpeg_and_png(tmp_path):
     np.testing.assert_allclose(faces.image.mean((1, 2)), luma, atol=1)
 
 
-def test_exif_orientation_is_applied(tmp_path):
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png"])
+def test_exif_orientation_is_applied_or_ignored_and_boxes_lie_in_that_photo(tmp_path, name):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: what is left becomes the top
     picture = np.zeros((20, 30), np.uint8)
     picture[:, :15] = 255
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", exif=exif, quality=95)
-    (tmp_path / "turned.jpg").write_bytes(buffer.getvalue())
-    image = decode([row(tmp_path / "turned.jpg", (0, 0, 20, 15))]).image[0]
-    assert image.mean() > 240
+    Image.fromarray(picture).save(tmp_path / name, exif=exif, quality=95)
+    rows = [row(tmp_path / name, (0, 0, 20, 15)), row(tmp_path / name, (0, 0, 15, 20))]
+    for color in ("grey", "rgb"):
+        upright = decode(rows, FaceFormat(10, color), PhotoLimits())
+        # 20 wide and 30 high: the white half is its upper one
+        assert upright.image[0].mean() > 240 and upright.box.tolist() == [[0, 0, 20, 15], [0, 0, 15, 20]]
+        assert upright.image[1, :6].mean() > 240 and upright.image[1, 8:].mean() < 15
+        stored = decode(rows, FaceFormat(10, color), PhotoLimits(exif="ignore"))
+        assert stored.image[1].mean() > 240
+        assert stored.image[0, :, :6].mean() > 240 and stored.image[0, :, 8:].mean() < 15
 
 
 def test_fit_leaves_the_right_size_alone_and_converts_color():

@@ -41,7 +41,19 @@ def test_no_value_over_255_wraps():
 
 @pytest.mark.parametrize(
     "field",
-    [b"5   6 7", b" 5 6 7", b"5 6 7 ", b"   5 6  7   ", b"5\t6\t7", b"\t5 6 7\r\n", b"05 006 007", b"0005 6 000000007"],
+    [
+        b"5.0 6. 7.000",
+        b"5 6.0 7",
+        b"5.000000000000000000e+00 6.0E0 0.7e1",
+        b"5   6 7",
+        b" 5 6 7",
+        b"5 6 7 ",
+        b"   5 6  7   ",
+        b"5\t6\t7",
+        b"\t5 6 7\r\n",
+        b"05 006 007",
+        b"0005 6 000000007",
+    ],
 )
 def test_white_space_and_leading_zeros_are_harmless(field):
     pixels, bad = parse_pixels([b"1 2 3", field, b"8 9 10"], 3)
@@ -58,8 +70,18 @@ def test_white_space_and_leading_zeros_are_harmless(field):
         (b"5 6 7 8", "4 pixels, expected 3"),
         (b"5 -6 7", "a pixel that is not a whole number"),
         (b"5 +6 7", "a pixel that is not a whole number"),
-        (b"5 6.0 7", "a pixel that is not a whole number"),
-        (b"5 1e1 7", "a pixel that is not a whole number"),
+        (b"5 6.5 7", "a pixel that is not a whole number"),
+        (b"5 .0 7", "a pixel that is not a whole number"),
+        (b"5 -6.0 7", "a pixel that is not a whole number"),
+        (b"5 +6.0 7", "a pixel that is not a whole number"),
+        (b"5 6.0.0 7", "a pixel that is not a whole number"),
+        (b"5 6e 7", "a pixel that is not a whole number"),
+        (b"5 6e999 7", "a pixel that is not a whole number"),
+        (b"5 6e-1 7", "a pixel that is not a whole number"),
+        (b"5 256.0 7", "a pixel over 255"),
+        (b"5.0 inf 7", "a pixel that is not a whole number"),
+        (b"5.0 0x10 7", "a pixel that is not a whole number"),
+        (b"5.0 1_0 7", "a pixel that is not a whole number"),
         (b"5 1_0 7", "a pixel that is not a whole number"),
         (b"5 x 7", "a pixel that is not a whole number"),
         (b"5 6/7 7", "a pixel that is not a whole number"),

@@ -16,7 +16,7 @@ from fer.data.preparation import backends as backend
 from fer.data.preparation.prepare import prepare
 from fer.data.preparation.sources import open_source
 from fer.data.preparation.stage import Stage
-from fer.data.preparation.summary import command_for
+from fer.data.preparation.summary import command_for, count_reasons
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column, read_info
 from fer.errors import InputError
@@ -219,12 +219,41 @@ def test_unusable_rows_are_listed_and_nothing_usable_is_an_error(tmp_path):
     ]
     photo = root / "Manually_Annotated_Images/1/a.png"
     photo.rename(tmp_path / "a.png")
-    with pytest.raises(InputError, match="no usable face"):
+    counted = "no usable face .*: 3 missing file, 1 path leaves the data folder, 1 zero bytes; .*none.h5.skipped.csv"
+    with pytest.raises(InputError, match=counted):
         prepare(data("affectnet", raw=root), tmp_path / "none.h5")
     assert not (tmp_path / "none.h5").exists()
     # what was missing is there now: the next run looks at every row again
     (tmp_path / "a.png").rename(photo)
     assert prepare(data("affectnet", raw=root), tmp_path / "none.h5")["counts"]["train"]["affectnet"][6] == 1
+
+
+def test_reasons_are_printed_with_their_counts(run, tmp_path):
+    picture = np.full((8, 8), 100, np.uint8)
+    for name in ("raw/cat/a.png", "raw/dog/a.png", "outside/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / name), picture)
+    for number in range(12):
+        (tmp_path / f"raw/cat/out{number}.png").symlink_to(tmp_path / "outside/a.png")
+    (tmp_path / "raw/dog/note.txt").touch()
+    done = run("prepare.py", "data=folder", f"data.raw={tmp_path / 'raw'}", f"out={tmp_path / 'o.h5'}")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("skipped"))
+    assert line.startswith("skipped 13 rows (12 link leads out of the class folder, 1 not an image file name), listed")
+
+
+@pytest.mark.parametrize("form", ["h5", "csv", "darknet_classifier"])
+def test_faces_that_reach_over_the_edge_are_counted(run, tmp_path, form):
+    # the drawn photo is 64 x 64: three training rows, and validation rows that are val and test
+    root = affectnet_folder(tmp_path / "a", [3], [2], box=(30, -5, 48, 48))
+    crop = ["crop=face"] if form == "darknet_classifier" else []
+    done = run("prepare.py", "data=affectnet", f"data.raw={root}", f"format={form}", f"out={tmp_path / 'o'}", *crop)
+    assert "note: 7 faces reach over the edge of their photo: what it lacks of them repeats the edge" in done.stdout
+
+
+def test_a_reason_in_each_row_does_not_flood_the_summary():
+    counted = count_reasons({f"unknown label '{number}'": 1 + (number == 7) for number in range(1000)})
+    assert counted.startswith("2 unknown label '7', 1 unknown label '0', ")
+    assert counted.endswith(", 990 of 990 other reasons")
 
 
 @pytest.mark.slow
@@ -327,9 +356,10 @@ def test_the_table_and_the_notes(small, tmp_path, run):
         (["data=fer2013", "data.raw=nowhere"], "error: data.raw=nowhere: no such file or folder"),
         (["data=sample", "format=xml"], "error: format=xml: not one of h5, litdata, csv, folder"),
         (["data=sample", "data.color=blue"], "error: data.color=blue: not grey or rgb"),
+        (["data=sample", "data.exif=turn"], "error: data.exif=turn: not apply or ignore"),
         (
             ["data=sample", "data.sise=48"],
-            "error: there is no key data.sise (did you mean size?); valid in data: color, file",
+            "error: there is no key data.sise (did you mean size?); valid in data: color, exif, file",
         ),
     ],
 )

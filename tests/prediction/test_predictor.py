@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from fer.data.photos import read_photo
+from fer.data.photos import PhotoRow, decode_photos, read_photo
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.data.synthetic.face import Face as DrawnFace
 from fer.data.synthetic.face import draw_face
@@ -58,7 +58,7 @@ def test_below_min_confidence_there_is_no_label():
         assert face.label == label and face.confidence == pytest.approx(0.6)
 
 
-def test_the_crop_is_widened_by_the_networks_margin_and_clipped():
+def test_the_crop_is_widened_by_the_networks_margin_and_repeats_the_edge():
     picture = np.zeros((100, 100), np.uint8)
     picture[40:60, 40:60] = 255
     network = ByBrightness(FaceFormat(40, "grey", 1.0))
@@ -68,8 +68,21 @@ def test_the_crop_is_widened_by_the_networks_margin_and_clipped():
     inside, at_the_edge = predictor(picture)
     # twice as wide and high: the white quarter of 40 x 40
     assert np.array_equal(network.seen[0], picture[30:70, 30:70]) and inside.probabilities["bright"] == 0.25
-    # x 80..120 is cut at 100; the third box lies outside and is no face
+    # x 80..119 of which the picture has 80..99; the third box lies outside and is no face
+    assert np.array_equal(network.seen[1], np.pad(picture[30:70, 80:], ((0, 0), (0, 20)), mode="edge"))
     assert at_the_edge.box == (90.0, 40.0, 20.0, 20.0) and at_the_edge.probabilities["bright"] == 0.0
+
+
+def test_a_box_over_the_edge_is_cut_as_preparation_cuts_it(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), photo[:, :, ::-1])
+    boxes = [(-7.0, -9.5, 33.0, 40.0), (55.2, 30.0, 31.0, 44.0), (-40.0, -40.0, 150.0, 150.0), (10.0, 10.0, 9.0, 9.0)]
+    network = ByBrightness(FaceFormat(24, "rgb", 0.25))
+    FacePredictor(network, fixed(*boxes))(photo)
+    rows = [PhotoRow("a", "a.png", str(tmp_path / "a.png"), ("train",), 0, box) for box in boxes]
+    prepared = decode_photos(rows, network.face, PhotoLimits(), ("a",))
+    np.testing.assert_array_equal(network.seen, prepared.image)
+    assert prepared.reaches_over.tolist() == [True, True, True, False]
 
 
 def test_pictures_in_a_batch_are_named_as_alone_and_together():

@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from fer.darknet.formats.lists import Entry, count, settle_splits, write_lists, write_photos_csv
 from fer.darknet.formats.photo_folder import LIST_ENDING, MARK, check_path, darknet_order, spell
-from fer.darknet.formats.photos import Inspection, Photo, group_photos, inspect_photo, label_lines
+from fer.darknet.formats.photos import Inspection, Photo, group_photos, inspect_photo, label_lines, write_upright
 from fer.data.preparation.backends import local
 from fer.data.preparation.prepare import write_skipped
-from fer.data.preparation.sources import open_source
+from fer.data.preparation.sources import open_source, photo_limits
 from fer.data.preparation.stage import Stage
-from fer.data.preparation.summary import Summary
-from fer.data.source import BLOCK_ROWS, SPLITS, PhotoLimits, Skipped, Source
+from fer.data.preparation.summary import Summary, count_reasons
+from fer.data.source import BLOCK_ROWS, SPLITS, Skipped, Source
 from fer.errors import InputError
 from fer.system.files import put_folder_in_place, require_new_folder
 
@@ -66,20 +66,24 @@ def export(
     try:
         if crop == "face":
             entries, skipped = _write_faces(stage, source, folder, [names[i] for i in class_ids], workers)
+            notes = stage.notes
         else:
             writer = _PhotoWriter(folder, data, task, link, names, class_ids)
             entries, skipped = writer.write(source, stage.folder / "photos.jsonl", workers)
+            notes = writer.notes
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
         raise
     write_skipped(out.with_name(out.name + ".skipped.csv"), skipped)
+    reasons = dict(Counter(entry.reason for entry in skipped))
     if not entries:
         # what is amiss may be put right before the next run, which must then look at every photo again
         stage.remove()
         raise InputError(
-            f"no usable photo in the raw files of data={data['name']}; the reasons are in {out}.skipped.csv"
+            f"no usable photo in the raw files of data={data['name']}: {count_reasons(reasons) or 'there are no rows'}"
+            + (f"; they are listed in {out}.skipped.csv" if reasons else "")
         )
-    notes = [*source.notes, *settle_splits(entries)]
+    notes = [*source.notes, *notes, *settle_splits(entries)]
     lists = write_lists(folder, os.path.abspath(out), task, names, entries)
     write_photos_csv(folder, source.class_names, entries)
     drawn = "drawn" in source.names
@@ -93,7 +97,7 @@ def export(
     stage.remove()
     return {
         "out": str(out), "counts": count(entries, source), "class_names": list(source.class_names),
-        "skipped": dict(Counter(entry.reason for entry in skipped)), "notes": notes, "drawn": drawn,
+        "skipped": reasons, "notes": notes, "drawn": drawn,
         "duplicates": {}, "photos": lists,
     }  # fmt: skip
 
@@ -106,10 +110,15 @@ class _PhotoWriter:
     ) -> None:
         self._folder, self._data, self._task, self._names, self._class_ids = folder, data, task, names, class_ids
         self._link = LINKS[link]
-        self._limits = PhotoLimits(data["min_bytes"], data["max_bytes"], data["max_pixels"])
+        self._limits = photo_limits(data)
+        self.notes: list[str] = []
+        self._turned = 0
 
     def write(self, source: Source, progress: Path, workers: int) -> tuple[list[Entry], list[Skipped]]:
-        """Write all photos of the source; ``progress`` is a file with one line for each block of them, in order."""
+        """Write all photos of the source; ``progress`` is a file with one line for each block of them, in order.
+
+        What is to be said of the photos is then in ``notes``.
+        """
         reading = tqdm(
             total=100.0, desc="read rows", bar_format="{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
         )
@@ -147,6 +156,8 @@ class _PhotoWriter:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if self._turned:
+            self.notes.append(f"{self._turned:,} photos are turned by their EXIF orientation: written upright, as PNG")
         return entries, skipped
 
     def _write_block(self, photos: list[Photo], start: int) -> list[Inspection]:
@@ -158,11 +169,14 @@ class _PhotoWriter:
             path = self._folder / self._name(number, photo, inspection[0])
             path.parent.mkdir(parents=True, exist_ok=True)
             if self._task == "detector":
-                lines, _ = label_lines(photo, *inspection[1:], self._class_ids, self._data["margin"])
+                lines, _ = label_lines(photo, *inspection[1:3], self._class_ids, self._data["margin"])
                 if not lines:
                     continue
                 path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
             path.unlink(missing_ok=True)
+            if inspection[3]:
+                write_upright(photo.file, self._limits, path)
+                continue
             self._link(os.path.abspath(photo.file), path)
         return inspections
 
@@ -189,10 +203,11 @@ class _PhotoWriter:
             return
         labels = [photo.faces[0][0]]
         if self._task == "detector":
-            lines, outside = label_lines(photo, *inspection[1:], self._class_ids, self._data["margin"])
+            lines, outside = label_lines(photo, *inspection[1:3], self._class_ids, self._data["margin"])
             labels = list(lines.values())
             skipped += [Skipped(photo.source, photo.path, "box outside the photo")] * outside
         if labels:
+            self._turned += inspection[3]
             entries.append(
                 Entry(self._name(number, photo, inspection[0]), photo.source, photo.path, photo.splits, labels)
             )

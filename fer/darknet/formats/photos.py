@@ -3,18 +3,21 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import cv2
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from fer.data.boxes import Box
-from fer.data.photos import PhotoRow, crop_box, read_photo
+from fer.data.photos import PhotoRow, place_crop, read_photo
 from fer.data.source import SPLITS, PhotoLimits, Skipped, Source
 from fer.errors import InputError
 
-#: Ending of the name that the program asks for, width and height in pixels; or why the photo is not taken.
-Inspection = tuple[str, int, int] | str
+#: Ending of the name that the program asks for, width and height in pixels, and whether the file must be turned
+#: upright; or why the photo is not taken.
+Inspection = tuple[str, int, int, bool] | str
 
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -70,7 +73,8 @@ def group_photos(
 def inspect_photo(file: str, limits: PhotoLimits) -> Inspection:
     """Decode a photo once and tell what the program will see of it, or why it must not see it.
 
-    Only JPEG and PNG are taken: the programs' own decoder knows no others, and Debian's finds label files for none.
+    Only JPEG and PNG are taken: the programs' own decoder knows no others, and Debian's finds label files for none. One
+    that its EXIF orientation turns is to be written with `write_upright`; with ``limits.exif`` "ignore" none is.
     """
     photo = read_photo(file, "grey", limits)
     if isinstance(photo, str):
@@ -84,11 +88,21 @@ def inspect_photo(file: str, limits: PhotoLimits) -> Inspection:
         ending, kind = ".png", PngImageFile
     else:
         return "neither JPEG nor PNG"
-    if (b"Exif\0\0" in data or b"eXIf" in data) and _is_turned(data, kind):
-        # OpenCV turns such a photo, the programs' own decoder does not
-        return "EXIF orientation other than upright"
+    # the programs' own decoder does not turn a photo as OpenCV does
+    turned = limits.exif == "apply" and (b"Exif\0\0" in data or b"eXIf" in data) and _is_turned(data, kind)
     height, width = photo.shape
-    return ending, width, height
+    return ".png" if turned else ending, width, height, turned
+
+
+def write_upright(file: str, limits: PhotoLimits, out: Path) -> None:
+    """Write a photo that its EXIF orientation turns as PNG, upright.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    photo = read_photo(file, "rgb", limits)
+    if isinstance(photo, str) or not cv2.imwrite(str(out), cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"{out}: could not be written")
 
 
 def _is_turned(data: bytes, image_file: type[JpegImageFile | PngImageFile]) -> bool:
@@ -102,13 +116,13 @@ def label_line(class_id: int, box: Box, width: int, height: int, margin: float =
     """Return ``class cx cy w h`` of a box in a photo of some width and height, as fractions of these.
 
     The box is widened by ``margin`` (a fraction of its width and height, half of it on each side) and clipped to the
-    photo, but not rounded to pixels. None where ``crop_box`` finds nothing of it in the photo, or where it is too
-    small for the six decimals.
+    photo, but not rounded to pixels. None where ``place_crop`` finds no face to be cut, or where it is too small for
+    the six decimals.
 
     >>> label_line(1, (10, 20, 40, 20), 100, 50, margin=0.5)
     '1 0.300000 0.600000 0.600000 0.600000'
     """
-    if crop_box(width, height, box, margin) is None or crop_box(width, height, box) is None:
+    if isinstance(place_crop(width, height, box, margin), str):
         return None
     x, y, w, h = box
     right, down = margin * w / 2, margin * h / 2

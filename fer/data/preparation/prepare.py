@@ -11,7 +11,7 @@ import numpy as np
 from fer.data.preparation import backends
 from fer.data.preparation.sources import open_source
 from fer.data.preparation.stage import Backend, Stage
-from fer.data.preparation.summary import Summary
+from fer.data.preparation.summary import Summary, count_reasons
 from fer.data.readers.fer2013 import listed_rows
 from fer.data.readers.ferplus import align_votes
 from fer.data.source import FaceFormat, Skipped, Source
@@ -50,19 +50,21 @@ def prepare(
     votes, notes = _votes(data, source)
     stage = _decode(source, out, backend)
     write_skipped(out.with_name(out.name + ".skipped.csv"), stage.skipped)
+    skipped = dict(Counter(entry.reason for entry in stage.skipped))
     if not stage.counts.any():
         # what is amiss may be put right before the next run, which must then look at every row again
         stage.remove()
         raise InputError(
-            f"no usable face in the raw files of data={data['name']}; the reasons are in {out}.skipped.csv"
+            f"no usable face in the raw files of data={data['name']}: {count_reasons(skipped) or 'there are no rows'}"
+            + (f"; they are listed in {out}.skipped.csv" if skipped else "")
         )
     drawn = "drawn" in source.names
     duplicates = _write(form, out, stage, source, data, drawn, votes, shards)
     stage.remove()
     return {
         "out": str(out), "counts": counts_by_name(stage.counts, source.names), "class_names": list(source.class_names),
-        "skipped": dict(Counter(entry.reason for entry in stage.skipped)),
-        "notes": [*source.notes, *notes], "drawn": drawn, "duplicates": duplicates,
+        "skipped": skipped,
+        "notes": [*source.notes, *stage.notes, *notes], "drawn": drawn, "duplicates": duplicates,
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def open_source(data: Mapping[str, Any]) -> Source:
     """
     name = data["name"]
     face = FaceFormat(data["size"], data["color"], data["margin"])
-    limits = PhotoLimits(data["min_bytes"], data["max_bytes"], data["max_pixels"])
+    limits = photo_limits(data)
     classes = CLASSES_WITH_CONTEMPT if data.get("contempt") else CLASSES
     if name == "fer2021":
         return MergedSource(
@@ -51,6 +51,11 @@ def open_source(data: Mapping[str, Any]) -> Source:
     if name == "folder":
         return folder_source(raw, face, limits, data["classes"], *splits)
     return table_source(raw, face, limits, data["classes"], *splits)
+
+
+def photo_limits(data: Mapping[str, Any]) -> PhotoLimits:
+    """Return which photos a ``data`` config takes; one that was recorded before ``exif`` was there lacks it."""
+    return PhotoLimits(data["min_bytes"], data["max_bytes"], data["max_pixels"], data.get("exif", "apply"))
 
 
 def _draw(raw: Path, seed: int, photos: int) -> None:

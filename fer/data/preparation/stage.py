@@ -15,7 +15,7 @@ from fer.data.source import SPLITS, Block, FaceFormat, Faces, Skipped, Source, e
 from fer.system.files import replacing
 
 #: Columns that the file of a block lacks when they are unknown in all its rows.
-_OPTIONAL = ("valence", "arousal", "landmarks", "box")
+_OPTIONAL = ("valence", "arousal", "landmarks", "box", "reaches_over")
 _NO_PIXELS = FaceFormat(size=0)
 
 #: Given a decoding function and blocks with the file that each one's faces belong in, gives the blocks in their order
@@ -27,11 +27,13 @@ class Stage:
     """A folder ``OUT.partial`` that holds one file a decoded block, and what it was made from.
 
     A folder left by a run with another fingerprint (other options, other raw files) is emptied first. ``fill`` leaves
-    the numbers of rows (split, source, label) in ``counts``, and the rows that were not taken in ``skipped``.
+    the numbers of rows (split, source, label) in ``counts``, the rows that were not taken in ``skipped`` and what is to
+    be said of the faces in ``notes``.
     """
 
     counts: np.ndarray
     skipped: list[Skipped]
+    notes: list[str]
 
     def __init__(self, out: Path, fingerprint: dict[str, Any]) -> None:
         self.folder = out.with_name(out.name + ".partial")
@@ -50,18 +52,24 @@ class Stage:
             total=100.0, desc="prepare", bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]"
         )
         self.counts = np.zeros((len(SPLITS), len(source.names), len(source.class_names)), np.int64)
-        self.skipped = []
+        self.skipped, self.notes = [], []
+        reach_over = 0
         with bar:
             for block, faces in backend(source.decode, self._all(source)):
                 self._blocks += 1
                 np.add.at(self.counts, (faces.split, faces.source, faces.label), 1)
                 self.skipped += faces.skipped
+                reach_over += int(faces.reaches_over.sum())
                 rows = self.counts.sum()
                 bar.set_postfix_str(
                     f"{rows:,} faces, {rows / max(bar.format_dict['elapsed'], 1e-3):,.0f}/s", refresh=False
                 )
                 bar.update(100 * block.done - bar.n)
             bar.update(100 - bar.n)
+        if reach_over:
+            self.notes.append(
+                f"{reach_over:,} faces reach over the edge of their photo: what it lacks of them repeats the edge"
+            )
 
     def _all(self, source: Source) -> Iterator[tuple[Block, Path]]:
         for number, block in enumerate(source.blocks()):

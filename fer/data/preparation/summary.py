@@ -7,6 +7,9 @@ from typing import Any, NotRequired, TypedDict
 from fer.data.source import SPLITS
 from fer.system.command import command
 
+#: Reasons that a summary names; a reason may quote what a row holds, and so differ in each.
+_REASONS = 10
+
 
 class Summary(TypedDict):
     """What was written; ``counts`` is split -> source -> rows per class, ``skipped`` reason -> rows not taken.
@@ -54,12 +57,23 @@ def describe(summary: Summary) -> str:
             "rows with the same pixels as an earlier row: " + ", ".join(f"{n:,} {name}" for name, n in found.items())
         )
     if summary["skipped"]:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(summary["skipped"].items()))
-        lines.append(
-            f"skipped {sum(summary['skipped'].values()):,} rows ({reasons}), listed in {summary['out']}.skipped.csv"
-        )
+        rows, reasons = sum(summary["skipped"].values()), count_reasons(summary["skipped"])
+        lines.append(f"skipped {rows:,} rows ({reasons}), listed in {summary['out']}.skipped.csv")
     lines.append(f"wrote {summary['out']}")
     return "\n".join(lines)
+
+
+def count_reasons(skipped: Mapping[str, int]) -> str:
+    """Return the commonest reasons with their numbers of rows, and how many rows have others.
+
+    >>> count_reasons({"empty box": 3, "zero bytes": 1200})
+    '1,200 zero bytes, 3 empty box'
+    """
+    ordered = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{n:,} {reason}" for reason, n in ordered[:_REASONS]]
+    if rest := sum(n for _, n in ordered[_REASONS:]):
+        shown.append(f"{rest:,} of {len(ordered) - _REASONS:,} other reasons")
+    return ", ".join(shown)
 
 
 def command_for(data: Mapping[str, Any]) -> str:

@@ -1,14 +1,15 @@
 """AffectNet of 2017: training.csv and validation.csv with boxes, photos under Manually_Annotated_Images."""
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from fer.data.boxes import Box
+from fer.data.boxes import Box, checked_box
 from fer.data.photos import PhotoRow, in_blocks, relative_path
-from fer.data.readers.affectnet_base import Release, affect, integer
+from fer.data.readers.affectnet_base import INFINITE, Release, affect, integer
 from fer.data.source import Block, Skipped
 from fer.errors import InputError
 
@@ -24,7 +25,7 @@ def _box(cells: Sequence[str]) -> Box | str:
     x, y, width, height = (integer(cell) for cell in cells)
     if x is None or y is None or width is None or height is None:
         return "box is NULL or not four whole numbers"
-    return (x, y, width, height) if width > 0 and height > 0 else "empty box"
+    return checked_box(x, y, width, height)
 
 
 def _progress(stream: TextIO, before: int, total: int) -> float:
@@ -80,7 +81,7 @@ class CsvRelease(Release):
             return f"{len(cells)} columns instead of {len(COLUMNS)}"
         code = integer(cells[6])
         if code not in self._labels:
-            return f"unknown expression code {cells[6]!r}"
+            return f"unknown expression code {cells[6][:40]!r}"
         if (label := self._labels[code]) is None:
             self._dropped[code] += 1
             return None
@@ -88,7 +89,10 @@ class CsvRelease(Release):
             return "path leaves the data folder"
         if isinstance(box := _box(cells[1:5]), str):
             return box
+        valence, arousal = affect(cells[7]), affect(cells[8])
+        if math.isinf(valence) or math.isinf(arousal):
+            return INFINITE
         return PhotoRow(
             self.names[0], path, f"{self._images}/{path}", self.splits(training, path), label,
-            box, affect(cells[7]), affect(cells[8]), cells[5],
+            box, valence, arousal, cells[5],
         )  # fmt: skip

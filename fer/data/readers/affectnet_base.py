@@ -11,6 +11,9 @@ from fer.data.source import Block, FaceFormat, Faces, PhotoLimits
 from fer.data.split import unit_hash
 from fer.labels import AFFECTNET, affectnet_to_label
 
+#: Why a row is not taken whose valence or arousal is inf, or a number that a float cannot hold.
+INFINITE = "valence or arousal is infinite"
+
 
 class Release:
     """What both releases share: splits, the count of rows dropped by class, and decoding."""
@@ -36,7 +39,7 @@ class Release:
 
     def fingerprint(self) -> dict[str, Any]:
         return {
-            "reader": f"{type(self).__name__} 1",
+            "reader": f"{type(self).__name__} 2",
             "inputs": self._inputs(),
             "face": asdict(self._face),
             "limits": asdict(self._limits),
@@ -76,6 +79,8 @@ class Release:
 
 def integer(text: str) -> int | None:
     """Return the whole number that a csv cell holds ("39", "39.0"), or None for NULL, nothing and anything else."""
+    if "_" in text:  # which Python takes for a part of a number
+        return None
     try:
         return int(text)
     except ValueError:
@@ -88,7 +93,7 @@ def integer(text: str) -> int | None:
 
 
 def affect(value: Any) -> float:
-    """Return a valence or arousal, NaN for AffectNet's -2 and for what is no number."""
+    """Return a valence or arousal, NaN for AffectNet's -2 and for what is no number; see `INFINITE` for the rest."""
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fer.data.photos import PhotoRow, decode_photos, in_blocks
-from fer.data.readers.affectnet_base import Release, affect, integer
+from fer.data.readers.affectnet_base import INFINITE, Release, affect, integer
 from fer.data.source import Block, Faces, Skipped
 
 
@@ -32,14 +32,20 @@ def _read_npy(path: str) -> np.ndarray:
 
     Raises:
         OSError: it can't be read.
-        ValueError: it is not a .npy file of format 1.0 without objects.
+        ValueError: it is not a .npy file of format 1.0 with numbers or text.
     """
     with open(path, "rb", buffering=0) as stream:
         data = stream.read()
     if data[:8] != b"\x93NUMPY\x01\x00":
         raise ValueError("not a .npy file of format 1.0")
     start = 10 + int.from_bytes(data[8:10], "little")
-    return np.frombuffer(data, _npy_dtype(data[8:start]), offset=start)
+    try:
+        dtype = _npy_dtype(data[8:start])
+    except Exception as error:  # numpy evaluates the header as Python, which on foreign bytes raises many types
+        raise ValueError("not a .npy header") from error
+    if dtype.kind not in "biufU":
+        raise ValueError(f"neither numbers nor text: {dtype}")
+    return np.frombuffer(data, dtype, offset=start)
 
 
 def _listing(folder: Path) -> list[tuple[str, str]]:
@@ -90,7 +96,7 @@ class NpyRelease(Release):
             return Skipped(self.names[0], path, "unreadable annotation N_exp.npy")
         code = integer(text)
         if code not in self._labels:
-            return Skipped(self.names[0], path, f"unknown expression code {text!r}")
+            return Skipped(self.names[0], path, f"unknown expression code {text[:40]!r}")
         if (label := self._labels[code]) is None:
             self._dropped[code] += 1
             return None
@@ -101,7 +107,7 @@ class NpyRelease(Release):
         rows = [row if isinstance(row, Skipped) else self._annotated(row) for row in block.rows]
         return decode_photos(rows, self._face, self._limits, self.names)
 
-    def _annotated(self, row: PhotoRow) -> PhotoRow:
+    def _annotated(self, row: PhotoRow) -> PhotoRow | Skipped:
         """Return the row with valence, arousal and landmarks, which are read here because threads decode."""
         folder, _, name = row.file.rpartition("/images/")
         stem = f"{folder}/annotations/{os.path.splitext(name)[0]}"
@@ -112,10 +118,11 @@ class NpyRelease(Release):
             except (OSError, ValueError):  # absent or unreadable is unknown: the face itself is still good
                 return None
 
-        valence, arousal, landmarks = values("val"), values("aro"), values("lnd")
-        return replace(
-            row,
-            valence=math.nan if valence is None or not valence.size else affect(valence[0]),
-            arousal=math.nan if arousal is None or not arousal.size else affect(arousal[0]),
-            landmarks=landmarks,
-        )
+        def number(kind: str) -> float:
+            found = values(kind)
+            return math.nan if found is None or not found.size else affect(found[0])
+
+        valence, arousal = number("val"), number("aro")
+        if math.isinf(valence) or math.isinf(arousal):
+            return Skipped(row.source, row.path, INFINITE)
+        return replace(row, valence=valence, arousal=arousal, landmarks=values("lnd"))

@@ -1,5 +1,6 @@
 """The lines of a csv that may be packed as .gz, .xz or .zip, read in a stream."""
 
+import codecs
 import gzip
 import io
 import lzma
@@ -22,12 +23,16 @@ LINE_BYTES = 4 << 20
 #: What an archive with several csv files is searched for, beside a csv that is named like the archive.
 _KNOWN = ("fer2013.csv", "icml_face_data.csv", "fer2021.csv", "affectnet.csv")
 
-_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+_ERRORS = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeError,
+)  # fmt: skip
 
 
 @contextmanager
 def open_csv(path: Path) -> Iterator[tuple[Iterator[bytes], Callable[[], int], str]]:
     """Give a csv's lines, a function that tells how many bytes of ``path`` were read so far, and the csv's stem.
+
+    Lines may end in \\n, \\r\\n or \\r; UTF-16 becomes UTF-8, anything else is given as the bytes that it is.
 
     Raises:
         InputError: the file can't be opened, or, while the lines are read, turns out to be damaged.
@@ -39,9 +44,11 @@ def open_csv(path: Path) -> Iterator[tuple[Iterator[bytes], Callable[[], int], s
             raw = stack.enter_context(path.open("rb", buffering=1 << 20))
             stream, name = _unpacked(raw, path)
             stack.enter_context(stream)
+            encoding = _unusual(cast(io.BufferedReader, stream).peek(4096))
         except _ERRORS as error:
             raise InputError(_damaged(path, error)) from error
-        yield _lines(stream, path), raw.tell, PurePosixPath(name).stem
+        lines = stream.readline if encoding is None else _recoded(stream, encoding)
+        yield _lines(lines, path), raw.tell, PurePosixPath(name).stem
 
 
 def _unpacked(raw: BinaryIO, path: Path) -> tuple[_Stream, str]:
@@ -76,15 +83,34 @@ def _csv_in(archive: zipfile.ZipFile, path: Path) -> str:
     raise InputError(f"{path}: it holds {held}; unpack it and give the one csv to read")
 
 
-def _lines(stream: _Stream, path: Path) -> Iterator[bytes]:
+def _unusual(head: bytes) -> str | None:
+    """Return the encoding by which a text that begins so becomes lines; None where plain reading does."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if head[:1] and head[1:2] == b"\0":
+        return "utf-16-le"
+    if head[:1] == b"\0" and head[1:2]:
+        return "utf-16-be"
+    first_line = head.partition(b"\n")[0]
+    # old Mac's line ends; bytes that are no text stay what they are
+    return "latin-1" if b"\r" in first_line.removesuffix(b"\r") else None
+
+
+def _recoded(stream: _Stream, encoding: str) -> Callable[[int], bytes]:
+    text = io.TextIOWrapper(cast(BinaryIO, stream), encoding, newline=None)
+    target = "latin-1" if encoding == "latin-1" else "utf-8"
+    return lambda most: text.readline(most).encode(target)
+
+
+def _lines(readline: Callable[[int], bytes], path: Path) -> Iterator[bytes]:
     while True:
         try:
-            line = stream.readline(LINE_BYTES)
+            line = readline(LINE_BYTES)
         except _ERRORS as error:
             raise InputError(_damaged(path, error)) from error
         if not line:
             return
-        if len(line) == LINE_BYTES:
+        if len(line) >= LINE_BYTES:
             raise InputError(f"{path}: a line of more than {LINE_BYTES:,} bytes; this is no csv of pixel strings")
         yield line
 

@@ -72,7 +72,7 @@ class MovedSource:
         targets = [self._splits.get(split, split) for split in SPLITS]
         kept = np.array([targets[code] is not None for code in faces.split], bool)
         codes = np.array([SPLITS.index(targets[code]) for code in faces.split[kept]], np.uint8)
-        columns = ("image", "label", "source", "valence", "arousal", "landmarks", "box")
+        columns = ("image", "label", "source", "valence", "arousal", "landmarks", "box", "reaches_over")
         path = [path for path, keep in zip(faces.path, kept, strict=True) if keep]
         return replace(faces, split=codes, path=path, **{name: getattr(faces, name)[kept] for name in columns})
 

@@ -2,18 +2,22 @@
 
 The csv files are ``fer2013.csv`` (emotion,pixels,Usage), Kaggle's ``icml_face_data.csv`` (emotion, Usage, pixels with
 blanks in the header line) and ``train.csv`` (no Usage), and the original experiment's ``fer2021.csv`` and
-``affectnet.csv``, which were joined by ``cat`` and have header lines in the middle.
+``affectnet.csv``, which were joined by ``cat`` and have header lines in the middle. What programs make of these files
+is read too: ; or tabs between the columns, no header line, UTF-16, pixels as decimals, classes as words.
 """
 
 import csv
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fer.data.readers.archives import ARCHIVES, open_csv
+from fer.data.readers.class_labels import whole_number
 from fer.data.readers.image_folder import folder_source
 from fer.data.readers.original_h5 import is_original_h5, original_h5_source
 from fer.data.readers.pixel_strings import fit_all, parse_pixels
@@ -30,7 +34,7 @@ from fer.data.source import (
     empty_faces,
 )
 from fer.errors import InputError
-from fer.labels import CLASSES
+from fer.labels import CLASSES, canonical
 
 #: What FER2013's csv calls our splits.
 USAGES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
@@ -119,6 +123,14 @@ def listed_rows(source: Source) -> Iterator[tuple[str | None, int | None]]:
     return source.listed_rows()
 
 
+class _Layout(NamedTuple):
+    """Where a line has emotion, pixels and, if at all, Usage; how many columns it has, and what stands between them."""
+
+    columns: list[int]
+    width: int
+    delimiter: bytes
+
+
 class _PixelCsv:
     """Rows of a block are (row number, label, split, pixel string), or a Skipped for a row that isn't decoded."""
 
@@ -128,6 +140,7 @@ class _PixelCsv:
         self._path, self._face = path, face
         self._labels = {str(label).encode(): label for label in range(len(class_names))}
         self._usages = {usage.encode(): SPLITS.index(split) for usage, split in SPLIT_NAMES.items()}
+        self._headerless = False
         with open_csv(path) as (lines, _, stem):
             self.names = (name or ("fer2013" if stem in _FER2013_STEMS else stem),)
             self._side = self._first_side(lines)
@@ -136,7 +149,7 @@ class _PixelCsv:
         """Return the file's place, size and time, and all that decides about its faces."""
         stat = self._path.stat()
         return {
-            "reader": "pixel csv 1",
+            "reader": "pixel csv 2",
             "file": str(self._path.resolve()),
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,
@@ -150,9 +163,11 @@ class _PixelCsv:
         """Yield the rows in the order of the file.
 
         Raises:
-            InputError: the file turns out to be damaged, or a header line in the middle names no emotion or pixels.
+            InputError: the file turns out to be damaged, a header line in the middle names no emotion or pixels, or the
+                labels turn out to be counted from 1.
         """
         found: set[int] = set()
+        labels: set[int] = set()
         all_train = False
         rows: list[Any] = []
         total = max(1, self._path.stat().st_size)
@@ -165,7 +180,15 @@ class _PixelCsv:
                 rows.append(row)
                 if not isinstance(row, Skipped):
                     found.add(row[2])
+                    labels.add(row[1])
                     all_train |= len(fields) == 2
+                elif not isinstance(fields, str) and whole_number(_text(fields[0])) == len(self.class_names):
+                    labels.add(len(self.class_names))
+        if (n := len(self.class_names)) in labels and 0 not in labels:
+            raise InputError(
+                f"{self._path}: its emotions are numbers up to {n} and none is 0, but FER2013's are 0..{n - 1} for "
+                f"{', '.join(self.class_names)}: write these words in their place"
+            )
         if rows:
             yield Block(rows, 1.0)
         self.notes[:] = self._notes(found, all_train)
@@ -179,7 +202,7 @@ class _PixelCsv:
                 elif len(fields) == 2:
                     raise InputError(f"{self._path}: it has no Usage column, by which data.votes are aligned with rows")
                 else:
-                    yield SPLIT_NAMES.get(fields[2].strip().lower().decode()), self._labels.get(fields[0].strip())
+                    yield SPLIT_NAMES.get(_text(fields[2]).lower()), self._label(fields[0])
 
     def decode(self, block: Block) -> Faces:
         """Parse the pixel strings of a block, and fit the faces to the wanted format where theirs is another."""
@@ -205,23 +228,30 @@ class _PixelCsv:
         header = next(lines, None)
         if header is None:
             raise InputError(f"{self._path}: the file is empty; a csv with the columns emotion,pixels,Usage is needed")
-        columns, width = self._columns(header)
+        header = header.removeprefix(BOM_UTF8)
+        layout = self._layout_of_row(header)
+        self._headerless = layout is not None
+        if layout is None:
+            columns, width, delimiter = self._layout(header)
+        else:
+            columns, width, delimiter = layout
+            lines = chain([header], lines)
         number = 0
         for line in lines:
             if not line or line.isspace():
                 continue
-            if len(line) <= _HEADER_BYTES and b"pixels" in _names(line):
-                columns, width = self._columns(line)
+            if len(line) <= _HEADER_BYTES and b"pixels" in line.lower() and b"pixels" in _names(line):
+                columns, width, delimiter = self._layout(line)
                 continue
-            fields = _split_quoted(line) if b'"' in line else line.split(b",")
+            fields = _split_quoted(line, delimiter) if b'"' in line else line.split(delimiter)
             if len(fields) == width:
                 yield number, [fields[column] for column in columns]
             else:
                 yield number, f"{len(fields)} columns, expected {width}"
             number += 1
 
-    def _columns(self, header: bytes) -> tuple[list[int], int]:
-        """Return where a header line has emotion, pixels and, if at all, Usage, and how many columns it has."""
+    def _layout(self, header: bytes) -> _Layout:
+        """Return the layout that a header line names."""
         names = _names(header)
         if b"pixels" not in names:
             shown = ascii(header[:60].decode("latin-1").strip())
@@ -233,12 +263,44 @@ class _PixelCsv:
                 f"{self._path}: it has pixels but no emotion column, so it has no labels (Kaggle's test.csv is like "
                 "that); use fer2013.csv, icml_face_data.csv or train.csv"
             )
-        return [names.index(name) for name in (b"emotion", b"pixels", b"usage") if name in names], len(names)
+        wanted = [name for name in (b"emotion", b"pixels", b"usage") if name in names]
+        if twice := [name.decode() for name in wanted if names.count(name) > 1]:
+            raise InputError(
+                f"{self._path}: several columns are called {' and '.join(twice)}; rename those that are not meant"
+            )
+        return _Layout([names.index(name) for name in wanted], len(names), _delimiter(header))
+
+    def _layout_of_row(self, line: bytes) -> _Layout | None:
+        """Return the layout of a row where each of its columns can be but one; None for any other line."""
+        delimiter = _delimiter(line)
+        fields = _split_quoted(line, delimiter) if b'"' in line else line.split(delimiter)
+        kinds = [self._kind(field) for field in fields] if len(fields) in (2, 3) else []
+        if sorted(kinds) != ["emotion", "pixels", "usage"][: len(fields)]:
+            return None
+        return _Layout([kinds.index(kind) for kind in sorted(kinds)], len(fields), delimiter)
+
+    def _kind(self, field: bytes) -> str:
+        if field.strip().lower() in self._usages:
+            return "usage"
+        if self._label(field) is not None:
+            return "emotion"
+        side = math.isqrt(len(field.split()))
+        return "pixels" if side > 1 and not parse_pixels([field], side * side)[1] else ""
+
+    def _label(self, field: bytes) -> int | None:
+        """Return the class that an emotion means: a number, perhaps as 3.0, or a word in any known spelling."""
+        label = self._labels.get(field.strip())
+        if label is not None:
+            return label
+        number, name = whole_number(_text(field)), canonical(_text(field))
+        if number is not None:
+            return number if number < len(self.class_names) else None
+        return self.class_names.index(name) if name in self.class_names else None
 
     def _row(self, number: int, fields: list[bytes] | str) -> tuple[int, int, int, bytes] | Skipped:
         if isinstance(fields, str):
             return self._skip(number, fields)
-        label = self._labels.get(fields[0].strip())
+        label = self._label(fields[0])
         if label is None:
             return self._skip(number, f"label {_shown(fields[0])} is not in 0..{len(self.class_names) - 1}")
         usage = fields[2].strip().lower() if len(fields) == 3 else b"training"
@@ -252,20 +314,31 @@ class _PixelCsv:
 
     def _first_side(self, lines: Iterator[bytes]) -> int:
         """Return the width and height in pixels of the first good row's face."""
+        first = ""
         for number, fields in self._fields(lines):
             row = self._row(number, fields)
-            if not isinstance(row, Skipped):
-                side = math.isqrt(len(row[3].split()))
-                if side and not parse_pixels([row[3]], side * side)[1]:
+            if isinstance(row, Skipped):
+                reason = row.reason
+            else:
+                values = len(row[3].split())
+                side = math.isqrt(values)
+                if not side or side * side != values:
+                    reason = f"{values} pixels are no square"
+                elif not (bad := parse_pixels([row[3]], values)[1]):
                     return side
+                else:
+                    reason = bad[0][1]
+            first = first or f" (row {number}: {reason})"
         raise InputError(
-            f"{self._path}: not one good row; a row is a label 0..{len(self.class_names) - 1}, the pixels 0..255 of a "
-            f"square face with blanks between them, and {', '.join(USAGES.values())}"
+            f"{self._path}: not one good row{first}; a row is a label 0..{len(self.class_names) - 1}, the pixels "
+            f"0..255 of a square face with blanks between them, and {', '.join(USAGES.values())}"
         )
 
     def _notes(self, found: set[int], all_train: bool) -> list[str]:
         file = self._path.name
         notes = []
+        if self._headerless:
+            notes.append(f"{file}: no header line: what its columns hold says which they are")
         if all_train:
             notes.append(f"{file}: no Usage column: all its rows are train")
         notes += [
@@ -276,15 +349,27 @@ class _PixelCsv:
         return notes
 
 
+def _delimiter(line: bytes) -> bytes:
+    return next((mark for mark in (b",", b";", b"\t") if mark in line), b",")
+
+
 def _names(header: bytes) -> list[bytes]:
-    return [field.strip(b' "\t\r\n\xef\xbb\xbf').lower() for field in header.split(b",")]
+    return [field.strip(b' "\t\r\n\xef\xbb\xbf').lower() for field in header.split(_delimiter(header))]
+
+
+def _text(field: bytes) -> str:
+    return field.strip().decode("latin-1")
 
 
 def _shown(field: bytes) -> str:
-    return ascii(field[:20].decode("latin-1").strip())
+    return ascii(_text(field[:20]))
 
 
-def _split_quoted(line: bytes) -> list[bytes]:
+def _split_quoted(line: bytes, delimiter: bytes) -> list[bytes]:
     # The csv module's own limit (128 KiB a field) is less than the pixels of a face of 224 x 224.
     csv.field_size_limit(max(csv.field_size_limit(), len(line)))
-    return [field.encode("latin-1") for field in next(csv.reader([line.decode("latin-1").rstrip("\r\n")]))]
+    text = line.decode("latin-1").rstrip("\r\n")
+    try:
+        return [field.encode("latin-1") for field in next(csv.reader([text], delimiter=delimiter.decode()))]
+    except csv.Error:  # a line break without quotes
+        return []

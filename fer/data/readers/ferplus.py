@@ -1,12 +1,14 @@
 """FER+: the votes of ten annotators on each row of FER2013 (Barsoum et al. 2016), as a file and as training targets."""
 
 import csv
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fer.data.readers.archives import open_csv
+from fer.data.readers.class_labels import whole_number
 from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
 from fer.labels import CLASSES, canonical
@@ -30,17 +32,32 @@ def read_votes(path: Path) -> tuple[list[str], np.ndarray]:
         raise InputError(f"data.votes={path}: no such file; it is fer2013new.csv of FER+")
     splits, votes = [], []
     with open_csv(path) as (lines, _, _):
-        reader = csv.reader(line.decode("latin-1") for line in lines)
-        if (header := next(reader, [])) != _HEADER:
-            raise InputError(f"{path}: not FER+'s fer2013new.csv, whose first line is {','.join(_HEADER)}: {header}")
-        for fields in reader:
+        header = next(lines, b"").removeprefix(BOM_UTF8).decode("latin-1")
+        delimiter = ";" if ";" in header and "," not in header else ","
+        names = _cells(header, delimiter)
+        if names != _HEADER:
+            raise InputError(
+                f"{path}: not FER+'s fer2013new.csv, whose first line is {','.join(_HEADER)}: {names[:12]}"
+            )
+        for number, line in enumerate(lines, 2):
+            if line.isspace():
+                continue
+            fields = _cells(line.decode("latin-1"), delimiter)
             split = SPLIT_NAMES.get(fields[0].lower()) if fields else None
-            numbers = [int(field) for field in fields[2:] if field.isdecimal()]
+            # 4.0 is what pandas makes of a 4 in a column that has gaps
+            numbers = [found for field in fields[2:] if (found := whole_number(field)) is not None]
             if split is None or len(fields) != len(_HEADER) or len(numbers) != len(VOTES) or max(numbers) > 255:
-                raise InputError(f"{path}: line {reader.line_num} is no Usage, name and {len(VOTES)} numbers of votes")
+                raise InputError(f"{path}: line {number} is no Usage, name and {len(VOTES)} numbers of votes")
             splits.append(split)
             votes.append(numbers)
     return splits, np.array(votes, np.uint8).reshape(-1, len(VOTES))
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line.strip()], delimiter=delimiter), [])]
+    except csv.Error:  # a cell of more than 128 KiB, or a lone line break
+        return []
 
 
 def align_votes(path: Path, raw: str, rows: Iterable[tuple[str | None, int | None]]) -> tuple[np.ndarray, str]:

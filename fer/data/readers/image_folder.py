@@ -2,48 +2,26 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fer.data.photos import PhotoRow, decode_photos, in_blocks
+from fer.data.readers.class_labels import label_indices, name_classes, whole_number
 from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
 from fer.data.split import check_fractions, stratified_split
 from fer.errors import InputError
-from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT, canonical
+from fer.labels import canonical
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 # What file managers and archivers leave behind.
 _CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 
-
-def name_classes(labels: Iterable[str]) -> tuple[str, ...]:
-    """Return the class names that some labels mean: FER2013's order if all are expressions, else sorted as they are.
-
-    >>> name_classes(["sadness", "joy"])[3], len(name_classes(["sad", "contempt"])), name_classes(["dog", "cat"])
-    ('Happy', 8, ('cat', 'dog'))
-    """
-    labels = set(labels)
-    meant = {canonical(label) for label in labels}
-    if None in meant or not meant:
-        return tuple(sorted(labels))
-    return CLASSES_WITH_CONTEMPT if "Contempt" in meant else CLASSES
-
-
-def class_index(name: str, class_names: Sequence[str]) -> int | None:
-    """Return the class that a label means, as a name in any known spelling or as an index; None where there is none.
-
-    >>> class_index("joy", ("Sad", "Happy")), class_index("0", ("cat", "dog")), class_index("2", ("cat", "dog"))
-    (1, 0, None)
-    """
-    if name in class_names:
-        return class_names.index(name)
-    meant = canonical(name)
-    if meant is None:
-        return int(name) if name.isdecimal() and int(name) < len(class_names) else None
-    return next((index for index, known in enumerate(class_names) if canonical(known) == meant), None)
+#: Names that mean a split and no class: train, FER2013Valid, my_test.
+_SPLIT_LIKE = re.compile(r"(.*[^a-z])?(train(ing)?|val(id|idation)?|(public|private)?test(ing)?)", re.IGNORECASE)
 
 
 def folder_source(
@@ -60,11 +38,13 @@ def folder_source(
 
     Split folders are recognised by SPLIT_NAMES in any case; where there is train but no val, ``val_fraction`` of each
     class of train becomes val. Without split folders each class is divided by both fractions. Class names that are not
-    given come from the folder names (see ``name_classes``). Links that lead out of ``root`` are not followed. Rows are
-    recorded under ``source_name``, or the folder's own name, as other folders have such paths too.
+    given come from the folder names (see ``name_classes``). Class and split folders may be links to anywhere; links to
+    files are followed within ``root`` and within their class folder. Rows are recorded under ``source_name``, or the
+    folder's own name, as other folders have such paths too.
 
     Raises:
-        InputError: no such folder, no class folders, classes that differ between splits, or fractions out of range.
+        InputError: no such folder, no class folders, split folders that hold pictures and no classes, numbers as
+            classes that are not counted from 0 or 1, classes that differ between splits, or fractions out of range.
     """
     check_fractions(val_fraction, test_fraction)
     return FolderSource(
@@ -96,7 +76,9 @@ class FolderSource:
         if split_folders:
             for name in folders:
                 if name not in split_folders:
-                    self._stray.append(Skipped(source_name, name, "folder is not train, val or test"))
+                    known = name.lower() in SPLIT_NAMES
+                    reason = "split folder without class folders" if known else "folder is not train, val or test"
+                    self._stray.append(Skipped(source_name, name, reason))
             for name in split_folders:
                 class_folders = [f"{name}/{inner}" for inner in self._subfolders(name)]
                 self._classes.setdefault(SPLIT_NAMES[name.lower()], []).extend(class_folders)
@@ -106,11 +88,29 @@ class FolderSource:
         else:
             raise InputError(f"no class folders in {root}: needs <class>/*.jpg or <split>/<class>/*.jpg")
         labels = {split: {_class_of(path) for path in paths} for split, paths in self._classes.items()}
+        every_label = set().union(*labels.values())
+        self._require_no_split(every_label - set(class_names or ()))
         if class_names is None:
-            class_names = name_classes(set().union(*labels.values()))
+            class_names = name_classes(every_label)
             self._require_agreement(labels)
+            if all(whole_number(name) is not None for name in class_names):
+                self.notes.append(
+                    f"class folders are plain numbers, so the classes are called {', '.join(class_names)}; "
+                    "data.classes=[NAME,...] in their order says what they mean"
+                )
         self.class_names = class_names
+        self._label_of, notes = label_indices(every_label, class_names, f"class folders of {root}")
+        self.notes += notes
         self._note_splits()
+
+    def _require_no_split(self, labels: set[str]) -> None:
+        if splits := sorted(label for label in labels if _SPLIT_LIKE.fullmatch(label)):
+            raise InputError(
+                f"{self._root}: {', '.join(splits)}: splits by their names, but pictures lie in them without class "
+                "folders, so they have no labels here: sort them into <split>/<class>/*.jpg, or list them with their "
+                "labels in a csv (data=csv); FER+'s folders FER2013Train, FER2013Valid and FER2013Test come from "
+                "fer2013.csv: data=fer2013 data.raw=fer2013.csv data.votes=fer2013new.csv"
+            )
 
     def _require_agreement(self, labels: dict[str | None, set[str]]) -> None:
         meant = {split: {canonical(name) or name for name in names} for split, names in labels.items()}
@@ -149,8 +149,12 @@ class FolderSource:
             kept = [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in _CLUTTER]
         return sorted(kept, key=lambda entry: entry.name)
 
-    def _leads_out(self, entry: os.DirEntry[str]) -> bool:
-        return entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._real_root)
+    def _leads_out(self, entry: os.DirEntry[str], folder: str) -> bool:
+        """Return whether a link in a class folder, which may be a link itself, leads out of both that and the root."""
+        if not entry.is_symlink():
+            return False
+        inside = (self._real_root, os.path.realpath(self._root / folder) + os.sep)
+        return not os.path.realpath(entry.path).startswith(inside)
 
     def _holds_folders(self, folder: str) -> bool:
         return any(entry.is_dir() for entry in self._entries(folder))
@@ -160,9 +164,7 @@ class FolderSource:
         names = []
         for entry in self._entries(folder):
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if self._leads_out(entry):
-                self._stray.append(Skipped(self.names[0], path, "link leads out of the folder"))
-            elif entry.is_dir():
+            if entry.is_dir():
                 names.append(entry.name)
             else:
                 self._stray.append(Skipped(self.names[0], path, "not in a class folder"))
@@ -177,7 +179,7 @@ class FolderSource:
                     facts = f"{path}/{entry.name} {status.st_size} {status.st_mtime_ns}\n"
                     digest.update(facts.encode(errors="replace"))
         return {
-            "reader": "folder 1",
+            "reader": "folder 2",
             "names": list(self.names),
             "root": str(self._root),
             "files": digest.hexdigest(),
@@ -205,12 +207,12 @@ class FolderSource:
 
     def _class_rows(self, split: str | None, folder: str) -> Iterator[PhotoRow | Skipped]:
         source = self.names[0]
-        label = class_index(_class_of(folder), self.class_names)
+        label = self._label_of[_class_of(folder)]
         paths = []
         for entry in self._entries(folder):
             path = f"{folder}/{entry.name}"
-            if self._leads_out(entry):
-                yield Skipped(source, path, "link leads out of the folder")
+            if self._leads_out(entry, folder):
+                yield Skipped(source, path, "link leads out of the class folder")
             elif entry.is_dir():
                 yield Skipped(source, path, "folder inside a class folder")
             elif not entry.name.lower().endswith(IMAGE_SUFFIXES):

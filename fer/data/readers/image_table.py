@@ -1,7 +1,7 @@
 """Anyone's own photos listed in a csv: columns path, label, optional split and optional box."""
 
-import math
 import os
+import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,14 +9,24 @@ from typing import Any
 
 import pandas as pd
 
-from fer.data.boxes import Box
+from fer.data.boxes import Box, checked_box
 from fer.data.photos import PhotoRow, decode_photos, in_blocks, relative_path
-from fer.data.readers.image_folder import class_index, name_classes
+from fer.data.readers.class_labels import label_indices, name_classes, whole_number
 from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
 from fer.data.split import check_fractions, stratified_split
 from fer.errors import InputError
 
-_BOX_COLUMNS = (("face_x", "face_y", "face_width", "face_height"), ("x", "y", "width", "height"))
+#: The columns of a box; the last are its edges, the others its corner and its size.
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
+_BOX_COLUMNS = (("face_x", "face_y", "face_width", "face_height"), ("x", "y", "width", "height"), _EDGES)
+
+# A name of a number of a box, perhaps behind words such as face_ or bbox_, or a whole box in one cell.
+_BOX_WORDS = r"(?:(?:face|bbox|bndbox|box|bounding|rect|roi|crop)[^a-z0-9]*)*"
+_BOX_NUMBERS = (
+    r"[xywh]|[xy][^a-z0-9]*(?:[012]|min|max|cent(?:er|re)|c)|(?:min|max|cent(?:er|re)|c)[^a-z0-9]*[xy]"
+    r"|width|height|left|top|right|bottom"
+)
+_LIKE_A_BOX = re.compile(rf"{_BOX_WORDS}(?:{_BOX_NUMBERS}|bbox|bndbox|box|rect|roi)", re.ASCII)
 
 
 def table_source(
@@ -31,14 +41,16 @@ def table_source(
 ) -> "TableSource":
     """Return the Source of a csv with columns path and label, and perhaps split and a box.
 
-    Paths are relative to ``root``, by default the csv's folder. The box is face_x, face_y, face_width, face_height or
-    x, y, width, height, in pixels. Labels are names in any known spelling, or indices into ``class_names``. Without a
-    split column each class is divided by both fractions; with one that has no val rows, ``val_fraction`` of each class
-    of train becomes val. All rows of one photo stay in one split, chosen with the class of its first row.
+    Paths are relative to ``root``, by default the csv's folder. The box is face_x, face_y, face_width, face_height, or
+    x, y, width, height, or xmin, ymin, xmax, ymax, in pixels; beside the first and the last, width and height are taken
+    as the photo's and not read. Labels are names in any known spelling, or numbers for ``class_names``, counted from 0
+    or from 1 (see ``label_indices``). Without a split column each class is divided by both fractions; with one that has
+    no val rows, ``val_fraction`` of each class of train becomes val. All rows of one photo stay in one split, chosen
+    with the class of its first row.
 
     Raises:
-        InputError: the csv is not there or no csv, columns are missing, integer labels lack class names, or fractions
-            are out of range.
+        InputError: the csv is not there or no csv, columns are missing, columns look like a box that is not read,
+            boxes are no pixels, numbers as labels lack class names or start elsewhere, or fractions are out of range.
     """
     check_fractions(val_fraction, test_fraction)
     return TableSource(
@@ -72,18 +84,20 @@ class TableSource:
         self._fractions, self._seed = (val_fraction, test_fraction), seed
         table = _read(csv_path)
         self._root = (csv_path.parent if root is None else root).absolute()
-        self._box_columns = next((names for names in _BOX_COLUMNS if set(names) & set(table.columns)), ())
-        missing = [name for name in ("path", "label", *self._box_columns) if name not in table.columns]
+        missing = [name for name in ("path", "label") if name not in table.columns]
         if missing:
             raise InputError(f"{csv_path} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}")
+        self._box_columns = _box_columns(list(table.columns), csv_path)
         labels = set(table["label"]) - {""}
         if class_names is None:
-            if labels and all(label.lstrip("-").isdecimal() for label in labels):
+            if labels and all(whole_number(label.lstrip("-")) is not None for label in labels):
                 raise InputError(f"{csv_path} has integer labels: give their class names in order (data.classes)")
             class_names = name_classes(labels)
         self.class_names = class_names
-        self._label_of = {label: class_index(label, class_names) for label in labels}
+        self._label_of, notes = label_indices(labels, class_names, f"labels of {csv_path.name}")
+        self.notes += notes
         self._rows = [self._row(index + 2, cells) for index, cells in enumerate(table.to_dict("records"))]
+        self._require_pixels()
         self._assign_splits("split" in table.columns)
 
     def _row(self, line: int, cells: Mapping[Hashable, str]) -> PhotoRow | Skipped:
@@ -101,16 +115,33 @@ class TableSource:
         if not cells["label"]:
             return "no label"
         if (label := self._label_of[cells["label"]]) is None:
-            return f"unknown label {cells['label']!r}"
+            return f"unknown label {cells['label'][:40]!r}"
         splits: tuple[str, ...] = ()
         if "split" in cells:
             if (split := SPLIT_NAMES.get(cells["split"].lower())) is None:
-                return f"unknown split {cells['split']!r}"
+                return f"unknown split {cells['split'][:40]!r}"
             splits = (split,)
-        box = _box([cells[name] for name in self._box_columns]) if self._box_columns else None
+        box = self._box(cells) if self._box_columns else None
         if isinstance(box, str):
             return box
         return PhotoRow(self.names[0], path, str(self._root / path), splits, label, box)
+
+    def _box(self, cells: Mapping[Hashable, str]) -> Box | str:
+        try:
+            x, y, width, height = (float(cells[name]) for name in self._box_columns)
+        except ValueError:
+            return "box is NULL or not four numbers"
+        if self._box_columns == _EDGES:
+            width, height = width - x, height - y
+        return checked_box(x, y, width, height)
+
+    def _require_pixels(self) -> None:
+        boxes = [row.box for row in self._rows if isinstance(row, PhotoRow) and row.box is not None]
+        if boxes and all(x + width <= 1 and y + height <= 1 for x, y, width, height in boxes):
+            raise InputError(
+                f"{self._csv_path}: no box reaches over 1, so {', '.join(self._box_columns)} look like fractions of "
+                "the photo: multiply them by its width and height, boxes are in pixels"
+            )
 
     def _assign_splits(self, has_column: bool) -> None:
         """Give every row its splits and tell how in the notes."""
@@ -145,7 +176,7 @@ class TableSource:
     def fingerprint(self) -> dict[str, Any]:
         status = self._csv_path.stat()
         return {
-            "reader": "csv 1",
+            "reader": "csv 2",
             "csv": [str(self._csv_path.absolute()), status.st_size, status.st_mtime_ns],
             "root": str(self._root),
             "face": asdict(self._face),
@@ -170,12 +201,20 @@ class TableSource:
         return decode_photos(block.rows, self._face, self._limits, self.names)
 
 
-def _box(cells: Sequence[str]) -> Box | str:
-    """Return x, y, width, height from four csv cells, or why they are no box."""
-    try:
-        x, y, width, height = (float(cell) for cell in cells)
-    except ValueError:
-        return "box is NULL or not four numbers"
-    if not all(map(math.isfinite, (x, y, width, height))):
-        return "box is NULL or not four numbers"
-    return (x, y, width, height) if width > 0 and height > 0 else "empty box"
+def _box_columns(columns: Sequence[str], csv_path: Path) -> tuple[str, ...]:
+    """Return the names of the four columns of a box, or none where nothing looks like one.
+
+    Raises:
+        InputError: there are two boxes, a part of one, or one in another form.
+    """
+    whole = [names for names in _BOX_COLUMNS if set(names) <= set(columns)]
+    read = whole[0] if len(whole) == 1 else ()
+    size_of_photo = ("width", "height") if read else ()
+    unread = [name for name in columns if _LIKE_A_BOX.fullmatch(name) and name not in (*read, *size_of_photo)]
+    if unread:
+        forms = "; or ".join(", ".join(names) for names in _BOX_COLUMNS)
+        raise InputError(
+            f"{csv_path}: {', '.join(unread)} looks like a box, but a box is one of {forms}, all four in pixels: "
+            "rename or convert these columns, or take them out"
+        )
+    return read

@@ -1,5 +1,7 @@
 """Strings of pixel values (``b"70 80 82 ..."``) to uint8, many rows at once, and grey squares to faces."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fer.data.photos import fit
@@ -15,8 +17,9 @@ _TEN, _HUNDRED = np.uint8(10), np.uint8(100)
 def parse_pixels(fields: list[bytes], count: int) -> tuple[np.ndarray, list[tuple[int, str]]]:
     """Return the pixel values of many rows of whole numbers 0..255 that are separated by white space.
 
-    The values are uint8 (n, count) for n fields. A field with another number of values, a value over 255, a sign, a dot
-    or any other character is bad: it is listed as (index, reason) and its row of values is zero.
+    The values are uint8 (n, count) for n fields. Whole numbers may be written as decimals, 70.0 or 7.0e+01. A field
+    with another number of values, a fraction, a value over 255, a sign or any other character is bad: it is listed as
+    (index, reason) and its row of values is zero.
     """
     pixels = np.zeros((len(fields), count), np.uint8)
     bad: list[tuple[int, str]] = []
@@ -87,10 +90,26 @@ def _parse_one(field: bytes, into: np.ndarray) -> str | None:
     if len(words) != len(into):
         return f"{len(words)} pixels, expected {len(into)}"
     # No value and no place in the reasons: the same fault in many rows is counted as one reason.
-    if not all(word.isdigit() for word in words):
+    values: Sequence[float] | None
+    if all(word.isdigit() for word in words):
+        values = [int(word) if len(word) < 10 else 256 for word in (word.lstrip(b"0") or b"0" for word in words)]
+    elif (values := _whole_decimals(words)) is None:
         return "a pixel that is not a whole number"
-    values = [int(word) if len(word) < 10 else 256 for word in (word.lstrip(b"0") or b"0" for word in words)]
     if max(values, default=0) > 255:
         return "a pixel over 255"
     into[:] = values
     return None
+
+
+def _whole_decimals(words: list[bytes]) -> list[float] | None:
+    """Return the numbers that decimals such as 70.0 or 7.0e+01 are; None where one is a fraction or no number."""
+    # long words would make a large array, and numpy would take signs and words such as inf
+    if max(map(len, words)) > 40 or any(
+        not word[:1].isdigit() or word.translate(None, b"0123456789.eE+-") for word in words
+    ):
+        return None
+    try:
+        values = np.array(words).astype(np.float64)
+    except ValueError:
+        return None
+    return values.tolist() if np.isfinite(values).all() and (values == np.floor(values)).all() else None

@@ -18,12 +18,12 @@ class PhotoError(InputError):
 
 
 def open_photo(path: str) -> np.ndarray:
-    """Return a photo as uint8 (h, w, 3) RGB.
+    """Return a photo as uint8 (h, w, 3) RGB, as in the programs not turned by its EXIF tag.
 
     Raises:
         PhotoError: it is missing, no image, or truncated; the programs would take a random picture in its place.
     """
-    photo = read_photo(path, "rgb", PhotoLimits())
+    photo = read_photo(path, "rgb", PhotoLimits(exif="ignore"))
     if isinstance(photo, str):
         raise PhotoError(f"{path}: {photo}; make the Darknet folder anew with prepare.py, or take it off the list")
     return photo
