@@ -8,12 +8,13 @@ from omegaconf import DictConfig
 
 from fer import api
 from fer.cli.launch import launch
+from fer.config.plain import plain
 from fer.config.train import check_train
 from fer.darknet.config import check_darknet_train
 
 
 def job(cfg: DictConfig, out: Path) -> float:
-    if cfg.darknet.name != "none":
+    if plain(cfg.darknet, "darknet").get("name") != "none":
         return api.train(check_darknet_train(cfg, list(HydraConfig.get().overrides.task)), out)
     return api.train(check_train(cfg), out)
 

@@ -14,10 +14,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fer.errors import InputError
 
 #: No space left, quota used up, larger than the file system or ulimit allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: A file system or folder that takes no files, a name that is no place for one, a disk that fails.
+_REFUSED = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EIO,
+)  # fmt: skip
 
 
 @contextmanager
@@ -28,19 +35,17 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     `put_in_place`.
 
     Raises:
-        InputError: there is no room for the file.
+        InputError: there is no room for the file, or it may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         put_in_place(temporary, path, sync)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if reason := _no_room(error):
-            before = "; the one written before is intact" if path.exists() else ""
-            raise InputError(f"{path}: not written, {reason}{before}: free space or choose another place") from error
+        _raise_unwritten(error, path, temporary)
         raise
 
 
@@ -70,17 +75,49 @@ def replacing_folder(path: Path, require: Callable[[Path], None] = require_new_f
 
     ``require`` raises where what ``path`` holds must stay; it is asked before the block and again after it. Where the
     block raises, the new folder is removed and ``path`` is what it was.
+
+    Raises:
+        InputError: there is no room for the folder, or it may not be written; what ``require`` raises.
     """
     require(path)
     temporary = _beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         put_folder_in_place(temporary, path, require)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _raise_unwritten(error, path, temporary)
         raise
+
+
+@contextmanager
+def claiming(path: Path, remedy: str = "wait for it to end, or give another out=") -> Iterator[None]:
+    """Hold the output ``path``, a file or a folder, for this process alone.
+
+    The system lets go of it when the process ends in whatever way; the lock file beside ``path`` goes with the block.
+
+    Raises:
+        InputError: another process holds it, or its folder cannot be written in.
+    """
+    path = Path(os.path.abspath(path))
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{path}: another process is writing it: {remedy}") from None
+    except OSError as error:
+        _raise_unwritten(error, path, Path(lock.lock_file))
+        raise
+    try:
+        yield
+    finally:
+        # before it is let go of: who opens the file meanwhile finds it without a name, and tries anew
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def put_folder_in_place(temporary: Path, path: Path, require: Callable[[Path], None] = require_new_folder) -> None:
@@ -104,21 +141,11 @@ def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict
     Raises:
         InputError: the folder cannot be made or written in, or there is no room.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder} ({error.strerror}): choose another") from error
     written = {name: folder / name for name in reversed(writers)}
     for name, write in writers.items():
         with replacing(written[name]) as temporary:
-            try:
-                temporary.touch()
-            except OSError as error:
-                if is_full(error):
-                    raise
-                raise InputError(
-                    f"{written[name]}: cannot be written ({error.strerror}): choose another place with out="
-                ) from error
+            # of libraries that write through C++ an error would come without its number
+            temporary.touch()
             write(temporary)
     return written
 
@@ -132,6 +159,32 @@ def _no_room(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _FULL:
         return os.strerror(error.errno).lower()
     return None
+
+
+def is_unwritable(error: OSError) -> bool:
+    """Say whether the operating system had no room for a file, or would not have it written or opened."""
+    return error.errno in (*_FULL, *_REFUSED)
+
+
+def _raise_unwritten(error: BaseException, path: Path, temporary: Path) -> None:
+    """Raise the line that says why ``path`` was not written, where the error is of writing it, as ``temporary``."""
+    if not isinstance(error, OSError) or not is_unwritable(error):
+        return
+    # the file that cannot be opened may be one that is read
+    name = error.filename
+    if isinstance(name, str | bytes | os.PathLike) and not is_full(error):
+        opened = Path(os.path.abspath(os.fsdecode(name)))
+        if not any(
+            opened.is_relative_to(each) or each.is_relative_to(opened) for each in map(_absolute, (path, temporary))
+        ):
+            return
+    before = "; the one written before is intact" if os.path.lexists(path) else ""
+    remedy = "free space or choose another place" if is_full(error) else "choose another place"
+    raise InputError(f"{path}: not written, {os.strerror(error.errno or 0).lower()}{before}: {remedy}") from error
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
 
 
 def _beside(path: Path) -> Path:
