@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,15 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
 
     if "LOCAL_RANK" in os.environ:
         end_with_parent()
-    if local_rank():
-        # the first rank's run folder has the config; without these each rank would make one, named by its own clock
-        arguments = [*arguments, "hydra.output_subdir=null"]
-        if not any(argument.startswith("hydra.run.dir=") for argument in arguments):
-            arguments = [*arguments, "hydra.run.dir=."]
+    if local_rank() and not any(argument.startswith("hydra.run.dir=") for argument in arguments):
+        # the first rank's run folder is the run's; without this each rank would make one, named by its own clock
+        arguments = [*arguments, "hydra.run.dir=."]
     # Hydra's handler would print that the fonts were listed, which happens once on each machine
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     fail_for_words(arguments, str(CONF), config_name)
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    threading.excepthook, before = _of_a_thread, threading.excepthook
     try:
         arguments = [literal(argument) for argument in arguments]
         check_choices(arguments, CONF)
@@ -104,3 +104,11 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         if full_error or not composing:
             raise
         fail(not_composed(error), str(CONF), config_name, arguments)
+    finally:
+        threading.excepthook = before
+
+
+def _of_a_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Keep quiet of a file that a thread can't write, TensorBoard's log above all: the next to write says it."""
+    if not isinstance(arguments.exc_value, OSError) or not is_unwritable(arguments.exc_value):
+        threading.__excepthook__(arguments)

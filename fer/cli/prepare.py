@@ -13,6 +13,7 @@ from fer.darknet.formats.photo_folder import darknet_folder
 from fer.data.preparation.prepare import DARKNET_FORMATS, prepare
 from fer.data.preparation.summary import describe
 from fer.errors import InputError
+from fer.system.files import claiming
 
 ENDINGS = {"h5": ".h5", "litdata": ".litdata", "csv": ".csv", "folder": ""}
 
@@ -25,13 +26,15 @@ def job(cfg: DictConfig, _: Path) -> None:
             raise InputError(f"prepare.backend={on}: format={keys['format']} is written by this machine alone")
         task, crop = keys["format"].removeprefix("darknet_"), keys["crop"]
         out = Path(keys["out"] or darknet_folder(data, task, crop))
-        print(describe(export(data, out, task, crop, keys["link"], keys["workers"])))
+        with claiming(out):
+            print(describe(export(data, out, task, crop, keys["link"], keys["workers"])))
         return
     out = Path(keys["out"] or data["file"])
     if not keys["out"]:
         out = out.with_suffix(ENDINGS.get(keys["format"], ".h5"))
     address = keys["prepare"]["address"]
-    print(describe(prepare(data, out, keys["format"], keys["workers"], on, address, keys["shards"])))
+    with claiming(out):
+        print(describe(prepare(data, out, keys["format"], keys["workers"], on, address, keys["shards"])))
 
 
 def main(words: Sequence[str] = ()) -> None:

@@ -27,6 +27,7 @@ from fer.prediction.sources import Medium, find_media
 from fer.prediction.table import Rows
 from fer.prediction.tracking import Tracker
 from fer.prediction.video import Frame, Video, VideoWriter
+from fer.system.files import claiming, replacing
 from fer.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
     start = time.perf_counter()
     stopped_by: list[int] = [signal.SIGINT]
     with (
+        claiming(out),
         Rows(out, predictor.labels) as rows,
         ThreadPoolExecutor() as pool,
         _one_opencv_thread(),
@@ -172,9 +174,9 @@ class _Run:
         picture = cv2.cvtColor(self._annotate(photo, faces), cv2.COLOR_RGB2BGR)
         # a JPEG has at most 65,500 pixels a side in OpenCV's library
         path = path if max(picture.shape) <= 65_500 else path.with_suffix(".png")
-        path.parent.mkdir(exist_ok=True)
-        # not imwrite, which says too little when the disk is full
-        path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+        with replacing(path, sync=False) as temporary:
+            # not imwrite, which says too little when the disk is full
+            temporary.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
 
     def _annotate(
         self, picture: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
@@ -193,8 +195,8 @@ class _Run:
             return
         x0, y0, x1, y1 = corners
         crop = fit(picture[y0:y1, x0:x1], explainer.face)
-        (self._out / "explain").mkdir(exist_ok=True)
-        explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)
+        with replacing(self._out / "explain" / f"{name}.png", sync=False) as temporary:
+            explainer.figure(crop, name).savefig(temporary, dpi=100, format="png")
 
     def _video(self, medium: Medium) -> None:
         try:

@@ -20,6 +20,8 @@ from fer.errors import InputError
 
 #: No space left, quota used up, larger than the file system or ulimit allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Said of /proc and the like, whose answer is that there is no such file.
+_NO_PLACE = "its folder takes no files: choose another place"
 #: A file system or folder that takes no files, a name that is no place for one, a disk that fails.
 _REFUSED = (
     errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
@@ -45,7 +47,7 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        _raise_unwritten(error, path, temporary)
+        _raise_unwritten(error, path)
         raise
 
 
@@ -88,7 +90,7 @@ def replacing_folder(path: Path, require: Callable[[Path], None] = require_new_f
         put_folder_in_place(temporary, path, require)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        _raise_unwritten(error, path, temporary)
+        _raise_unwritten(error, path)
         raise
 
 
@@ -99,25 +101,35 @@ def claiming(path: Path, remedy: str = "wait for it to end, or give another out=
     The system lets go of it when the process ends in whatever way; the lock file beside ``path`` goes with the block.
 
     Raises:
-        InputError: another process holds it, or its folder cannot be written in.
+        InputError: another process holds it; it cannot be written, also where the block finds out.
     """
     path = Path(os.path.abspath(path))
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0.2)
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
+        if not os.path.exists(lock.lock_file):
+            raise InputError(f"{path}: not written, {_NO_PLACE}") from None
         raise InputError(f"{path}: another process is writing it: {remedy}") from None
     except OSError as error:
-        _raise_unwritten(error, path, Path(lock.lock_file))
+        _raise_unwritten(error, path)
         raise
     try:
         yield
+    except OSError as error:
+        _raise_unwritten(error, path)
+        raise
     finally:
         # before it is let go of: who opens the file meanwhile finds it without a name, and tries anew
         with suppress(OSError):
             os.unlink(lock.lock_file)
         lock.release()
+        with suppress(OSError):
+            # those that it was made for and that nothing came into
+            for folder in new:
+                folder.rmdir()
 
 
 def put_folder_in_place(temporary: Path, path: Path, require: Callable[[Path], None] = require_new_folder) -> None:
@@ -145,7 +157,10 @@ def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict
     for name, write in writers.items():
         with replacing(written[name]) as temporary:
             # of libraries that write through C++ an error would come without its number
-            temporary.touch()
+            try:
+                temporary.touch()
+            except FileNotFoundError as error:
+                raise InputError(f"{written[name]}: not written, {_NO_PLACE}") from error
             write(temporary)
     return written
 
@@ -166,25 +181,22 @@ def is_unwritable(error: OSError) -> bool:
     return error.errno in (*_FULL, *_REFUSED)
 
 
-def _raise_unwritten(error: BaseException, path: Path, temporary: Path) -> None:
-    """Raise the line that says why ``path`` was not written, where the error is of writing it, as ``temporary``."""
+def _raise_unwritten(error: BaseException, path: Path) -> None:
+    """Raise the line that says why ``path`` was not written, where the error is of writing it or what is beside it."""
     if not isinstance(error, OSError) or not is_unwritable(error):
         return
-    # the file that cannot be opened may be one that is read
-    name = error.filename
-    if isinstance(name, str | bytes | os.PathLike) and not is_full(error):
-        opened = Path(os.path.abspath(os.fsdecode(name)))
-        if not any(
-            opened.is_relative_to(each) or each.is_relative_to(opened) for each in map(_absolute, (path, temporary))
-        ):
+    # a file that cannot be opened may be one that is read; of libraries in C the error has no name
+    if isinstance(error.filename, str | bytes | os.PathLike) and not is_full(error):
+        named, whole = (Path(os.path.abspath(os.fsdecode(name))) for name in (error.filename, path))
+        beside = named.parent == whole.parent and whole.name in named.name
+        inside = any(each.name.startswith(whole.name) and each.parent == whole.parent for each in named.parents)
+        if not (beside or inside or named in whole.parents):
             return
-    before = "; the one written before is intact" if os.path.lexists(path) else ""
+    before = "; the one written before is intact" if path.is_file() else ""
     remedy = "free space or choose another place" if is_full(error) else "choose another place"
-    raise InputError(f"{path}: not written, {os.strerror(error.errno or 0).lower()}{before}: {remedy}") from error
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))
+    # of a folder to be made, where a file is
+    number = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or 0
+    raise InputError(f"{path}: not written, {os.strerror(number).lower()}{before}: {remedy}") from error
 
 
 def _beside(path: Path) -> Path:

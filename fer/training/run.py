@@ -23,6 +23,7 @@ from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import parameters
 from fer.system.command import command
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
+from fer.system.files import claiming
 from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
 from fer.training.callbacks import EMA, Bar, Best, Pictures, Speed
@@ -233,7 +234,8 @@ def _require_file(data: dict[str, Any]) -> None:
         # each of them would draw it
         raise InputError(f"{data['file']}: no such file; make it first with `{command_for(data)}`")
     print(f"{data['file']} is not there yet: drawing it")
-    print(describe(prepare(data, Path(data["file"]))))
+    with claiming(Path(data["file"]), "wait for it to end"):
+        print(describe(prepare(data, Path(data["file"]))))
 
 
 def _require_same_faces(data: dict[str, Any], info: StoreInfo) -> None:

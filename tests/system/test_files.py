@@ -140,7 +140,7 @@ def test_a_place_that_takes_no_file_is_named(tmp_path):
         pass
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(InputError, match=re.escape(f"{folder}: not written, is a directory; the one written before")):
+    with pytest.raises(InputError, match=re.escape(f"{folder}: not written, is a directory: choose")):
         with replacing(folder) as temporary:
             temporary.touch()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
@@ -172,3 +172,16 @@ def test_an_output_belongs_to_one_process(tmp_path):
     with claiming(out):
         assert [path.name for path in out.parent.iterdir()] == [".faces.h5.lock"]
     assert list(out.parent.iterdir()) == []
+
+
+def test_a_claim_leaves_no_folder_that_nothing_came_into(tmp_path):
+    with pytest.raises(KeyboardInterrupt), claiming(tmp_path / "a" / "b" / "out"):
+        assert (tmp_path / "a" / "b").is_dir()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    # nobody, root neither, makes files in /proc
+    with (
+        pytest.raises(InputError, match="^/proc/out: not written, its folder takes no files"),
+        claiming(Path("/proc/out")),
+    ):
+        pass
