@@ -186,7 +186,8 @@ def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
 
 def _check_fused(optimizer: dict[str, Any], trainer: dict[str, Any]) -> None:
     # Lightning's own limit, which it tells of in the first step only
-    if optimizer.get("fused") and trainer.get("gradient_clip_val") and str(trainer.get("precision")).endswith("-mixed"):
+    mixed = trainer.get("precision") == "auto" or str(trainer.get("precision")).endswith("-mixed")
+    if optimizer.get("fused") and trainer.get("gradient_clip_val") and mixed:
         raise InputError(
             f"optimizer.fused=true cannot clip gradients with trainer.precision={trainer['precision']}: "
             "set trainer.gradient_clip_val=null or optimizer.fused=null"

@@ -195,6 +195,15 @@ def test_the_second_weight_decay_and_other_sizes_are_overrides():
     assert config["augment"]["crop"] == 88 and config["data"]["file"] == "data/fer2021-96-grey.h5"
 
 
+def test_presets_leave_the_precision_to_the_machine():
+    assert {name: check_train(train_cfg(f"experiment={name}"))["trainer"]["precision"] for name in (
+        "cpu_fer2013", "small_fer2013", "strong_fer2013_resnet18", "seed_fer2013_vgg19",
+    )} == {
+        "cpu_fer2013": "auto", "small_fer2013": "auto", "strong_fer2013_resnet18": "auto",
+        "seed_fer2013_vgg19": "32-true",
+    }  # fmt: skip
+
+
 def test_the_trainer_group_spells_out_real_arguments():
     keys = set(OmegaConf.load(CONF / "trainer/default.yaml")) - {"_target_"}
     assert keys <= set(inspect.signature(pl.Trainer).parameters)
