@@ -34,7 +34,7 @@ from fer.training.run import assemble
 #: Overrides of the config, the faces of an epoch.
 CASES = {
     "vgg19, float32": (["experiment=seed_fer2013_vgg19"], 448),
-    "vgg_small, bfloat16, channels last": (["experiment=cpu_fer2013"], 19_200),
+    "vgg_small, bfloat16, channels last": (["experiment=cpu_fer2013", "trainer.precision=bf16-mixed"], 19_200),
 }
 _GPU = [
     "experiment=wujie_fer2013_vgg19", "trainer.accelerator=gpu", "trainer.precision=bf16-mixed", "channels_last=true",

@@ -7,12 +7,15 @@ from functools import wraps
 from typing import NoReturn, ParamSpec
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.cli.arguments import foreign_flag, key_for, literal
 from fer.config.plain import closest
 from fer.errors import InputError
+from fer.system.files import is_full
 
 P = ParamSpec("P")
 
@@ -26,13 +29,36 @@ def fail(error: Exception, conf: str, config_name: str, arguments: list[str]) ->
     sys.exit(2)
 
 
-def full_disk(error: OSError) -> InputError:
-    """Return what to say of a write that the file system refused."""
-    name = f" {error.filename}" if error.filename else " a file"
-    return InputError(
-        f"{error.strerror}: could not write{name}; free space and give the command again, or for "
-        "a training run resume=CHECKPOINT with it"
-    )
+def fail_for_words(arguments: list[str], conf: str, config_name: str) -> None:
+    """Print one line and exit with 2 where a word has dashes as in other programs, naming the key that is meant."""
+    found = foreign_flag(arguments)
+    if found is None:
+        return
+    flag, value = found
+    shown = f"{flag} {value}" if value else flag
+    with initialize_config_dir(conf, version_base="1.3"):
+        config = compose(config_name)
+    key = key_for(flag, config)
+    if key:
+        remedy = f": {literal(f'{key}={value}') if value else f'{key}=VALUE'}"
+    else:
+        names = sorted(map(str, config))
+        remedy = f"{closest(flag.strip('-'), names)}; valid in {config_name}: {', '.join(names)}"
+    fail(InputError(f"{shown}: keys are KEY=VALUE without dashes{remedy}"), conf, config_name, arguments)
+
+
+def not_composed(error: Exception) -> InputError:
+    """Return what to say where Hydra or YAML stumbles over what the user gave, before anything of ours has begun."""
+    return InputError(f"the configuration cannot be composed: {error}; HYDRA_FULL_ERROR=1 shows where")
+
+
+def unwritable(error: OSError) -> InputError:
+    """Return what to say of a file or folder that the operating system refused."""
+    name = f"{error.filename}" if error.filename else "a file"
+    remedy = "choose another place"
+    if is_full(error):
+        remedy = "free space and give the command again, or for a training run resume=CHECKPOINT with it"
+    return InputError(f"{name}: {str(error.strerror or error).lower()}; {remedy}")
 
 
 def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
@@ -40,6 +66,9 @@ def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(main)
     def quiet(*args: P.args, **kwargs: P.kwargs) -> None:
+        if sys.stdout is None:
+            # closed by the shell, >&-
+            sys.stdout = open(os.devnull, "w")
         try:
             try:
                 main(*args, **kwargs)
@@ -47,11 +76,24 @@ def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
                 # here, not as the interpreter ends, where an error could no longer be caught
                 sys.stdout.flush()
         except BrokenPipeError:
-            # what is still in the buffer has nowhere to go
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_output()
             sys.exit(_SIGPIPE)
+        except OSError as error:
+            if not is_full(error) or error.filename:
+                raise
+            _forget_output()
+            print(f"error: what is printed cannot be written: {str(error.strerror).lower()}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            # while what a command needs is still being imported
+            sys.exit(130)
 
     return quiet
+
+
+def _forget_output() -> None:
+    """Let what is still in the buffer of stdout go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: Exception, conf: str, config_name: str, arguments: list[str]) -> str:
@@ -59,19 +101,22 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
     text = str(error)
     if text.startswith("Could not override '"):
         key = text.split("'")[1]
+        given = next((a for a in arguments if a.split("=")[0].lstrip("+") == key), "")
         others = [a for a in arguments if not a.startswith("-") and a.split("=")[0].lstrip("+~") != key]
-        return _unknown_key(key, conf, config_name, others)
+        return _unknown_key(key, given, conf, config_name, others)
     # Hydra lists choices one a line; one line is enough to read and to search for
     return " ".join(text.replace("\t", " ").split())
 
 
-def _unknown_key(key: str, conf: str, config_name: str, others: list[str]) -> str:
-    parent = key.rpartition(".")[0]
+def _unknown_key(key: str, given: str, conf: str, config_name: str, others: list[str]) -> str:
     try:
         with initialize_config_dir(conf, version_base="1.3"):
             config = compose(config_name, others)
+            # of `model={_target_: ...}` Hydra names the group, which is there
+            key = _strange(key, given, config)
     except (HydraException, OmegaConfBaseException):
         return f"there is no key {key}"
+    parent = key.rpartition(".")[0]
     while parent and OmegaConf.select(config, parent) is None:
         parent = parent.rpartition(".")[0]
     node = OmegaConf.select(config, parent) if parent else config
@@ -79,4 +124,22 @@ def _unknown_key(key: str, conf: str, config_name: str, others: list[str]) -> st
     if not valid:
         return f"there is no key {key}: {parent} is a value, not a group"
     hint = closest(key.rpartition(".")[2], valid)
+    if not hint and (meant := key_for(key, config)):
+        hint = f" (did you mean {meant}?)"
     return f"there is no key {key}{hint}; valid in {parent or config_name}: {', '.join(valid)}"
+
+
+def _strange(key: str, given: str, config: DictConfig) -> str:
+    """Return the first key of a dict ``given`` for the group ``key`` that is not in it, or ``key`` itself."""
+    node = OmegaConf.select(config, key)
+    if not isinstance(node, DictConfig) or not given:
+        return key
+    values = OverridesParser.create().parse_override(given).value()
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if str(name) not in node:
+            return f"{key}.{name}"
+        if isinstance(value, dict) and isinstance(node[name], DictConfig):
+            for inner in value:
+                if str(inner) not in node[name]:
+                    return f"{key}.{name}.{inner}"
+    return key

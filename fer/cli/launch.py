@@ -3,23 +3,23 @@
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.cli.errors import ends_quietly, fail, full_disk
+from fer.cli.arguments import check_choices, literal
+from fer.cli.errors import ends_quietly, fail, fail_for_words, not_composed, unwritable
 from fer.cli.ranks import one_job
 from fer.errors import InputError, Interrupted, RankLost
 from fer.system.command import command
 from fer.system.distributed import end_with_parent, is_first_rank, local_rank
-from fer.system.files import is_full
+from fer.system.files import is_unwritable
 
 _INSTALLED = Path(__file__).resolve().parents[1] / "conf"
 #: The folder of the configs: in the wheel a part of the package, in a checkout beside it.
@@ -40,7 +40,11 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     program, arguments = sys.argv[0], sys.argv[1 + len(words) :]
 
+    composing = True
+
     def task(cfg: DictConfig) -> Any:
+        nonlocal composing
+        composing = False
         try:
             with one_job([program, *words], str(CONF), full_error) as run_folder:
                 return job(cfg, run_folder)
@@ -56,30 +60,34 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             print(stopped, file=sys.stderr)
             sys.exit(128 + stopped.signal)
         except OSError as error:
-            if full_error or not is_full(error):
+            if full_error or not is_unwritable(error):
                 raise
-            fail(full_disk(error), str(CONF), config_name, arguments)
+            fail(unwritable(error), str(CONF), config_name, arguments)
         except RankLost as lost:
             if full_error:
                 raise
             # every rank that is left, because the lost one may be the first
             print(f"error: {lost}", file=sys.stderr)
             sys.exit(1)
+        finally:
+            # the next job of a sweep
+            composing = True
 
     if "LOCAL_RANK" in os.environ:
         end_with_parent()
-    if local_rank():
-        # the first rank's run folder has the config; without these each rank would make one, named by its own clock
-        arguments = [*arguments, "hydra.output_subdir=null"]
-        if not any(argument.startswith("hydra.run.dir=") for argument in arguments):
-            arguments = [*arguments, "hydra.run.dir=."]
+    if local_rank() and not any(argument.startswith("hydra.run.dir=") for argument in arguments):
+        # the first rank's run folder is the run's; without this each rank would make one, named by its own clock
+        arguments = [*arguments, "hydra.run.dir=."]
     # Hydra's handler would print that the fonts were listed, which happens once on each machine
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
-    arguments = [literal(argument) for argument in arguments]
-    sys.argv = [program, *arguments]
+    fail_for_words(arguments, str(CONF), config_name)
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    threading.excepthook, before = _of_a_thread, threading.excepthook
     try:
+        arguments = [literal(argument) for argument in arguments]
+        check_choices(arguments, CONF)
+        sys.argv = [program, *arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
     except (InputError, HydraException, OmegaConfBaseException) as error:
         if full_error:
@@ -87,27 +95,20 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         fail(error, str(CONF), config_name, arguments)
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        if full_error or not is_unwritable(error):
+            raise
+        # Hydra makes the run folder
+        fail(unwritable(error), str(CONF), config_name, arguments)
+    except Exception as error:
+        if full_error or not composing:
+            raise
+        fail(not_composed(error), str(CONF), config_name, arguments)
+    finally:
+        threading.excepthook = before
 
 
-#: Keys whose values are names, never numbers.
-_NAMES = ("source", "ckpt", "out", "verify")
-
-
-def literal(argument: str) -> str:
-    """Return a command line's ``key=value``, its value quoted for Hydra where it is a name that Hydra would not take.
-
-    To Hydra's grammar `2024_01` is a number, `a,b.jpg` a sweep, and `Müller.jpg`, `IMG (1).jpg` and `rtsp://host/a?b=c`
-    are errors. What begins with a quote, and a list or dict that is not closed, are left to it.
-    """
-    key, _, value = argument.partition("=")
-    if argument.startswith("-") or not value or value[0] in "'\"":
-        return argument
-    there = os.path.lexists(value)
-    try:
-        read = OverridesParser.create().parse_override(argument).value()
-    except HydraException:
-        name = value[0] not in "[{" or there
-    else:
-        number = key in _NAMES and isinstance(read, int | float)
-        name = str(read) != value and (there or number)
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}" if name else argument
+def _of_a_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Keep quiet of a file that a thread can't write, TensorBoard's log above all: the next to write says it."""
+    if not isinstance(arguments.exc_value, OSError) or not is_unwritable(arguments.exc_value):
+        threading.__excepthook__(arguments)

@@ -14,6 +14,7 @@ from fer.data.preparation.prepare import DARKNET_FORMATS, prepare
 from fer.data.preparation.summary import describe
 from fer.data.storage.verify import verify
 from fer.errors import InputError
+from fer.system.files import claiming
 
 ENDINGS = {"h5": ".h5", "litdata": ".litdata", "csv": ".csv", "folder": ""}
 
@@ -29,13 +30,15 @@ def job(cfg: DictConfig, _: Path) -> None:
             raise InputError(f"prepare.backend={on}: format={keys['format']} is written by this machine alone")
         task, crop = keys["format"].removeprefix("darknet_"), keys["crop"]
         out = Path(keys["out"] or darknet_folder(data, task, crop))
-        print(describe(export(data, out, task, crop, keys["link"], keys["workers"])))
+        with claiming(out):
+            print(describe(export(data, out, task, crop, keys["link"], keys["workers"])))
         return
     out = Path(keys["out"] or data["file"])
     if not keys["out"]:
         out = out.with_suffix(ENDINGS.get(keys["format"], ".h5"))
     address = keys["prepare"]["address"]
-    print(describe(prepare(data, out, keys["format"], keys["workers"], on, address, keys["shards"])))
+    with claiming(out):
+        print(describe(prepare(data, out, keys["format"], keys["workers"], on, address, keys["shards"])))
 
 
 def main(words: Sequence[str] = ()) -> None:

@@ -3,10 +3,12 @@
 import dataclasses
 import difflib
 import inspect
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,8 +21,15 @@ def closest(word: str, valid: Iterable[str]) -> str:
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
-def plain(node: DictConfig) -> dict[str, Any]:
-    """Return a config node as plain data, its references resolved."""
+def plain(node: Any, group: str = "the config") -> dict[str, Any]:
+    """Return a config node as plain data, its references resolved.
+
+    Raises:
+        InputError: it holds no keys, as where a file of the user's sets a whole group to null, or a reference leads
+            nowhere.
+    """
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        raise InputError(f"{group}={node}: not a group of keys: choose one with {group}=NAME")
     # of a node that is a mapping OmegaConf makes a dict; its stubs say what it makes of any node
     return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
 
@@ -31,8 +40,8 @@ def choose(node: DictConfig, key: str, schemas: Mapping[str, type], group: str) 
     Raises:
         InputError: there is none of that name.
     """
-    value = node.get(key)
-    if value not in schemas:
+    value = plain(node, group).get(key)
+    if not isinstance(value, str) or value not in schemas:
         raise InputError(f"{group}.{key}={value}: not one of {', '.join(schemas)}{closest(str(value), schemas)}")
     return schemas[value]
 
@@ -45,14 +54,15 @@ def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = 
     """
     prefix = f"{group}." if group else ""
     fields = [field.name for field in dataclasses.fields(schema)]
-    for key in map(str, node):
+    given = plain(node, group)
+    for key in map(str, given):
         if key not in fields:
             raise InputError(
                 f"there is no key {prefix}{key}{closest(key, (*fields, *others))}; "
                 f"valid in {group or 'the config'}: {', '.join((*fields, *others))}"
             )
     try:
-        config = plain(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), plain(node))))
+        config = plain(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), given)))
     except OmegaConfBaseException as error:
         raise InputError(f"{prefix}{error.key or ''}: {str(error).splitlines()[0]}") from error
     for key in fields:
@@ -61,8 +71,12 @@ def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = 
     return config
 
 
-def check_target(config: dict[str, Any], group: str, given: tuple[str, ...] = ()) -> dict[str, Any]:
+def check_target(
+    config: dict[str, Any], group: str, given: tuple[str, ...] = (), base: type | None = None
+) -> dict[str, Any]:
     """Check that ``_target_`` exists and takes every key of the config; ``given`` are arguments added when it is built.
+
+    It must be ``base`` or a class derived from it, where one is given.
 
     Raises:
         InputError: naming the key and the valid ones.
@@ -71,10 +85,12 @@ def check_target(config: dict[str, Any], group: str, given: tuple[str, ...] = ()
     if not target:
         raise InputError(f"{group}._target_ is missing: it names the class to build")
     try:
-        callable_ = hydra.utils.get_object(target)
-    except (ImportError, AttributeError, ValueError, hydra.errors.HydraException) as error:
+        callable_ = _located(str(target))
+        arguments = inspect.signature(callable_).parameters
+    except (ImportError, AttributeError, ValueError, TypeError, HydraException) as error:
         raise InputError(f"{group}._target_={target}: there is no such class") from error
-    arguments = inspect.signature(callable_).parameters
+    if base and not (isinstance(callable_, type) and issubclass(callable_, base)):
+        raise InputError(f"{group}._target_={target}: not a {base.__module__.split('.')[0]} {base.__name__}")
     valid = [name for name in arguments if name not in given]
     for key in config:
         if key != "_target_" and key not in valid:
@@ -87,3 +103,13 @@ def check_target(config: dict[str, Any], group: str, given: tuple[str, ...] = ()
     if missing:
         raise InputError(f"{group}.{missing[0]} is missing: {target} needs it")
     return config
+
+
+def _located(target: str) -> Any:
+    """Return what a dotted name stands for, without the lines that Hydra logs where there is nothing."""
+    log = logging.getLogger("hydra.utils")
+    before, log.disabled = log.disabled, True
+    try:
+        return hydra.utils.get_object(target)
+    finally:
+        log.disabled = before

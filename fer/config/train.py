@@ -37,8 +37,10 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     # last, because looking the classes up imports torch
-    config["optimizer"] = check_target(plain(cfg.optimizer), "optimizer", given=("params",))
-    config["trainer"] = _check_trainer(plain(cfg.trainer))
+    from torch.optim import Optimizer
+
+    config["optimizer"] = check_target(plain(cfg.optimizer, "optimizer"), "optimizer", ("params",), Optimizer)
+    config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
     _check_sizes(config)
     _check_run(config)
     _check_epochs(config)
@@ -53,7 +55,28 @@ def _check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     for key, remedy in TRAINER_OWN.items():
         if key in trainer:
             raise InputError(f"trainer.{key}={trainer[key]} would have no effect: {remedy}")
-    return check_target(trainer, "trainer", given=tuple(TRAINER_OWN))
+    from pytorch_lightning import Trainer
+
+    check_target(trainer, "trainer", tuple(TRAINER_OWN), Trainer)
+    batches = trainer.get("accumulate_grad_batches", 1)
+    if not _is_number(batches, int) or batches < 1:
+        raise InputError(f"trainer.accumulate_grad_batches={batches} is not a number of batches; 1 is off")
+    for key in ("val_check_interval", "limit_train_batches"):
+        value = trainer.get(key)
+        if value is not None and not (
+            _is_number(value, int) and value >= 1 or _is_number(value, float) and 0 < value <= 1
+        ):
+            raise InputError(f"trainer.{key}={value} is not a number of batches of 1 or more, or a fraction up to 1.0")
+    if trainer.get("overfit_batches"):
+        raise InputError(
+            f"trainer.overfit_batches={trainer['overfit_batches']} would validate on training faces: leave it out; "
+            "trainer.limit_train_batches= takes a few batches of each epoch"
+        )
+    return trainer
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _check_sizes(config: dict[str, Any]) -> None:
@@ -163,7 +186,8 @@ def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
 
 def _check_fused(optimizer: dict[str, Any], trainer: dict[str, Any]) -> None:
     # Lightning's own limit, which it tells of in the first step only
-    if optimizer.get("fused") and trainer.get("gradient_clip_val") and str(trainer.get("precision")).endswith("-mixed"):
+    mixed = trainer.get("precision") == "auto" or str(trainer.get("precision")).endswith("-mixed")
+    if optimizer.get("fused") and trainer.get("gradient_clip_val") and mixed:
         raise InputError(
             f"optimizer.fused=true cannot clip gradients with trainer.precision={trainer['precision']}: "
             "set trainer.gradient_clip_val=null or optimizer.fused=null"

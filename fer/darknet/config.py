@@ -54,8 +54,8 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
                 raise InputError(f"darknet.{key}={darknet[key]} is the program's, not darknet.engine=torch's{remedy}")
         trainer = plain(cfg.trainer)
         config["trainer"] = {key: trainer[key] for key in _TORCH_DARKNET_TRAINER if key in trainer}
-        if trainer["precision"] not in ("32-true", "bf16-mixed", "16-mixed"):
-            raise InputError(f"trainer.precision={trainer['precision']}: not 32-true, bf16-mixed or 16-mixed")
+        if trainer["precision"] not in ("32-true", "bf16-mixed", "16-mixed", "auto"):
+            raise InputError(f"trainer.precision={trainer['precision']}: not 32-true, bf16-mixed, 16-mixed or auto")
         if trainer["strategy"] != "auto" and not str(trainer["strategy"]).startswith("ddp"):
             raise InputError(f"trainer.strategy={trainer['strategy']}: .weights need the whole net: set auto or ddp")
         config |= {key: cfg[key] for key in _TORCH_DARKNET}

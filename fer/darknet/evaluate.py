@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet, read_photos
+from fer.darknet.formats.photo_folder import (
+    DarknetData,
+    darknet_command,
+    darknet_folder,
+    read_darknet,
+    read_list,
+    read_photos,
+)
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.program_engine.program import Program, find_program, require_support
@@ -22,6 +29,7 @@ from fer.evaluation.metrics import summarize
 from fer.evaluation.report import save_report
 from fer.evaluation.text import format_report
 from fer.labels import CLASSES_WITH_CONTEMPT, require_same
+from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
 
 
@@ -66,7 +74,8 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
     }  # fmt: skip
     folder = Path(keys["out"]) if keys["out"] else _run_folder(weights) / "evaluate" / f"{exported.data}-{split}"
     score = _score_classifier if net.task == "classifier" else _score_detector
-    return score(program, net, exported, listed, photos, report, folder, keys["device"])
+    with claiming(folder):
+        return score(program, net, exported, listed, photos, report, folder, keys["device"])
 
 
 def _score_classifier(
@@ -135,7 +144,7 @@ def _run_folder(weights: Path) -> Path:
 
 def _rows(exported: DarknetData, listed: str) -> pd.DataFrame:
     """Return the photos of a list with source, path and label, in the order of the list."""
-    files = exported.lists[listed].read_text().splitlines()
+    files = [str(photo) for photo in read_list(exported.lists[listed])]
     return read_photos(exported.folder).set_index("file").loc[files].reset_index()
 
 

@@ -29,7 +29,7 @@ from fer.models.checkpoint import describe, divide_logits, load_checkpoint, load
 from fer.models.classifier import EmotionClassifier
 from fer.models.crops import center_crop
 from fer.models.networks import to_unit
-from fer.system.files import write_files
+from fer.system.files import claiming, write_files
 
 #: format= and how the name of its file ends.
 SUFFIXES = {"onnx": ".onnx", "onnx_int8": ".int8.onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
@@ -67,22 +67,29 @@ def export(keys: dict[str, Any], data: dict[str, Any] | None) -> Path:
     if data and kind != "onnx_int8" and temperature != "val":
         raise InputError(f"data= has no effect with format={kind}: it calibrates format=onnx_int8 and temperature=val")
     out = Path(keys["out"]) if keys["out"] else Path(ckpt).with_suffix(SUFFIXES[kind])
+    with claiming(out):
+        _write(kind, ckpt, out, data, temperature, keys["calibration"])
+    print(f"wrote {out} ({mib(out.stat().st_size)})")
+    return out
+
+
+def _write(
+    kind: str, ckpt: str, out: Path, data: dict[str, Any] | None, temperature: float | str | None, calibration: int
+) -> None:
     if kind == "safetensors":
-        export_weights(ckpt, out, val_temperature(ckpt, data) if temperature == "val" else temperature)
+        export_weights(ckpt, out, val_temperature(ckpt, data) if isinstance(temperature, str) else temperature)
     elif kind != "onnx_int8":
         {"onnx": export_onnx, "pt2": export_torch}[kind](ckpt, out)
     else:
         file, *_ = prepared_file(load_checkpoint(ckpt), data)
         with tempfile.TemporaryDirectory(prefix="fer-export-") as folder:
             plain = export_onnx(ckpt, Path(folder, "float32.onnx"))
-            accuracy = quantize(plain, out, file, keys["calibration"])
+            accuracy = quantize(plain, out, file, calibration)
             size = plain.stat().st_size
         print(
             f"accuracy on {accuracy['n']:,} val faces of {file}: {accuracy['before']:.2%} in float32 ({mib(size)}), "
             f"{accuracy['after']:.2%} in int8 ({mib(out.stat().st_size)})"
         )
-    print(f"wrote {out} ({mib(out.stat().st_size)})")
-    return out
 
 
 def export_weights(ckpt: str | Path, out: str | Path, temperature: float | None = None) -> Path:

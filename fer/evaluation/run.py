@@ -18,6 +18,7 @@ from fer.evaluation.text import format_report
 from fer.models.checkpoint import is_among, load_checkpoint
 from fer.models.classifier import EmotionClassifier
 from fer.models.pretrained import locate
+from fer.system.files import claiming
 
 
 def evaluate(keys: dict[str, Any], data: dict[str, Any] | None) -> float:
@@ -32,12 +33,13 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None) -> float:
             in ``keys["scales"]`` that a network can't take, or no such device.
     """
     case = _load(keys, data)
-    probabilities = _score(case, keys["ten_crop"], keys["device"])
-    report = _report(case, probabilities)
-    content, headline = report.as_json(), probabilities[report.headline]
-    written = save_report(
-        case.folder, content, headline, case.labels, case.rows.paths, case.rows.sources, case.class_names
-    )
+    with claiming(case.folder):
+        probabilities = _score(case, keys["ten_crop"], keys["device"])
+        report = _report(case, probabilities)
+        content, headline = report.as_json(), probabilities[report.headline]
+        written = save_report(
+            case.folder, content, headline, case.labels, case.rows.paths, case.rows.sources, case.class_names
+        )
     print(format_report(content))
     print(f"confusion matrix: {written['confusion.png']}\nreport: {written['report.json']}")
     return report.scores[report.headline]["accuracy"]

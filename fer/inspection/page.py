@@ -27,7 +27,7 @@ from fer.inspection.contents import (
     histogram_figure,
     mean_faces_figure,
 )  # fmt: skip
-from fer.system.files import replacing_folder
+from fer.system.files import claiming, replacing_folder
 
 #: By this an earlier page is known as ours.
 _GENERATOR = '<meta name="generator" content="fer look.py">'
@@ -46,12 +46,9 @@ def write_page(file: str | Path, out: str | Path | None = None, seed: int = 0) -
     out = Path(os.path.abspath(out or file.with_name(f"{file.stem}-look")))
     _require_ours(out)
     contents = examine(file)
-    try:
-        with replacing_folder(out, _require_ours) as new:
-            page = _Page(contents, new, seed)
-            (new / "index.html").write_text(page.text(), "utf-8")
-    except OSError as error:
-        raise InputError(f"out={out}: cannot be written ({error.strerror or error}); choose another folder") from error
+    with claiming(out), replacing_folder(out, _require_ours) as new:
+        page = _Page(contents, new, seed)
+        (new / "index.html").write_text(page.text(), "utf-8")
     print(page.summary())
     return out / "index.html"
 

@@ -11,6 +11,7 @@ import numpy as np
 from fer.data.photos import crop_face
 from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.face import Face
+from fer.system.files import replacing
 
 if TYPE_CHECKING:
     from fer.prediction.gradcam import Explainer
@@ -39,9 +40,9 @@ class Pictures:
         picture = cv2.cvtColor(self.annotate(photo, faces), cv2.COLOR_RGB2BGR)
         # a JPEG has at most 65,500 pixels a side in OpenCV's library
         path = self._out / "photos" / f"{name}{'.jpg' if max(picture.shape) <= 65_500 else '.png'}"
-        path.parent.mkdir(exist_ok=True)
-        # not imwrite, which says too little when the disk is full
-        path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+        with replacing(path, sync=False) as temporary:
+            # not imwrite, which says too little when the disk is full
+            temporary.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
 
     def annotate(
         self, picture: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] = (), missing: Sequence[Any] = ()
@@ -65,5 +66,5 @@ class Pictures:
         crop = crop_face(picture, face.box, self._explainer.face)
         if crop is None:
             return
-        (self._out / "explain").mkdir(exist_ok=True)
-        self._explainer.figure(crop, name).savefig(self._out / "explain" / f"{name}.png", dpi=100)
+        with replacing(self._out / "explain" / f"{name}.png", sync=False) as temporary:
+            self._explainer.figure(crop, name).savefig(temporary, dpi=100, format="png")

@@ -26,6 +26,7 @@ from fer.prediction.sources import Medium, find_media
 from fer.prediction.table import Rows, face_cells
 from fer.prediction.tracking import Tracker
 from fer.prediction.video import Frame, Video, VideoWriter
+from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
 
 
@@ -55,6 +56,7 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
     start = time.perf_counter()
     stopped_by: list[int] = [signal.SIGINT]
     with (
+        claiming(out),
         Rows(out, predictor.labels) as rows,
         ThreadPoolExecutor() as pool,
         _one_opencv_thread(),

@@ -2,14 +2,14 @@
 
 import csv
 import json
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fer.errors import InputError
 from fer.prediction.face import Face
-from fer.system.files import is_full, put_in_place
+from fer.system.files import put_in_place
 
 _COLUMNS = ("file", "frame", "time", "track", "x", "y", "width", "height", "score", "label", "confidence")
 
@@ -18,24 +18,16 @@ class Rows:
     """predictions.csv and predictions.jsonl with the same rows, written as the run goes on, named when it ends.
 
     ``labels`` are the classes of the columns p_NAME. Files with the names of an earlier run are replaced in one step
-    at the end, also when the run is interrupted; after an InputError they are left as they were.
-
-    Raises:
-        InputError: the folder ``out`` cannot be made or written in.
+    at the end, also when the run is interrupted; after an InputError or a full disk they are left as they were.
     """
 
     def __init__(self, out: Path, labels: Sequence[str] = ()) -> None:
         self._columns = (*_COLUMNS, *(f"p_{label}" for label in labels), "error")
         self._paths = [out / "predictions.csv", out / "predictions.jsonl"]
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            self._files = [
-                open(f"{path}.tmp", "w", newline="", encoding="utf-8", errors="surrogateescape") for path in self._paths
-            ]
-        except OSError as error:
-            if is_full(error):
-                raise
-            raise InputError(f"out={out}: cannot be written in ({error.strerror}); choose another folder") from error
+        out.mkdir(parents=True, exist_ok=True)
+        self._files = [
+            open(f"{path}.tmp", "w", newline="", encoding="utf-8", errors="surrogateescape") for path in self._paths
+        ]
         self._csv = csv.DictWriter(self._files[0], self._columns, restval="")
         self._csv.writeheader()
         self.faces = self.named = self.failed = 0
@@ -44,12 +36,19 @@ class Rows:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for file, path in zip(self._files, self._paths, strict=True):
-            file.close()
-            if kind is not None and issubclass(kind, InputError):
-                os.unlink(file.name)
-            else:
-                put_in_place(Path(file.name), path)
+        keep = kind is None or not issubclass(kind, InputError | OSError)
+        try:
+            for file in self._files:
+                file.close()
+            for file, path in zip(self._files, self._paths, strict=True):
+                if keep:
+                    put_in_place(Path(file.name), path)
+        finally:
+            # what a full disk or an error leaves of them
+            for file in self._files:
+                with suppress(OSError):
+                    file.close()
+                Path(file.name).unlink(missing_ok=True)
 
     def write(self, **row: Any) -> None:
         """Write one row; columns that are not given are empty in the csv and null in the JSON line."""

@@ -14,10 +14,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fer.errors import InputError
 
 #: No space left, quota used up, larger than the file system or ulimit allows.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Said of /proc and the like, whose answer is that there is no such file.
+_NO_PLACE = "its folder takes no files: choose another place"
+#: A file system or folder that takes no files, a name that is no place for one, a disk that fails.
+_REFUSED = (
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EIO,
+)  # fmt: skip
 
 
 @contextmanager
@@ -28,19 +37,17 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     `put_in_place`.
 
     Raises:
-        InputError: there is no room for the file.
+        InputError: there is no room for the file, or it may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         put_in_place(temporary, path, sync)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if reason := _no_room(error):
-            before = "; the one written before is intact" if path.exists() else ""
-            raise InputError(f"{path}: not written, {reason}{before}: free space or choose another place") from error
+        _raise_unwritten(error, path)
         raise
 
 
@@ -70,17 +77,59 @@ def replacing_folder(path: Path, require: Callable[[Path], None] = require_new_f
 
     ``require`` raises where what ``path`` holds must stay; it is asked before the block and again after it. Where the
     block raises, the new folder is removed and ``path`` is what it was.
+
+    Raises:
+        InputError: there is no room for the folder, or it may not be written; what ``require`` raises.
     """
     require(path)
     temporary = _beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         put_folder_in_place(temporary, path, require)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _raise_unwritten(error, path)
         raise
+
+
+@contextmanager
+def claiming(path: Path, remedy: str = "wait for it to end, or give another out=") -> Iterator[None]:
+    """Hold the output ``path``, a file or a folder, for this process alone.
+
+    The system lets go of it when the process ends in whatever way; the lock file beside ``path`` goes with the block.
+
+    Raises:
+        InputError: another process holds it; it cannot be written, also where the block finds out.
+    """
+    path = Path(os.path.abspath(path))
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0.2)
+    new = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        if not os.path.exists(lock.lock_file):
+            raise InputError(f"{path}: not written, {_NO_PLACE}") from None
+        raise InputError(f"{path}: another process is writing it: {remedy}") from None
+    except OSError as error:
+        _raise_unwritten(error, path)
+        raise
+    try:
+        yield
+    except OSError as error:
+        _raise_unwritten(error, path)
+        raise
+    finally:
+        # before it is let go of: who opens the file meanwhile finds it without a name, and tries anew
+        with suppress(OSError):
+            os.unlink(lock.lock_file)
+        lock.release()
+        with suppress(OSError):
+            # those that it was made for and that nothing came into
+            for folder in new:
+                folder.rmdir()
 
 
 def put_folder_in_place(temporary: Path, path: Path, require: Callable[[Path], None] = require_new_folder) -> None:
@@ -104,21 +153,14 @@ def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict
     Raises:
         InputError: the folder cannot be made or written in, or there is no room.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder} ({error.strerror}): choose another") from error
     written = {name: folder / name for name in reversed(writers)}
     for name, write in writers.items():
         with replacing(written[name]) as temporary:
+            # of libraries that write through C++ an error would come without its number
             try:
                 temporary.touch()
-            except OSError as error:
-                if is_full(error):
-                    raise
-                raise InputError(
-                    f"{written[name]}: cannot be written ({error.strerror}): choose another place with out="
-                ) from error
+            except FileNotFoundError as error:
+                raise InputError(f"{written[name]}: not written, {_NO_PLACE}") from error
             write(temporary)
     return written
 
@@ -132,6 +174,29 @@ def _no_room(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _FULL:
         return os.strerror(error.errno).lower()
     return None
+
+
+def is_unwritable(error: OSError) -> bool:
+    """Say whether the operating system had no room for a file, or would not have it written or opened."""
+    return error.errno in (*_FULL, *_REFUSED)
+
+
+def _raise_unwritten(error: BaseException, path: Path) -> None:
+    """Raise the line that says why ``path`` was not written, where the error is of writing it or what is beside it."""
+    if not isinstance(error, OSError) or not is_unwritable(error):
+        return
+    # a file that cannot be opened may be one that is read; of libraries in C the error has no name
+    if isinstance(error.filename, str | bytes | os.PathLike) and not is_full(error):
+        named, whole = (Path(os.path.abspath(os.fsdecode(name))) for name in (error.filename, path))
+        beside = named.parent == whole.parent and whole.name in named.name
+        inside = any(each.name.startswith(whole.name) and each.parent == whole.parent for each in named.parents)
+        if not (beside or inside or named in whole.parents):
+            return
+    before = "; the one written before is intact" if path.is_file() else ""
+    remedy = "free space or choose another place" if is_full(error) else "choose another place"
+    # of a folder to be made, where a file is
+    number = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or 0
+    raise InputError(f"{path}: not written, {os.strerror(number).lower()}{before}: {remedy}") from error
 
 
 def _beside(path: Path) -> Path:

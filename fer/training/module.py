@@ -132,9 +132,14 @@ class ClassifierModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["identities"] = self.classifier.identities
+        # what precision=auto stood for here
+        checkpoint["precision"] = self.trainer.precision
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.classifier.identities = checkpoint["identities"]
+        before, now = checkpoint.get("precision"), self.trainer.precision
+        if before not in (None, now) and self.trainer.is_global_zero:
+            print(f"the run so far was trained with trainer.precision={before}; it goes on with {now}")
 
 
 def seed_generator(seed: int, device: torch.device) -> None:

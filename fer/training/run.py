@@ -22,7 +22,9 @@ from fer.evaluation.figures import curves_figure
 from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import parameters
 from fer.system.command import command
+from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
+from fer.system.files import claiming
 from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
 from fer.training.callbacks import EMA, Bar, Best, Pictures, Speed
@@ -43,8 +45,11 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
         Stopped: SIGINT or SIGTERM came; ``checkpoints/interrupted.ckpt`` resumes.
         RankLost: another process of the run ended or does not answer; ``checkpoints/last.ckpt`` resumes.
     """
+    _, chosen = with_precision(config["trainer"])
     trainer, module, data, resume = assemble(config, out)
     if trainer.is_global_zero:
+        if chosen:
+            print(chosen)
         print(
             f"{config['model']['name']}: {parameters(module.net):,} parameters; {data.info.path}: "
             f"{data.info.rows('train'):,} train, {data.info.rows('val'):,} val"
@@ -87,6 +92,7 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierM
     """Build trainer, module and data of a checked config; the last item is the checkpoint to resume from, if any."""
     _quiet()
     keep_freed_memory()
+    config = config | {"trainer": with_precision(config["trainer"])[0]}
     _require_file(config["data"])
     pl.seed_everything(config["seed"], verbose=False)
     data = _open_data(config)
@@ -236,7 +242,8 @@ def _require_file(data: dict[str, Any]) -> None:
         # each of them would draw it
         raise InputError(f"{data['file']}: no such file; make it first with `{command_for(data)}`")
     print(f"{data['file']} is not there yet: drawing it")
-    print(describe(prepare(data, Path(data["file"]))))
+    with claiming(Path(data["file"]), "wait for it to end"):
+        print(describe(prepare(data, Path(data["file"]))))
 
 
 def _require_same_faces(data: dict[str, Any], info: StoreInfo) -> None:

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fer.cli.launch import literal
+from fer.cli.arguments import literal
 from fer.config.checks import check_data, check_keys, check_predict
 from fer.config.schemas import Evaluate, Export, Look, Prepare
 from fer.config.train import check_train

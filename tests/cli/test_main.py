@@ -39,6 +39,13 @@ def test_help_may_be_cut_by_a_reader_that_has_enough(started):
     assert done.stderr == "" and done.stdout.count("\n") == 1 and done.returncode in (0, 141)
 
 
+@pytest.mark.parametrize(("where", "code"), [(">&-", 0), ("> /dev/full", 1)])
+def test_output_that_goes_nowhere_gives_no_traceback(where, code):
+    shell = f"{sys.executable} -m fer --help {where}"
+    done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code and "Traceback" not in done.stderr and done.stderr.count("\n") == code
+
+
 def test_what_to_type_next_follows_how_it_was_started(monkeypatch):
     for started, says in (
         ("/somewhere/bin/fer", "fer evaluate"),

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fer.cli.launch import literal
+from fer.cli.arguments import literal
 from fer.config.checks import check_data, check_predict
 from fer.config.plain import check_target
 from fer.config.schemas import Augment
@@ -195,6 +195,15 @@ def test_the_second_weight_decay_and_other_sizes_are_overrides():
     assert config["augment"]["crop"] == 88 and config["data"]["file"] == "data/fer2021-96-grey.h5"
 
 
+def test_presets_leave_the_precision_to_the_machine():
+    assert {name: check_train(train_cfg(f"experiment={name}"))["trainer"]["precision"] for name in (
+        "cpu_fer2013", "small_fer2013", "strong_fer2013_resnet18", "seed_fer2013_vgg19",
+    )} == {
+        "cpu_fer2013": "auto", "small_fer2013": "auto", "strong_fer2013_resnet18": "auto",
+        "seed_fer2013_vgg19": "32-true",
+    }  # fmt: skip
+
+
 def test_the_trainer_group_spells_out_real_arguments():
     keys = set(OmegaConf.load(CONF / "trainer/default.yaml")) - {"_target_"}
     assert keys <= set(inspect.signature(pl.Trainer).parameters)
@@ -223,6 +232,20 @@ def test_the_trainer_group_spells_out_real_arguments():
         (["+trainer.log_every_n_steps=50"], "trainer.log_every_n_steps=50 would have no effect: each step is logged"),
         (["+model.depth=3"], r"there is no key model.depth; valid in model: name, library, in_channels, dropout"),
         (["+modle=vgg11"], r"there is no key modle \(did you mean .*valid in the config"),
+        (
+            ["trainer.accumulate_grad_batches=0"],
+            "trainer.accumulate_grad_batches=0 is not a number of batches; 1 is off",
+        ),
+        (["trainer.accumulate_grad_batches=x"], "trainer.accumulate_grad_batches=x is not a number of batches"),
+        (["+trainer.val_check_interval=0"], "trainer.val_check_interval=0 is not a number of batches of 1 or more, or"),
+        (["+trainer.val_check_interval=1.5"], "trainer.val_check_interval=1.5 is not a number of batches of 1 or more"),
+        (
+            ["trainer.limit_train_batches=0"],
+            "trainer.limit_train_batches=0 is not a number of batches of 1 or more, or",
+        ),
+        (["+trainer.overfit_batches=1"], "trainer.overfit_batches=1 would validate on training faces: leave it out"),
+        (["optimizer._target_=os.system"], "optimizer._target_=os.system: not a torch Optimizer"),
+        (["trainer._target_=torch.nn.Linear"], "trainer._target_=torch.nn.Linear: not a pytorch_lightning Trainer"),
         (["schedule.name=stepp"], r"schedule.name=stepp: not one of step, .* \(did you mean step\?\)"),
         (["~schedule.every"], "schedule.every is missing"),
         (["data.name=fer"], "data.name=fer: not one of sample, fer2013"),
@@ -283,6 +306,26 @@ def test_required_arguments_of_a_target():
             "`python prepare.py data=fer2021 data.affectnet=PATH data.fer2013=PATH`",
         ),
         (["data=folder", "batch_size"], "error: "),
+        (
+            ["optimizer=null"],
+            "error: optimizer=null: optimizer is a group of keys, which is chosen by a name: give optimizer=NAME "
+            "(adamw, sgd)\n",
+        ),
+        (["optimizer=[1]"], "error: optimizer=[1]: optimizer is a group of keys, which is chosen by a name: give opt"),
+        (["-m", "optimizer=sgd,null"], "error: optimizer=sgd,null: optimizer is a group of keys, which is chosen by a"),
+        (["hydra=null"], "error: hydra=null: hydra is a group of keys, which is chosen by a name\n"),
+        (["optimizer._target_=torch.optim"], "error: optimizer._target_=torch.optim: there is no such class\n"),
+        (["optimizer._target_=torch.optim.SDG"], "error: optimizer._target_=torch.optim.SDG: there is no such class\n"),
+        (["seed=" + "9" * 5000], f"error: seed={'9' * 20}... (5,000 characters): cannot be read as a value (Exceeds"),
+        (
+            ["model={_target_:torch.nn.Linear}"],
+            "error: there is no key model._target_; valid in model: dropout, in_channels, library, name\n",
+        ),
+        (["--epochs", "5"], "error: --epochs 5: keys are KEY=VALUE without dashes: trainer.max_epochs=5\n"),
+        (["--batch-size", "5"], "error: --batch-size 5: keys are KEY=VALUE without dashes: batch_size=5\n"),
+        (["--lr=0.1", "-m"], "error: --lr 0.1: keys are KEY=VALUE without dashes: optimizer.lr=0.1\n"),
+        (["--resum"], "error: --resum: keys are KEY=VALUE without dashes (did you mean resume?); valid in train: aug"),
+        (["epochs=5"], "error: there is no key epochs (did you mean trainer.max_epochs?); valid in train: augment, "),
         (["-m", "model=vgg11,vgg20"], "error: In 'train': Could not find 'model/vgg20'"),
         (["-m", "batch_size=1,x"], "error: "),
     ],
@@ -291,6 +334,34 @@ def test_mistakes_on_the_command_line_give_one_line(run, tmp_path, arguments, me
     done = run("train.py", *arguments, cwd=tmp_path, code=2)
     assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+def test_a_source_with_dashes_is_told_its_key(run, tmp_path):
+    done = run("predict.py", "--source", "IMG (1).jpg", "ckpt=a.ckpt", cwd=tmp_path, code=2)
+    assert done.stderr == ("error: --source IMG (1).jpg: keys are KEY=VALUE without dashes: source='IMG (1).jpg'\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "# @package _global_\noptimizer: null\n",
+            "error: optimizer=None: not a group of keys: choose one with optimi",
+        ),
+        ("# @package _global_\nschedule: null\n", "error: schedule=None: not a group of keys"),
+        (
+            "# @package _global_\ndarknet: null\n",
+            "error: ConfigTypeError raised while resolving interpolation: Error trying to access darknet.name: node",
+        ),
+        ("seed: {", "error: the configuration cannot be composed: while parsing a flow node expected"),
+        ("defaults: [[1]]\n", "error: "),
+    ],
+)
+def test_mistakes_in_a_file_of_ones_own_give_one_line(run, tmp_path, text, message):
+    (tmp_path / "my/experiment").mkdir(parents=True)
+    (tmp_path / "my/experiment/mine.yaml").write_text(text)
+    done = run("train.py", f"--config-dir={tmp_path}/my", "experiment=mine", cwd=tmp_path, code=2)
+    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py", "export.py", "look.py"])

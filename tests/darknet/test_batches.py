@@ -210,6 +210,9 @@ def test_an_exported_list_is_read_back_whatever_its_bytes(tmp_path):
     assert listed == [Path(folder, file) for file in files] and labels_from_paths(listed, NAMES).tolist() == [0, 2]
     with pytest.raises(PhotoError, match="png: missing file; "):
         classifier(listed)[0]
+    # a byte order mark, as editors write it
+    (tmp_path / "marked.list").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "train.list").read_bytes())
+    assert read_list(tmp_path / "marked.list") == listed
 
 
 def test_labels_come_as_they_are_written(photos):

@@ -119,6 +119,8 @@ def test_parse_reads_as_the_program_does():
         Section("maxpool", {}),
     ]
     assert [section.line for section in parse(text)] == [3, 8, 10]
+    # a byte order mark, as editors write it
+    assert parse(f"\ufeff{text}") == parse(text)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -152,10 +152,32 @@ def test_truth_beside_the_photos(tmp_path):
     assert truth.photo.tolist() == [0, 0] and truth.label.tolist() == [1, 0]
     assert truth.box == pytest.approx(np.array([[75, 25, 50, 50], [0, 0, 40, 40]]))
 
-    for text in ("2 0.5 0.5 0.2 0.2", "0 0.5 0.5 0.2", "Happy 0.5 0.5 0.2 0.2"):
+    # a byte order mark, blank lines, trailing blanks and a class as another program may write it
+    second.with_suffix(".txt").write_bytes(b"\xef\xbb\xbf1.0 0.5 0.5 0.25 0.5  \r\n\r\n \n0 1 1 1 1\n")
+    truth, _ = read_truth([first, second], 2)
+    assert truth.photo.tolist() == [0, 0, 1, 1] and truth.label.tolist() == [1, 0, 1, 0]
+    assert truth.box[2:] == pytest.approx(np.array([[18.75, 20, 12.5, 40], [25, 40, 50, 80]]))
+    for text in (
+        "2 0.5 0.5 0.2 0.2",
+        "0 0.5 0.5 0.2",
+        "Happy 0.5 0.5 0.2 0.2",
+        "1.5 0.5 0.5 0.2 0.2",
+        "-1 0.5 0.5 1 1",
+    ):
         second.with_suffix(".txt").write_text(text)
         with pytest.raises(InputError, match="c.txt, line 1"):
             read_truth([first, second], 2)
+    fractions = "centre and size are fractions of the photo over 0 and up to 1"
+    for box in ("nan 0.5 0.2 0.2", "0.5 0.5 inf 0.2", "0 0.5 0.2 0.2", "1.01 1 1 1", "0.5 0.5 0 0.2", "0.5 0.5 1 -1"):
+        second.with_suffix(".txt").write_text(f"0 0.5 0.5 0.2 0.2\n1 {box}\n")
+        with pytest.raises(InputError, match=f"c.txt, line 2: .*: {fractions}"):
+            read_truth([first, second], 2)
+    second.with_suffix(".txt").write_text("0 120 80 40 40\n")
+    with pytest.raises(InputError, match=f"c.txt, line 1: '0 120 80 40 40': {fractions}; these look like pixels"):
+        read_truth([first, second], 2)
+    second.with_suffix(".txt").write_bytes(b"\xff\xfe0\x00")
+    with pytest.raises(InputError, match="c.txt: no label file"):
+        read_truth([first, second], 2)
     second.with_suffix(".txt").unlink()
     with pytest.raises(InputError, match="c.txt"):
         read_truth([first, second], 2)

@@ -148,7 +148,9 @@ def test_map_is_debians(tmp_path):
             if generator.random() < 0.4:
                 x, y = np.array([x, y]) + generator.normal(0, 0.15, 2) * [w, h]
                 box = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
-                lines.append(" ".join(map(str, (label, *box))))
+                # what lies outside of the photo, or is cut to nothing at its edge, is no label
+                if all(0 < value <= 1 for value in box):
+                    lines.append(" ".join(map(str, (label, *box))))
         photo.with_suffix(".txt").write_text("\n".join(lines) + "\n")
     (tmp_path / "test.txt").write_text("".join(f"{photo}\n" for photo in photos))
     theirs = detector_map(find_program("darknet"), net, NAMES, tmp_path / "test.txt", tmp_path / "work")

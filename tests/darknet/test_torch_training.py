@@ -495,7 +495,7 @@ def test_two_processes_save_one_run(home, run, process):
     [
         ("trainer.max_epochs=3", "trainer.max_epochs=3 has no effect beside darknet=classifier_small; of trainer it"),
         ("model=vgg11", "model=vgg11 has no effect"),
-        ("trainer.precision=16-true", "trainer.precision=16-true: not 32-true, bf16-mixed or 16-mixed"),
+        ("trainer.precision=16-true", "trainer.precision=16-true: not 32-true, bf16-mixed, 16-mixed or auto"),
         ("trainer.strategy=fsdp", "trainer.strategy=fsdp: .weights need the whole net"),
         ("trainer.accelerator=hpu", "hpu"),
         ("darknet.gpus=0", "set trainer.devices"),

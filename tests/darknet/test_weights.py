@@ -150,6 +150,14 @@ def test_the_cfg_is_found_by_name(tmp_path):
     assert find_cfg(tmp_path / "one" / "other.weights").name == "net.cfg"
 
 
+def test_byte_order_marks_are_no_part_of_a_cfg_or_a_name(tmp_path):
+    weights = run_folder(tmp_path, names="Neutral\nHappy\n")
+    for name in ("a.cfg", "labels.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    net = open_net(weights)
+    assert net.names == ("Neutral", "Happy") and net.sections[0].kind == "net"
+
+
 def test_open_net_refuses(tmp_path):
     weights = run_folder(tmp_path, names="Neutral\nHappy\nSad\n")
     with pytest.raises(InputError, match="labels.txt: 3 names, but .*a.cfg has 2 classes"):

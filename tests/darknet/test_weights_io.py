@@ -112,7 +112,7 @@ def test_broken_weights_change_nothing(tmp_path, small):
     assert all(torch.equal(value, before[key]) for key, value in small.state_dict().items())
     with pytest.raises(InputError, match="absent: cannot be read"):
         load_weights(small, tmp_path / "absent")
-    with pytest.raises(InputError, match="a.weights/b.weights: cannot be written"):
+    with pytest.raises(InputError, match="a.weights/b.weights: not written, not a directory: choose"):
         save_weights(small, tmp_path / "a.weights" / "b.weights")
     with pytest.raises(InputError, match="the first 11 layers of 10 cannot be written"):
         save_weights(small, tmp_path / "a.weights", first=11)

@@ -172,7 +172,7 @@ def test_an_earlier_page_is_replaced_and_nothing_else(rows, tmp_path):
     for taken in (foreign, foreign / "index.html", rows):
         with pytest.raises(InputError, match="look.py did not write"):
             write_page(rows, taken)
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="below_a_file: not written, not a directory: choose another place"):
         write_page(rows, rows / "below_a_file")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["foreign", "page", "rows.h5"]
 

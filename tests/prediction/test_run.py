@@ -264,7 +264,7 @@ def test_an_out_that_cannot_be_made_is_one_line(keys, tmp_path, monkeypatch, out
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "in/face.png", drawn())
     (tmp_path / "face.png").touch()
-    with pytest.raises(InputError, match=rf"^out={out}: cannot be written in \([^\n]+\); choose another folder$"):
+    with pytest.raises(InputError, match=rf"{out}: not written, not a directory.*: choose another place$"):
         predict(keys | {"source": "in/face.png", "out": out}, HAAR)
 
 

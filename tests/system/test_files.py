@@ -1,13 +1,16 @@
 """A full disk, here the system's limit on a file's size, leaves the file that was there and says so in one line."""
 
+import re
 import resource
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fer.errors import InputError
-from fer.system.files import replacing, replacing_folder, write_files
+from fer.system.files import claiming, replacing, replacing_folder, write_files
 from fer.training.run import train
 from tests.conftest import fit, train_config, write_tiny
 
@@ -121,3 +124,64 @@ def test_checkpoints_are_written_beside_the_one_before(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there is no such folder"))
     fit(train_config(file, **{"trainer.max_epochs": 1}), tmp_path / "run")
     assert Path(tmp_path / "run/checkpoints/last.ckpt").stat().st_size > 1 << 20
+
+
+def test_a_place_that_takes_no_file_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "new" / "faces.h5"
+    message = re.escape(f"{below}: not written, not a directory: choose another place")
+    with pytest.raises(InputError, match=message), replacing(below) as temporary:
+        temporary.touch()
+    with pytest.raises(InputError, match=message), replacing_folder(below):
+        pass
+    with pytest.raises(InputError, match=re.escape("not written, not a directory")):
+        write_files(below, {"a.csv": lambda path: path.write_text("a")})
+    with pytest.raises(InputError, match=message), claiming(below):
+        pass
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(InputError, match=re.escape(f"{folder}: not written, is a directory: choose")):
+        with replacing(folder) as temporary:
+            temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_file_that_is_only_read_is_not_taken_for_the_one_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as raised, replacing(tmp_path / "new") as temporary:
+        temporary.write_bytes((tmp_path / "file" / "photo.jpg").read_bytes())
+    assert raised.value.filename == str(tmp_path / "file" / "photo.jpg")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_output_belongs_to_one_process(tmp_path):
+    out = tmp_path / "new" / "faces.h5"
+    code = "import sys; from pathlib import Path; from fer.system.files import claiming\n"
+    code += "with claiming(Path(sys.argv[1])): print('has it', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout.readline() == "has it\n"
+        with pytest.raises(InputError) as raised, claiming(out):
+            pass
+        assert str(raised.value) == (f"{out}: another process is writing it: wait for it to end, or give another out=")
+        with claiming(tmp_path / "new" / "other.h5"):
+            pass
+        # not even kill -9 leaves it taken
+        first.kill()
+    with claiming(out):
+        assert [path.name for path in out.parent.iterdir()] == [".faces.h5.lock"]
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_claim_leaves_no_folder_that_nothing_came_into(tmp_path):
+    with pytest.raises(KeyboardInterrupt), claiming(tmp_path / "a" / "b" / "out"):
+        assert (tmp_path / "a" / "b").is_dir()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    # nobody, root neither, makes files in /proc
+    with (
+        pytest.raises(InputError, match="^/proc/out: not written, its folder takes no files"),
+        claiming(Path("/proc/out")),
+    ):
+        pass

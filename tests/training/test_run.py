@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -506,3 +507,28 @@ def test_start_from_is_exact(trained):
         torch.equal(a, b) for a, b in zip(model.net.state_dict().values(), best.net.state_dict().values(), strict=True)
     )
     assert os.path.exists(out / "checkpoints/best.ckpt")
+
+
+def test_auto_precision_is_bfloat16_where_the_processor_has_it(tiny, tmp_path, capsys):
+    # the flags that the kernel lists, not what torch says of them
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    has = bool(flags & {"avx512_bf16", "amx_bf16"})
+    chosen, other = ("bf16-mixed", "32-true") if has else ("32-true", "bf16-mixed")
+    changes = {"trainer.precision": "auto", "trainer.max_epochs": 1}
+    trainer, _ = fit(train_config(tiny, **changes), tmp_path / "run")
+    assert trainer.precision == chosen
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["precision"] == chosen
+    # on another machine auto stands for the other one
+    more = {"resume": last, "trainer.max_epochs": 2}
+    fit(train_config(tiny, **more, **{"trainer.precision": other}), tmp_path / "other")
+    assert f"the run so far was trained with trainer.precision={chosen}; it goes on with {other}\n" in said(capsys)
+    fit(train_config(tiny, **more, **{"trainer.precision": "auto"}), tmp_path / "same")
+    assert "the run so far" not in said(capsys)
+    train(train_config(tiny, **changes), tmp_path / "said")
+    words = "" if has else "no "
+    assert f"trainer.precision=auto: {chosen}, as this CPU has {words}bfloat16 instructions" in said(capsys)
+
+
+def said(capsys):
+    return capsys.readouterr().out

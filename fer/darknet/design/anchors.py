@@ -7,6 +7,7 @@ from typing import cast
 import cv2
 import numpy as np
 
+from fer.darknet.formats.label_files import read_labels
 from fer.data.boxes import iou
 from fer.errors import InputError
 
@@ -17,20 +18,10 @@ def read_box_sizes(label_files: Iterable[Path]) -> np.ndarray:
     """Return width and height of every box, as fractions of its photo: float32, boxes x 2.
 
     Raises:
-        InputError: a file is missing or holds a line that is not "class cx cy width height".
+        InputError: as `read_labels`.
     """
-    boxes = []
-    for path in label_files:
-        try:
-            lines = path.read_text().splitlines()
-            boxes += [[float(number) for number in line.split()[1:5]] for line in lines if line.strip()]
-        except OSError:
-            raise InputError(f"{path}: no label file; export the photos again with prepare.py") from None
-        except ValueError:
-            raise InputError(f'{path}: not "class cx cy width height" lines; export the photos again') from None
-        if boxes and len(boxes[-1]) != 4:
-            raise InputError(f'{path}: not "class cx cy width height" lines; export the photos again')
-    return np.array(boxes, np.float32).reshape(-1, 4)[:, 2:]
+    boxes = [read_labels(path)[:, 3:] for path in label_files]
+    return np.concatenate(boxes or [np.empty((0, 2))]).astype(np.float32)
 
 
 def kmeans_anchors(

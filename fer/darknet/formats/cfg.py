@@ -41,7 +41,8 @@ def parse(text: str, name: str = "cfg") -> list[Section]:
         InputError: a line that is no section, option or comment, an unknown kind, a cfg that does not begin with [net].
     """
     sections: list[Section] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # a byte order mark, as some editors write it
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         line = re.sub(r"\s", "", line).split("#")[0]
         if not line or line.startswith(";"):
             continue

@@ -107,7 +107,7 @@ def read_list(list_file: Path) -> list[Path]:
         InputError: it cannot be read or lists none.
     """
     try:
-        lines = list_file.read_text("utf-8", errors="surrogateescape").splitlines()
+        lines = list_file.read_text("utf-8-sig", errors="surrogateescape").splitlines()
     except OSError as error:
         raise InputError(f"{list_file}: {error.strerror}; make the Darknet folder anew with prepare.py") from error
     photos = [Path(line) for line in lines if line]

@@ -1,5 +1,6 @@
 """The folder of a run, of either engine: its cfg, lists and .data file, and run.json, which says what they are."""
 
+import codecs
 import json
 import os
 from collections.abc import Sequence
@@ -25,7 +26,13 @@ def lay_out(
     for split, path in data.lists.items():
         link = folder / f"{split}.txt"
         link.unlink(missing_ok=True)
-        os.symlink(path.absolute(), link)
+        with open(path, "rb") as listed:
+            marked = listed.read(3) == codecs.BOM_UTF8
+        if marked:
+            # the program would take the mark for a part of the first path
+            link.write_bytes(path.read_bytes()[3:])
+        else:
+            os.symlink(path.absolute(), link)
     data_file = folder / DATA_FILE[data.task]
     lines = [f"classes = {len(data.names)}", "train = train.txt", f"valid = {judged_by(data)}.txt"]
     lines += [f"{key} = {names}" for key in ("names", *(("labels",) if data.task == "classifier" else ()))]

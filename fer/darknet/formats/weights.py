@@ -211,7 +211,7 @@ def _folders(weights: Path) -> tuple[Path, Path]:
 def _text(path: Path, key: str) -> str:
     if not path.is_file():
         raise InputError(f"{key}={path}: no such file")
-    return path.read_text(errors="replace")
+    return path.read_text("utf-8-sig", errors="replace")
 
 
 def _images_seen(path: Path, need: int) -> int | None:

@@ -18,6 +18,7 @@ from fer.labels import canonical
 from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.sources import Medium, find_media
 from fer.prediction.table import Rows
+from fer.system.files import claiming, replacing
 
 #: What is less certain is left out, where the user gives no threshold.
 _THRESHOLD = 0.25
@@ -41,7 +42,7 @@ def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
     if net.task == "classifier":
         print("note: a classifier takes the whole photo as the face")
     out = Path(keys["out"])
-    with Rows(out) as rows, tempfile.TemporaryDirectory(prefix="fer-darknet-") as folder:
+    with claiming(out), Rows(out) as rows, tempfile.TemporaryDirectory(prefix="fer-darknet-") as folder:
         for row in _predict(program, net, media, keys, Path(folder), out):
             rows.write(**row)
     print(
@@ -88,12 +89,12 @@ def _predict(
 
 
 def _draw(photo: Path, faces: Sequence[Face], names: Sequence[str], anonymize: bool, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
     image: np.ndarray | None = cv2.imread(str(photo))
     assert image is not None  # written by `_predict`
     boxes = [box for _, _, box in faces]
     if anonymize:
         image = hide_faces(image, boxes)
-    cv2.imwrite(
-        str(target), draw_faces(image, boxes, [f"{names[index]} {confidence:.2f}" for index, confidence, _ in faces])
-    )
+    drawn = draw_faces(image, boxes, [f"{names[index]} {confidence:.2f}" for index, confidence, _ in faces])
+    with replacing(target, sync=False) as temporary:
+        # not imwrite, which says too little when the disk is full
+        temporary.write_bytes(cv2.imencode(target.suffix, drawn)[1].tobytes())

@@ -4,7 +4,6 @@ Every call runs in a new `WorkFolder` under ``work``.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fer.darknet.formats.label_files import read_labels
 from fer.darknet.formats.photo_folder import read_list
 from fer.darknet.formats.records import ClassAP, Matches, MeanAP, TopK
 from fer.darknet.formats.weights import Net
@@ -105,7 +105,10 @@ def detector_map(program: Program, net: Net, names: Sequence[str], list_file: Pa
     with work_folder(program, net, work, [str(index) for index in range(len(names))]) as folder:
         if program.has_map:
             for photo, link in zip(photos, folder.link(photos), strict=True):
-                os.symlink(photo.with_suffix(".txt").absolute(), (folder.path / link).with_suffix(".txt"))
+                # not a link: the program reads neither a byte order mark nor 1.0 as a class
+                faces = read_labels(photo.with_suffix(".txt"), len(names)).tolist()
+                lines = [f"{int(label)} {' '.join(map(repr, box))}" for label, *box in faces]
+                folder.write(str(Path(link).with_suffix(".txt")), lines)
             folder.run("detector", "map", "-thresh", str(THRESHOLD))
             scores = _printed_map(folder, truth, names)
         else:

@@ -9,12 +9,14 @@ from fer.darknet.design.architectures import recipe
 from fer.darknet.design.fit import check, fit
 from fer.darknet.formats.cfg import Section, parse
 from fer.darknet.formats.export import export
-from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet
+from fer.darknet.formats.label_files import read_labels
+from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet, read_list
 from fer.darknet.formats.run_folder import judged_by
 from fer.darknet.formats.section import positive
 from fer.darknet.formats.weights import find_cfg, weights_bytes
 from fer.data.preparation.summary import describe
 from fer.errors import InputError
+from fer.system.files import claiming
 
 #: The score that chooses the best checkpoint, by task.
 METRIC = {"detector": "val/map50", "classifier": "val/top1"}
@@ -48,7 +50,8 @@ def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
     folder = Path(options["folder"]) if options["folder"] else darknet_folder(data, task, crop)
     if not folder.exists() and data["name"] == "sample" and not options["folder"]:
         print(f"{folder} is not there yet: making it")
-        print(describe(export(data, folder, task, crop)))
+        with claiming(folder, "wait for it to end"):
+            print(describe(export(data, folder, task, crop)))
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; make it with `{darknet_command(data, task, crop)}`")
     dataset = read_darknet(folder)
@@ -56,6 +59,10 @@ def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
         raise InputError(f"{folder} is made for a {dataset.task}, but darknet={options['name']} is a {task}")
     if not dataset.photos.get("train") or not dataset.photos.get(judged_by(dataset)):
         raise InputError(f"{folder} has no photos to train on, or none to score checkpoints on")
+    if task == "detector":
+        # the program trains on without a word where one of them makes no sense
+        for photo in read_list(dataset.lists["train"]):
+            read_labels(photo.with_suffix(".txt"), len(dataset.names))
     return dataset
 
 
@@ -67,7 +74,7 @@ def fit_to_data(sections: list[Section], options: dict[str, Any], data: DarknetD
         if not heads:
             raise InputError("darknet.anchors=kmeans: the net has no [yolo], which has anchors: set it to null")
         sized = fit(sections, options | {"anchors": None}, classes, photos)
-        labels = [Path(line).with_suffix(".txt") for line in data.lists["train"].read_text().splitlines()]
+        labels = [photo.with_suffix(".txt") for photo in read_list(data.lists["train"])]
         size = positive(sized[0], "width"), positive(sized[0], "height")
         anchors, overlap = kmeans_anchors(labels, size, positive(heads[0], "num", 1))
         print(f"anchors by k-means on {len(labels):,} photos: mean best IoU {overlap:.3f}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fer.darknet.formats.label_files import read_labels
 from fer.data.boxes import iou
 from fer.errors import InputError
 
@@ -140,23 +141,7 @@ def read_truth(photos: Sequence[Path], classes: int) -> tuple[Truth, list[tuple[
     for number, path in enumerate(photos):
         width, height = photo_size(path)
         sizes.append((width, height))
-        beside = path.with_suffix(".txt")
-        try:
-            lines = beside.read_text().splitlines()
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{beside}: cannot be read; every photo of a detector needs its labels beside it"
-            ) from error
-        for line_number, line in enumerate(lines, 1):
-            try:
-                name, *values = line.split()
-                centre_x, centre_y, box_width, box_height = map(float, values)
-                if not 0 <= int(name) < classes:
-                    raise ValueError("no such class")
-            except ValueError as error:
-                raise InputError(
-                    f"{beside}, line {line_number}: {line!r} is not `class cx cy width height` with class < {classes}"
-                ) from error
+        for name, centre_x, centre_y, box_width, box_height in read_labels(path.with_suffix(".txt"), classes).tolist():
             photo.append(number)
             label.append(int(name))
             boxes.append((centre_x - box_width / 2, centre_y - box_height / 2, box_width, box_height))

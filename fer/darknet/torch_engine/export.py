@@ -17,6 +17,7 @@ from fer.darknet.torch_engine.predictor import face_format
 from fer.deployment.export import TOLERANCE
 from fer.deployment.onnx import checked, mib, write_onnx
 from fer.errors import InputError
+from fer.system.files import claiming
 
 
 class _Logits(nn.Module):
@@ -89,7 +90,8 @@ def export(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[str,
                 if wanted.shape != actual.shape or not np.allclose(actual, wanted, rtol=TOLERANCE, atol=TOLERANCE):
                     raise InputError(f"{out} under onnxruntime: {name} differ from torch's by more than {TOLERANCE}")
 
-    write_onnx(module, out, example, input_name, output_names, _describe(net), check)
+    with claiming(Path(out)):
+        write_onnx(module, out, example, input_name, output_names, _describe(net), check)
     print(f"wrote {out} ({mib(out.stat().st_size)})")
     return out
 

@@ -91,11 +91,8 @@ def save_weights(
     parts = [struct.pack("<3iQ" if version[0] * 10 + version[1] >= 2 else "<3iI", *version, seen)]
     for _, _, tensor in _stored(network, path, first or count):
         parts.append(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(b"".join(parts))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"".join(parts))
 
 
 def _require_same(path: Path, network: DarknetNetwork, sections: Sequence[Section], count: int) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,7 +25,7 @@ from fer.data.source import SPLITS, FaceFormat, Faces
 from fer.data.storage.hdf5 import ROWS, StoreInfo, opened, read_info, write_store
 from fer.data.storage.lazy_images import DiskImages, block_rows
 from fer.errors import InputError
-from fer.system.files import require_new_folder
+from fer.system.files import replacing_folder
 
 #: Bytes of a shard, which is fetched whole: large enough for an object store, small enough for the first batches, which
 #: come from as many shards as a buffer has blocks.
@@ -192,39 +191,33 @@ def write_stream(
     require_litdata()
     from litdata.streaming import Cache
 
-    require_new_folder(out)
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    info = write_store(temporary / ROWS, blocks, class_names, sources, face, drawn, made_by, votes, images=False)
-    size = block_rows(face.shape)
-    with h5py.File(temporary / ROWS, "a") as rows:
-        rows.attrs["block_rows"] = size
-        if shards:
-            rows.attrs["shards"] = shards.rstrip("/")
-    written = {
-        code: Cache(str(temporary / split), chunk_bytes=_SHARD_BYTES)
-        for code, split in enumerate(SPLITS)
-        if info.rows(split)
-    }
-    waiting = {code: np.empty((0, *face.shape), np.uint8) for code in written}
-    number = dict.fromkeys(written, 0)
-    for faces in blocks():
-        for code in np.unique(faces.split).tolist():
-            images = np.concatenate([waiting[code], faces.image[faces.split == code]])
-            whole = len(images) // size * size
-            for start in range(0, whole, size):
-                written[code][number[code]] = images[start : start + size]
-                number[code] += 1
-            waiting[code] = images[whole:]
-    for code, cache in written.items():
-        if len(waiting[code]):
-            cache[number[code]] = waiting[code]
-        cache.done()
-        cache.merge()
-    if out.exists():
-        out.rmdir()
-    os.replace(temporary, out)
+    with replacing_folder(out) as temporary:
+        info = write_store(temporary / ROWS, blocks, class_names, sources, face, drawn, made_by, votes, images=False)
+        size = block_rows(face.shape)
+        with h5py.File(temporary / ROWS, "a") as rows:
+            rows.attrs["block_rows"] = size
+            if shards:
+                rows.attrs["shards"] = shards.rstrip("/")
+        written = {
+            code: Cache(str(temporary / split), chunk_bytes=_SHARD_BYTES)
+            for code, split in enumerate(SPLITS)
+            if info.rows(split)
+        }
+        waiting = {code: np.empty((0, *face.shape), np.uint8) for code in written}
+        number = dict.fromkeys(written, 0)
+        for faces in blocks():
+            for code in np.unique(faces.split).tolist():
+                images = np.concatenate([waiting[code], faces.image[faces.split == code]])
+                whole = len(images) // size * size
+                for start in range(0, whole, size):
+                    written[code][number[code]] = images[start : start + size]
+                    number[code] += 1
+                waiting[code] = images[whole:]
+        for code, cache in written.items():
+            if len(waiting[code]):
+                cache[number[code]] = waiting[code]
+            cache.done()
+            cache.merge()
     return read_info(out)
 
 

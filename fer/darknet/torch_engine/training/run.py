@@ -30,6 +30,7 @@ from fer.darknet.torch_engine.training.module import DarknetTraining
 from fer.darknet.torch_engine.training.recorder import Recorder
 from fer.darknet.torch_engine.weights_io import load_weights
 from fer.errors import InputError
+from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group
 from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
@@ -47,7 +48,8 @@ def train(config: dict[str, Any], out: Path) -> float:
     """
     _quiet_lightning()
     keep_freed_memory()
-    options = config["darknet"]
+    arguments, chosen = with_precision(config["trainer"])
+    config, options = config | {"trainer": arguments}, config["darknet"]
     sections, name = read_sections(options)
     task = task_of(sections)
     data = open_dataset(config, task)
@@ -73,6 +75,8 @@ def train(config: dict[str, Any], out: Path) -> float:
     require_disk_space(out, sections, 8)
     lay_out(out, name, sections, data, run_facts(config, "torch", data, name))
     (out / "layers.txt").write_text(f"{summary(sections)}\n")
+    if chosen:
+        print(chosen)
     if before:
         take_along(before, net.weights)
     where = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {config['trainer']['precision']}"

@@ -1,0 +1,128 @@
+"""The words of a command line before Hydra reads them: names that its grammar would not take, and habits of others."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from fer.errors import InputError
+
+#: Keys whose values are names, never numbers.
+_NAMES = ("source", "ckpt", "out", "verify")
+
+#: What other programs call the keys of this one.
+_OTHER_NAMES = {
+    "epochs": "trainer.max_epochs", "epoch": "trainer.max_epochs", "lr": "optimizer.lr",
+    "learning_rate": "optimizer.lr", "batch": "batch_size", "gpus": "trainer.devices", "workers": "num_workers",
+    "weights": "ckpt", "checkpoint": "ckpt", "input": "source", "output": "out", "conf": "min_confidence",
+    "dataset": "data", "arch": "model",
+}  # fmt: skip
+
+
+def literal(argument: str) -> str:
+    """Return a command line's ``key=value``, its value quoted for Hydra where it is a name that Hydra would not take.
+
+    To Hydra's grammar `2024_01` is a number, `a,b.jpg` a sweep, and `Müller.jpg`, `IMG (1).jpg` and `rtsp://host/a?b=c`
+    are errors. What begins with a quote, and a list or dict that is not closed, are left to it.
+    """
+    key, _, value = argument.partition("=")
+    if argument.startswith("-") or not value or value[0] in "'\"":
+        return argument
+    there = os.path.lexists(value)
+    try:
+        read = OverridesParser.create().parse_override(argument).value()
+    except ValueError:
+        # a number of thousands of digits, which `check_choices` refuses
+        return argument
+    except HydraException:
+        name = value[0] not in "[{" or there
+    else:
+        number = key in _NAMES and isinstance(read, int | float)
+        name = str(read) != value and (there or number)
+    return f"{key}={QuotedString(value, Quote.single).with_quotes()}" if name else argument
+
+
+def foreign_flag(arguments: list[str]) -> tuple[str, str | None] | None:
+    """Return the first word with dashes that is no option of Hydra's, and the value that follows it, if any.
+
+    >>> foreign_flag(["model=vgg11", "-m", "--epochs", "5"]), foreign_flag(["--lr=0.1"]), foreign_flag(["--cfg", "job"])
+    (('--epochs', '5'), ('--lr', '0.1'), None)
+    """
+    known = get_args_parser()._option_string_actions
+    for word, following in zip(arguments, [*arguments[1:], "-"], strict=False):
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("-") or any(option.startswith(flag) for option in known) or flag[:2] in known:
+            continue
+        if not equals:
+            value = "" if following.startswith("-") or "=" in following else following
+        return flag, value or None
+    return None
+
+
+def key_for(name: str, config: DictConfig) -> str | None:
+    """Return the key of a config that is meant by what another program may call it, or None.
+
+    ``batch-size`` is ``batch_size``, and ``max_epochs`` is ``trainer.max_epochs``, the only key of that name.
+    """
+    name = name.strip("-").replace("-", "_").lower()
+    keys = list(_keys(config))
+    ends = [key for key in keys if key.rpartition(".")[2] == name]
+    other = _OTHER_NAMES.get(name)
+    if name in keys:
+        return name
+    if other in keys:
+        return other
+    return ends[0] if len(ends) == 1 else None
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in map(str, config):
+        yield prefix + key
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            yield from _keys(node, f"{prefix}{key}.")
+
+
+def check_choices(arguments: list[str], conf: Path) -> None:
+    """Refuse what Hydra answers with a traceback: a group set to what is no name, a number of thousands of digits.
+
+    Raises:
+        InputError: naming the key, and the choices of a group.
+    """
+    for argument in arguments:
+        if argument.startswith("-"):
+            continue
+        key, _, value = argument.partition("=")
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException:
+            # Hydra's own words follow
+            continue
+        except (ValueError, RecursionError) as error:
+            shown = value if len(value) <= 20 else f"{value[:20]}... ({len(value):,} characters)"
+            raise InputError(f"{key}={shown}: cannot be read as a value ({str(error).split(';')[0]})") from error
+        group = override.key_or_group
+        hydras = group == "hydra" or group.startswith("hydra/")
+        if override.is_delete() or not (hydras or (conf / group).is_dir()):
+            continue
+        if not all(isinstance(name, str) for name in _values(override)):
+            choices = sorted(path.stem for path in (conf / group).glob("*.yaml")) if not hydras else []
+            remedy = f": give {group}=NAME ({', '.join(choices)})" if choices else ""
+            raise InputError(f"{argument}: {group} is a group of keys, which is chosen by a name{remedy}")
+
+
+def _values(override: Override) -> list[Any]:
+    """Return what an override gives: all values of a list or a sweep, none of a dict, which sets keys of a group."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return []
+    if isinstance(value, ChoiceSweep):
+        value = value.list
+    values = value if isinstance(value, list) else [value]
+    return [v.text if isinstance(v, QuotedString) else v for v in values if not isinstance(v, dict)]
