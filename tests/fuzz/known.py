@@ -1,0 +1,1 @@
+KNOWN: list[tuple[str,str,str]] = []
