@@ -106,7 +106,7 @@ def test_train(warm, tmp_path):
 @pytest.mark.slow
 def test_darknet_in_torch(warm, tmp_path, run):
     words = [
-        "darknet=classifier_small", "darknet.engine=torch", "data=sample", "data.photos=30", "darknet.crop=face",
+        "darknet=classifier_small", "darknet.engine=torch", "data=sample", "data.photos=48", "darknet.crop=face",
         "darknet.size=16", "darknet.batch=4", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
         "darknet.max_batches=210", "darknet.topk=false",
     ]  # fmt: skip
