@@ -80,7 +80,9 @@ def _require_config(config: dict[str, Any], said: dict[str, Any], touched: tuple
         value = optimizer.get(key, 0.0)
         require(isinstance(value, int | float) and 0 <= value < 1e6, f"optimizer.{key}={value!r:.40}")
     clip = trainer.get("gradient_clip_val")
-    require(clip is None or (isinstance(clip, int | float) and 0 <= clip < float("inf")), f"gradient_clip_val {clip!r:.40}")
+    require(
+        clip is None or (isinstance(clip, int | float) and 0 <= clip < float("inf")), f"gradient_clip_val {clip!r:.40}"
+    )
 
 
 def _open_values(case: Case, folder: Path) -> None:
@@ -97,8 +99,14 @@ def _overrides(draw: st.DrawFn) -> Case:
     for _ in range(draw(st.integers(1, 2))):
         key = draw(st.sampled_from(keys))
         start = draw(st.sampled_from(("",) * 6 + ("+", "++", "~", "--", "-", " ", "'")))
-        value = draw(st.sampled_from((*HOSTILE, "null", "[1]", "{a:1}", "[", "{_target_:x}", "a,b", "range(3)", "${seed}", "${oc.env:HOME}")))
-        words.append(draw(st.sampled_from((f"{start}{key}={value}", f"{start}{key}={value}", f"{start}{key}", f"{key}{value}"))))
+        value = draw(
+            st.sampled_from(
+                (*HOSTILE, "null", "[1]", "{a:1}", "[", "{_target_:x}", "a,b", "range(3)", "${seed}", "${oc.env:HOME}")
+            )
+        )
+        words.append(
+            draw(st.sampled_from((f"{start}{key}={value}", f"{start}{key}={value}", f"{start}{key}", f"{key}{value}")))
+        )
     return Case("override", words)
 
 
@@ -111,7 +119,9 @@ def _open_overrides(case: Case, folder: Path) -> None:
         name = ".".join(map(str, path))
         if not any(name == key or name.startswith(f"{key}.") or key.startswith(name) for key in given):
             now = _leaves(config).get(path, value)
-            derived = any(key.startswith(("data", "model", "name", "seed", "augment", "epochs", "trainer")) for key in given)
+            derived = any(
+                key.startswith(("data", "model", "name", "seed", "augment", "epochs", "trainer")) for key in given
+            )
             require(now == value or value != value or derived, f"{name}={now!r:.40}")
     require(type(config["seed"]) is int and 0 <= config["seed"] < 2**32, f"seed {config['seed']!r:.40}")
 
@@ -138,7 +148,9 @@ def _yamls(draw: st.DrawFn) -> Case:
     lines = content.decode().splitlines()
     at = draw(st.integers(0, len(lines) - 1))
     key = lines[at].partition(":")[0]
-    lines[at] = f"{key}: {draw(st.sampled_from((*HOSTILE, '!!python/object/apply:os.system [x]', '*x', '&x', '{', '- 1')))}"
+    lines[at] = (
+        f"{key}: {draw(st.sampled_from((*HOSTILE, '!!python/object/apply:os.system [x]', '*x', '&x', '{', '- 1')))}"
+    )
     return as_bytes(Case("yaml value", "\n".join(lines) + "\n", name))
 
 

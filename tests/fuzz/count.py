@@ -35,10 +35,21 @@ def main() -> None:
     from tests.fuzz.families import FAMILIES
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("examples", nargs="?", type=int, default=500, help="of each family; a part of it of families whose cases take long")
+    parser.add_argument(
+        "examples",
+        nargs="?",
+        type=int,
+        default=500,
+        help="of each family; a part of it of families whose cases take long",
+    )
     parser.add_argument("--family", action="append", help="only this one; may be given several times")
     parser.add_argument("--seed", type=int, default=fuzz_seed())
-    parser.add_argument("--failures", type=int, default=5, help="how many kinds of failure to print of each family; a part of it of families whose cases take long")
+    parser.add_argument(
+        "--failures",
+        type=int,
+        default=5,
+        help="how many kinds of failure to print of each family; a part of it of families whose cases take long",
+    )
     parser.add_argument("--show", action="store_true", help="the whole content of what fails")
     options = parser.parse_args()
     total, below = Counter[str](), []

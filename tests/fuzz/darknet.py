@@ -4,6 +4,7 @@ import io
 import json
 import struct
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from fer.darknet.formats.weights import open_net
 from fer.darknet.scoring.mean_ap import read_truth
 from fer.darknet.torch_engine.network import DarknetNetwork
 from fer.darknet.torch_engine.weights_io import open_network
-from tests.fuzz.family import Family, require, workplace
+from tests.fuzz.family import Family, require
 from tests.fuzz.mutations import HOSTILE, Case, as_bytes, as_json, changed_bytes, changed_document, changed_table
 
 _CLASSIFIER = """\
@@ -117,7 +118,9 @@ def _cfgs(draw: st.DrawFn) -> Case:
     """A cfg with another value, key or line, a section moved or left out, or other bytes."""
     net = draw(st.sampled_from(sorted(_NETS)))
     text = _NETS[net]
-    how = draw(st.sampled_from(("value", "value", "value", "key", "line left out", "line again", "section", "bytes", "put in")))
+    how = draw(
+        st.sampled_from(("value", "value", "value", "key", "line left out", "line again", "section", "bytes", "put in"))
+    )
     if how == "bytes":
         case = draw(changed_bytes(text.encode()))
         return Case(f"{net}, {case.how}", case.content)
@@ -132,11 +135,36 @@ def _cfgs(draw: st.DrawFn) -> Case:
         return as_bytes(Case(f"{net}, section", "\n\n".join(blocks)))
     at = draw(st.sampled_from([n for n, line in enumerate(lines) if line]))
     key, equals, value = lines[at].partition("=")
-    numbers = ("2", "3", "5", "-2", "-9", "16", "64", "99999", "1000000", "999999999999999999", "1,2", "-1,-2,-3", "0.1")
+    numbers = (
+        "2",
+        "3",
+        "5",
+        "-2",
+        "-9",
+        "16",
+        "64",
+        "99999",
+        "1000000",
+        "999999999999999999",
+        "1,2",
+        "-1,-2,-3",
+        "0.1",
+    )
     if how == "value" and equals:
         lines[at] = f"{key}={draw(st.sampled_from(HOSTILE + numbers))}"
     elif how == "key" and equals:
-        keys = ("groups", "group_id", "stride_x", "reverse", "padding", "batch_normalize", "classes", "coords", "from", "x")
+        keys = (
+            "groups",
+            "group_id",
+            "stride_x",
+            "reverse",
+            "padding",
+            "batch_normalize",
+            "classes",
+            "coords",
+            "from",
+            "x",
+        )
         lines[at] = f"{draw(st.sampled_from(keys))}={draw(st.sampled_from((value, *numbers)))}"
     elif how == "line left out":
         del lines[at]
@@ -156,19 +184,23 @@ def _open_cfg(case: Case, folder: Path) -> None:
     made = layers(sections)
     shapes = [layer.shape for layer in made]
     require(all(min(shape) > 0 for shape in shapes), f"shapes {shapes}")
-    if max(sum(layer.floats for layer in made), *(np.prod(shape) for shape in shapes), np.prod([0])) > 3e5:
-        # only its refusal, or that it is built, would be seen
-        if max(layer.floats for layer in made) < 2**28 and max(np.prod(shape, dtype=float) for shape in shapes) < 2**28:
-            return
+    numbers = [max(layer.floats, prod(layer.shape)) for layer in made]
+    if sum(numbers) > 10**6 and max(numbers) <= 2**28:
+        return  # it would be built, which takes long
     network = DarknetNetwork(sections)
-    stored = [sum(t.numel() for t in module.stored().values()) if hasattr(module, "stored") else 0 for module in network.layers]
+    stored = [
+        sum(t.numel() for t in module.stored().values()) if hasattr(module, "stored") else 0
+        for module in network.layers
+    ]
     require(stored == [layer.floats for layer in made], f"{stored} numbers for {[layer.floats for layer in made]}")
     width, height, channels = network.size
     if width * height * channels > 1e6:
         return
     seen: list[tuple[int, ...]] = []
     for module in network.layers:
-        module.register_forward_hook(lambda _, __, out: seen.append(tuple(out.shape[1:])) if torch.is_tensor(out) else None)
+        module.register_forward_hook(
+            lambda _, __, out: seen.append(tuple(out.shape[1:])) if torch.is_tensor(out) else None
+        )
     with torch.inference_mode():
         network.eval()(torch.zeros(1, channels, height, width))
     if len(seen) == len(shapes):
@@ -206,13 +238,19 @@ def _weights(draw: st.DrawFn) -> Case:
         numbers[at] = bad
         return Case("number", content[:20] + numbers.tobytes())
     if how == "names":
-        words = draw(st.sampled_from((b"", b"sad\n", b"sad\nhappy\nangry\nx\n", b"\xff\xfes\0a\0", b"\0\n\0\n\0\n", b"sad\nsad\nsad\n")))
+        words = draw(
+            st.sampled_from(
+                (b"", b"sad\n", b"sad\nhappy\nangry\nx\n", b"\xff\xfes\0a\0", b"\0\n\0\n\0\n", b"sad\nsad\nsad\n")
+            )
+        )
         return Case("names", content, {"names": words})
     return Case("cfg of other layers", content, {"cfg": _DETECTOR.encode()})
 
 
 def _open_weights(case: Case, folder: Path) -> None:
-    files = {"weights": case.content, "cfg": _CLASSIFIER.encode(), "names": "\n".join(_NAMES).encode()} | (case.note or {})
+    files = {"weights": case.content, "cfg": _CLASSIFIER.encode(), "names": "\n".join(_NAMES).encode()} | (
+        case.note or {}
+    )
     for suffix, content in files.items():
         (folder / f"net.{suffix}").write_bytes(content)
     net = open_net(*(folder / f"net.{suffix}" for suffix in ("weights", "cfg", "names")))
@@ -243,7 +281,9 @@ def _label_bytes() -> bytes:
 def _label_files() -> st.SearchStrategy[Case]:
     content = _label_bytes()
     table = changed_table(_LABELS, ("2.0", "3", "20", "0.0", "1.00001", "0.9"), " ").map(as_bytes)
-    ends = st.sampled_from((b"\xef\xbb\xbf" + content, content + b"\n\n", content.replace(b"\n", b"\r\n"), content.replace(b"\n", b" \n")))
+    ends = st.sampled_from(
+        (b"\xef\xbb\xbf" + content, content + b"\n\n", content.replace(b"\n", b"\r\n"), content.replace(b"\n", b" \n"))
+    )
     return st.one_of(table, table, changed_bytes(content), ends.map(lambda new: Case("written otherwise", new)))
 
 
@@ -260,7 +300,9 @@ def _open_labels(case: Case, folder: Path) -> None:
     for label, box, line in zip(truth.label, truth.box, said, strict=True):
         name, x, y, width, height = line
         require(label == name and 0 <= label < 3, f"class {label}")
-        require(all(0 < value <= 1 for value in (width, height)) and 0 <= x <= 1 and 0 <= y <= 1, f"a box of {line[1:]}")
+        require(
+            all(0 < value <= 1 for value in (width, height)) and 0 <= x <= 1 and 0 <= y <= 1, f"a box of {line[1:]}"
+        )
         meant = ((x - width / 2) * 40, (y - height / 2) * 20, width * 40, height * 20)
         require(np.allclose(box, meant, atol=1e-3), f"box {box}, not {meant}")
     if case.how == "written otherwise":
@@ -277,10 +319,16 @@ def _list_bytes() -> bytes:
 @st.composite
 def _lists(draw: st.DrawFn) -> Case:
     lines, content = _LISTED, _list_bytes()
-    case = draw(st.one_of(changed_bytes(content), changed_table(lines, ("/data/sad_happy.png", "/data/x.png")).map(as_bytes)))
+    case = draw(
+        st.one_of(changed_bytes(content), changed_table(lines, ("/data/sad_happy.png", "/data/x.png")).map(as_bytes))
+    )
     if draw(st.booleans()):
         return case
-    written = {"BOM": b"\xef\xbb\xbf" + content, "CR LF": content.replace(b"\n", b"\r\n"), "blank lines": content + b"\n\n"}
+    written = {
+        "BOM": b"\xef\xbb\xbf" + content,
+        "CR LF": content.replace(b"\n", b"\r\n"),
+        "blank lines": content + b"\n\n",
+    }
     how = draw(st.sampled_from(sorted(written)))
     return Case(f"written: {how}", written[how])
 
@@ -317,11 +365,20 @@ def _open_mark(case: Case, folder: Path) -> None:
     (folder / "darknet.json").write_bytes(case.content.replace(b'"FOLDER"', place))
     data = read_darknet(folder)
     meant = _folder(folder)
-    require(data.task in ("classifier", "detector") and data.drawn is False, f"task {data.task!r:.40}, drawn {data.drawn!r:.40}")
+    require(
+        data.task in ("classifier", "detector") and data.drawn is False,
+        f"task {data.task!r:.40}, drawn {data.drawn!r:.40}",
+    )
     require(len(data.names) == len(data.class_names) == 3, f"{len(data.names)} names, {len(data.class_names)} classes")
-    require(all(isinstance(name, str) and name for name in (*data.names, *data.class_names, data.data)), "names that are no text")
+    require(
+        all(isinstance(name, str) and name for name in (*data.names, *data.class_names, data.data)),
+        "names that are no text",
+    )
     require(set(data.lists) == set(data.photos) and set(data.lists) <= set(meant["lists"]), f"lists {data.lists!r:.80}")
-    require(all(path.is_relative_to(folder) and ".." not in path.parts for path in data.lists.values()), f"lists {data.lists!r:.80}")
+    require(
+        all(path.is_relative_to(folder) and ".." not in path.parts for path in data.lists.values()),
+        f"lists {data.lists!r:.80}",
+    )
     require(all(type(n) is int and n > 0 for n in data.photos.values()), f"photos {data.photos!r:.80}")
 
 

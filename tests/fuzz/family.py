@@ -31,10 +31,10 @@ def require(right: object, text: str) -> None:
 class Family:
     """Files of one kind.
 
-    ``whole`` gives files as they should be, each as a case; ``cases`` makes the strategy of changed files. ``open`` writes a case into a folder, which
-    is the same for all cases, reads it as the program does, and raises `Wrong` where what it got is not the right
-    value. ``clean`` are the exceptions that the entry points print in one line, as
-    ``one_line`` makes it. Of families whose cases take long, ``share`` of the examples are run.
+    ``whole`` gives files as they should be, each as a case; ``cases`` makes the strategy of changed files. ``open``
+    writes a case into a folder, the same for all cases, reads it as the program does, and raises `Wrong` where what it
+    got is not the right value. ``clean`` are the exceptions that the entry points print in one line, as ``one_line``
+    makes it. Of families whose cases take long, ``share`` of the examples are run.
     """
 
     name: str
@@ -75,8 +75,8 @@ def run(family: Family, examples: int, number: int, see: Callable[[Case, str, st
 
         @seed(number)
         @settings(
-            max_examples=max(1, round(family.share * examples)), deadline=None, database=None, print_blob=True, phases=phases,
-            suppress_health_check=list(HealthCheck),
+            max_examples=max(1, round(family.share * examples)), phases=phases, deadline=None, database=None,
+            print_blob=True, suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(family.cases())
         def one(case: Case) -> None:

@@ -59,7 +59,9 @@ def _other_pixel(draw: st.DrawFn) -> Case:
     row = changed[draw(st.integers(1, 12))]
     pixels = row[1].split()
     at = draw(st.integers(0, len(pixels) - 1))
-    pixels[at] = draw(st.sampled_from(("256", "-1", "300", "1.0", "1.5", "", "nan", "x", "0007", "9" * 5000, "1e2", "²")))
+    pixels[at] = draw(
+        st.sampled_from(("256", "-1", "300", "1.0", "1.5", "", "nan", "x", "0007", "9" * 5000, "1e2", "²"))
+    )
     row[1] = " ".join(pixels)
     return as_bytes(Case("pixel", "".join(f"{','.join(each)}\n" for each in changed)))
 
@@ -91,15 +93,21 @@ def _reading(content: bytes, line_end: str) -> tuple[Counter, int]:
         encoding = "utf-16-be"
     meant, count = Counter(), 0
     for line in re.split(line_end, content.decode(encoding, "replace")):
-        fields = [field.strip(' "\'\ufeff\xef\xbb\xbf') for field in re.split("[,;\t]", line)]
+        fields = [field.strip(" \"'\ufeff\xef\xbb\xbf") for field in re.split("[,;\t]", line)]
         if not line.strip() or (len(line) <= 200 and any(field.lower() == "pixels" for field in fields)):
             continue
         count += 1
         pixels = [tuple(map(_number, field.split())) for field in fields]
-        lists = [face for face in pixels if len(face) > 1 and all(v is not None and v % 1 == 0 and 0 <= v < 256 for v in face)]
+        lists = [
+            face
+            for face in pixels
+            if len(face) > 1 and all(v is not None and v % 1 == 0 and 0 <= v < 256 for v in face)
+        ]
         labels = [n for field in fields for n in (_number(field), _word(field)) if n in range(7)]
         splits = [_SPLITS[field.lower()] for field in fields if field.lower() in _SPLITS] or [0]
-        splits += [{"train": 0, "val": 1, "test": 2}[f.lower()] for f in fields if f.lower() in ("train", "val", "test")]
+        splits += [
+            {"train": 0, "val": 1, "test": 2}[f.lower()] for f in fields if f.lower() in ("train", "val", "test")
+        ]
         for face in lists:
             for label in labels:
                 meant.update({(int(label), split, np.array(face, np.uint8).tobytes()) for split in splits})

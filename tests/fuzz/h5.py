@@ -8,9 +8,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from hypothesis import strategies as st
 
 from fer.data.loading.dataset import FaceDataset
+from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import has_column, read_column, read_info
 from tests.conftest import write_tiny
 from tests.fuzz.family import Family, require, workplace
@@ -37,7 +39,9 @@ def _changed_h5(draw: st.DrawFn, whole: Whole) -> Case:
         else:
             names: list[str] = []
             file.visit(names.append)
-            detail = _change_item(draw, file, draw(st.sampled_from(sorted(names))), "link" if how == "link" else "column")
+            detail = _change_item(
+                draw, file, draw(st.sampled_from(sorted(names))), "link" if how == "link" else "column"
+            )
     return Case(*detail[:1], buffer.getvalue(), detail[1])
 
 
@@ -123,8 +127,6 @@ def _change_item(draw: st.DrawFn, file: h5py.File, name: str, how: str) -> tuple
 @cache
 def prepared() -> bytes:
     """A prepared file of 14 train, 7 val and 7 test faces of 8 x 8."""
-    from fer.data.source import FaceFormat
-
     path = write_tiny(workplace() / "tiny.h5", {"train": 14, "val": 7, "test": 7}, FaceFormat(8))
     return path.read_bytes()
 
@@ -140,7 +142,9 @@ def _open(case: Case, folder: Path) -> None:
     path.write_bytes(case.content)
     info = read_info(path)
     classes = len(info.class_names)
-    require(0 < classes == len(set(info.class_names)) and all(isinstance(n, str) for n in info.class_names), "class names")
+    require(
+        0 < classes == len(set(info.class_names)) and all(isinstance(n, str) for n in info.class_names), "class names"
+    )
     require(info.face.size == 8 and info.face.color == "grey", f"faces {info.face}")
     require(info.face.margin == 0 and info.drawn is False, f"margin {info.face.margin}, drawn {info.drawn}")
     require(isinstance(info.made_by, dict) and isinstance(info.duplicates, dict), "made_by or duplicates")
@@ -163,8 +167,6 @@ def _open(case: Case, folder: Path) -> None:
         batch = FaceDataset(path, split)[np.arange(n), 1.0]
         require(tuple(batch.image.shape) == (n, 1, 8, 8), f"a batch {tuple(batch.image.shape)}")
         disk = FaceDataset(path, split, disk=True)
-        import torch
-
         require(torch.equal(disk[torch.arange(n), 1.0].image, batch.image), "disk and memory differ")
 
 

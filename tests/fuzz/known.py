@@ -1,1 +1,1 @@
-KNOWN: list[tuple[str,str,str]] = []
+KNOWN: list[tuple[str, str, str]] = []

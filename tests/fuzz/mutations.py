@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 #: What stands where a number or a name should: empty, not finite, out of range, too long, foreign digits, no text.
 HOSTILE = (
-    "", " ", "0", "1", "7", "8", "-1", "1.0", "1.5", "0.5", "255", "256", "1e3", "1e999", "-1e999", "nan", "inf", "-inf",
-    "NULL", "None", "true", "[]", "{}", "0x10", "1_000", "²", "٣", "é", "\0", "\x1a", "\ufeff", '"', "'", ",", ";",
-    "\t", "a=b", "../x", "/x", "9" * 25, "9" * 400, "9" * 5000, "-" + "9" * 5000, "1 2", "#", "%s", "${x}", "x" * 300,
+    "", " ", "0", "1", "7", "8", "-1", "1.0", "1.5", "0.5", "255", "256", "1e3", "1e999", "-1e999", "nan", "inf",
+    "-inf", "NULL", "None", "true", "[]", "{}", "0x10", "1_000", "²", "٣", "é", "\0", "\x1a", "\ufeff", '"', "'", ",",
+    ";", "\t", "a=b", "../x", "/x", "9" * 25, "9" * 400, "9" * 5000, "-" + "9" * 5000, "1 2", "#", "%s", "${x}",
+    "x" * 300,
 )  # fmt: skip
 
 #: What stands in JSON, YAML or an attribute where something else should.
@@ -69,9 +70,7 @@ def _changed_bytes(draw: st.DrawFn, whole: Whole) -> Case:
     return Case(f"bytes: {how}", new)
 
 
-def changed_table(
-    rows: list[list[str]], words: tuple[str, ...] = (), separator: str = ","
-) -> st.SearchStrategy[Case]:
+def changed_table(rows: list[list[str]], words: tuple[str, ...] = (), separator: str = ",") -> st.SearchStrategy[Case]:
     """A csv's text in which a field was replaced, left out or added, or a line was repeated, left out or moved."""
     return _changed_table(Whole(rows), words, separator)
 
@@ -79,7 +78,9 @@ def changed_table(
 @st.composite
 def _changed_table(draw: st.DrawFn, whole: Whole, words: tuple[str, ...], separator: str) -> Case:
     rows: list[list[str]] = [list(row) for row in whole.content]
-    how = draw(st.sampled_from(("field",) * 6 + ("field left out", "field added", "line again", "line left out", "moved")))
+    how = draw(
+        st.sampled_from(("field",) * 6 + ("field left out", "field added", "line again", "line left out", "moved"))
+    )
     at = draw(st.integers(0, len(rows) - 1))
     column = draw(st.integers(0, len(rows[at]) - 1))
     if how == "field":
@@ -183,4 +184,6 @@ def as_json(case: Case) -> Case:
 def as_bytes(case: Case) -> Case:
     """A case whose content is text, as the bytes of a file."""
     content = case.content
-    return Case(case.how, content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"), case.note)
+    return Case(
+        case.how, content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"), case.note
+    )

@@ -123,7 +123,9 @@ def _require_same(model: EmotionClassifier, case: Case, tolerance: float = 0.0) 
     require(isinstance(model.data["name"], str) and isinstance(model.name, str), f"data {model.data!r:.80}")
     require(set(model.identities) == set(IDENTITIES), f"identities {list(model.identities)!r:.80}")
     for known in model.identities.values():
-        require(isinstance(known, torch.Tensor) and known.dtype in (torch.int64, torch.uint8), "identities of another type")
+        require(
+            isinstance(known, torch.Tensor) and known.dtype in (torch.int64, torch.uint8), "identities of another type"
+        )
         require(known.ndim == (1 if known.dtype == torch.int64 else 2), f"identities {tuple(known.shape)}")
     with torch.inference_mode():
         logits = model(_faces())
@@ -203,7 +205,12 @@ def _open_weights(case: Case, folder: Path) -> None:
     path.write_bytes(case.content)
     # the file has no check sum: a bit of a weight may be another one
     may_be_other = case.how.startswith("bytes") or "header bytes" in case.how
-    if case.note and case.note[0] not in ("metadata", "augment") and len(case.note) == 3 and case.note[1] == "data_offsets":
+    if (
+        case.note
+        and case.note[0] not in ("metadata", "augment")
+        and len(case.note) == 3
+        and case.note[1] == "data_offsets"
+    ):
         may_be_other = True
     _require_same(load_checkpoint(path), Case("another weight", case.content) if may_be_other else case, 0.02)
 

@@ -138,7 +138,9 @@ def _open_affectnet(case: Case, folder: Path) -> None:
 
 def _is_face(line: list[str], label: int, box: tuple[int, ...]) -> bool:
     numbers = [_number(field) for field in line[1:5]]
-    codes = [_number(field) for field in line[5:]] + [next((k for k, c in enumerate(_CODES) if _NAMES[c] == line[6].lower()), None)]
+    codes = [_number(field) for field in line[5:]] + [
+        next((k for k, c in enumerate(_CODES) if _NAMES[c] == line[6].lower()), None)
+    ]
     if None in numbers or not all(map(math.isfinite, numbers)):
         return False
     x, y, width, height = numbers
@@ -190,6 +192,13 @@ def _annotations() -> dict[str, bytes]:
     return {kind: buffer.getvalue() for kind, buffer in files.items()}
 
 
+_HEADERS = (
+    ("'|O'", False, "(1,)"), ("'<f8'", True, "(1,)"), ("'<U1'", False, "(10000000000000,)"), ("'no'", False, "(1,)"),
+    ("'<U1'", 0, "[1]"), ("'<V0'", False, "(1,)"), ("'<U0'", False, "(1,)"), ("[('a', '<f4')]", False, "(1,)"),
+    ("'<U1'", False, "(-1,)"), ("'<U99999999999'", False, "(1,)"),
+)  # fmt: skip
+
+
 @st.composite
 def _npys(draw: st.DrawFn) -> Case:
     """One annotation of the first photo: its bytes, its header's words or its values are others."""
@@ -207,14 +216,8 @@ def _npys(draw: st.DrawFn) -> Case:
         return Case(f"{kind}.npy, value", buffer.getvalue(), kind)
     # the header keeps its length, so the values stay where they are
     start = 10 + int.from_bytes(content[8:10], "little")
-    words = (
-        "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", "{'descr': '<f8', 'fortran_order': True, 'shape': (1,), }",
-        "{'descr': '<U1', 'fortran_order': False, 'shape': (10000000000000,), }", "{'descr': '<U1', 'shape': (1,), }",
-        "{'descr': 'no', 'fortran_order': False, 'shape': (1,), }", "{'descr': '<U1', 'fortran_order': 0, 'shape': [1], }",
-        "{'descr': '<V0', 'fortran_order': False, 'shape': (1,), }", "{'descr': '<U0', 'fortran_order': False, 'shape': (1,), }",
-        "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", "[" * 60, "'" + "x" * 60, "(" * 60, "1",
-        "{'descr': '<U1', 'fortran_order': False, 'shape': (-1,), }", "{'descr': '<U99999999999', 'fortran_order': False, 'shape': (1,)}",
-    )  # fmt: skip
+    words = (*(f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}}}" for descr, order, shape in _HEADERS),
+             "{'descr': '<U1', 'shape': (1,)}", "[" * 60, "'" + "x" * 60, "(" * 60, "1")  # fmt: skip
     header = draw(st.sampled_from(words)).encode().ljust(start - 11)[: start - 11] + b"\n"
     return Case(f"{kind}.npy, header", content[:10] + header + content[start:], kind)
 
@@ -317,7 +320,9 @@ def _is_box(fields: list[str], box: list[int]) -> bool:
 
 FAMILIES = [
     Family("photo", lambda: [Case("whole", encoded(kind), kind) for kind in _KINDS], _photos, _open_photo),
-    Family("AffectNet csv", lambda: [as_bytes(Case("whole", _text(_affectnet()[1])))], _affectnet_tables, _open_affectnet),
+    Family(
+        "AffectNet csv", lambda: [as_bytes(Case("whole", _text(_affectnet()[1])))], _affectnet_tables, _open_affectnet
+    ),
     Family("AffectNet npy", lambda: [Case("whole", c, k) for k, c in _annotations().items()], _npys, _open_npy),
     Family("table of photos", lambda: [as_bytes(Case("whole", _text(_table()[1])))], _tables, _open_table),
 ]

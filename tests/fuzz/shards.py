@@ -64,7 +64,9 @@ def _changed(draw: st.DrawFn) -> Case:
         if draw(st.booleans()):
             file.attrs["block_rows"] = draw(st.sampled_from((0, -1, 1, 3, 10**9, 2**62, 1.5, "x", [1, 2])))
         else:
-            file.attrs["shards"] = draw(st.sampled_from(("..", "/", "s3://x/y", "local:/", "", 3, ["x"], "é", "nowhere")))
+            file.attrs["shards"] = draw(
+                st.sampled_from(("..", "/", "s3://x/y", "local:/", "", 3, ["x"], "é", "nowhere"))
+            )
     return Case("rows, attribute", buffer.getvalue(), "rows.h5")
 
 

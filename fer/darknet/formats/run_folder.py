@@ -12,7 +12,6 @@ from fer.errors import InputError
 from fer.system.command import command
 from fer.system.files import replacing
 
-
 #: Facts that reports are made of, each with a value of its type.
 _FACTS: dict[str, Any] = {
     "name": "", "task": "", "data": "", "folder": "", "drawn": False, "program": "", "judged_by": "",
@@ -20,7 +19,9 @@ _FACTS: dict[str, Any] = {
 
 
 def _is_facts(facts: Any) -> bool:
-    typed = isinstance(facts, dict) and all(isinstance(facts.get(key, like), type(like)) for key, like in _FACTS.items())
+    typed = isinstance(facts, dict) and all(
+        isinstance(facts.get(key, like), type(like)) for key, like in _FACTS.items()
+    )
     return typed and isinstance(facts.get("pretrained"), str | None)
 
 
