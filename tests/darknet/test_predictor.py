@@ -151,7 +151,11 @@ def test_a_classifier_names_faces_as_any_network(tmp_path):
     assert (predictor.network.face.size, predictor.network.face.color, predictor.network.face.margin) == (32, "rgb", 0)
     # trained on cropped faces: their colour and margin
     (tmp_path / "data").mkdir()
-    mark = {"crop": "face", "made_by": {"color": "grey", "margin": 0.2}}
+    mark = {
+        "task": "classifier", "names": ["happy", "anger", "sad"], "class_names": ["Happy", "Angry", "Sad"],
+        "folder": str(tmp_path / "data"), "lists": {"train": "train.list"}, "photos": {"train": 3}, "data": "folder",
+        "drawn": True, "crop": "face", "made_by": {"color": "grey", "margin": 0.2},
+    }  # fmt: skip
     (tmp_path / "data/darknet.json").write_text(json.dumps(mark))
     write_facts(tmp_path, {"folder": str(tmp_path / "data"), "drawn": True})
     again = Predictor.load(weights, faces="whole", device="cpu")

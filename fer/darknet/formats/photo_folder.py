@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer.data.preparation.summary import command_for
+from fer.data.source import SPLITS
 from fer.errors import InputError
 from fer.labels import CLASSES, DARKNET, canonical
 from fer.system.command import command
@@ -63,13 +64,12 @@ def read_darknet(folder: Path) -> DarknetData:
     """
     folder = Path(folder)
     again = f"{command('prepare')} data=NAME format=darknet_detector out={folder}"
-    try:
-        saved = json.loads((folder / MARK).read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
+    saved = read_mark(folder)
+    if saved is None:
         raise InputError(
             f"{folder}: no complete Darknet export (there is no {MARK} in it); make it with `{again}` "
             "(or format=darknet_classifier)"
-        ) from error
+        )
     if os.path.realpath(saved["folder"]) != os.path.realpath(folder):
         raise InputError(
             f"{folder}: was made as {saved['folder']} and its lists hold that path; move it back or make it anew with "
@@ -85,6 +85,48 @@ def read_darknet(folder: Path) -> DarknetData:
         data=saved["data"],
         drawn=saved["drawn"],
     )
+
+
+def read_mark(folder: Path) -> dict[str, Any] | None:
+    """Return what darknet.json of an exported folder says, None where there is none.
+
+    Raises:
+        InputError: it is not one that `fer.darknet.formats.export` writes.
+    """
+    path = folder / MARK
+    try:
+        mark = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError):
+        mark = None
+    if not _is_mark(mark):
+        raise InputError(f"{path}: is damaged, or no file of {command('prepare')}: make the folder anew")
+    return mark
+
+
+def _is_mark(mark: Any) -> bool:
+    try:
+        task, names, lists, made_by = mark["task"], mark["names"], mark["lists"], mark.get("made_by", {})
+        texts = [mark["folder"], mark["data"], *names, *mark["class_names"]]
+        margin = made_by.get("margin", 0.0)
+        return (
+            task in LIST_ENDING
+            and isinstance(names, list)
+            and len(set(names)) == len(names) == len(mark["class_names"])
+            and all(isinstance(text, str) and text.isprintable() and text for text in texts)
+            and lists == {split: split + LIST_ENDING[task] for split in SPLITS if split in lists}
+            and lists.keys() == mark["photos"].keys()
+            and all(type(n) is int and n > 0 for n in mark["photos"].values())
+            and type(mark["drawn"]) is bool
+            and made_by.get("color", "rgb") in ("grey", "rgb")
+            and type(margin) in (int, float)
+            and 0 <= margin <= 2
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def read_photos(folder: Path) -> "pd.DataFrame":

@@ -9,7 +9,21 @@ from typing import Any
 
 from fer.darknet.formats.cfg import Section, render
 from fer.darknet.formats.photo_folder import DATA_FILE, NAMES_FILE, DarknetData
+from fer.errors import InputError
+from fer.system.command import command
 from fer.system.files import replacing
+
+#: Facts that reports are made of, each with a value of its type.
+_FACTS: dict[str, Any] = {
+    "name": "", "task": "", "data": "", "folder": "", "drawn": False, "program": "", "judged_by": "",
+}  # fmt: skip
+
+
+def _is_facts(facts: Any) -> bool:
+    typed = isinstance(facts, dict) and all(
+        isinstance(facts.get(key, like), type(like)) for key, like in _FACTS.items()
+    )
+    return typed and isinstance(facts.get("pretrained"), str | None)
 
 
 def lay_out(
@@ -58,8 +72,22 @@ def write_facts(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read_facts(weights: Path) -> dict[str, Any]:
-    """Return run.json of the run that wrote a weights file, or nothing where there is none."""
+    """Return run.json of the run that wrote a weights file, or nothing where there is none.
+
+    Raises:
+        InputError: it is not one that `write_facts` writes.
+    """
     for folder in (weights.parent, weights.parent.parent):
-        if (folder / "run.json").is_file():
-            return json.loads((folder / "run.json").read_text())
+        path = folder / "run.json"
+        if not path.is_file():
+            continue
+        try:
+            facts = json.loads(path.read_text())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError):
+            facts = None
+        if not _is_facts(facts):
+            raise InputError(f"{path}: is damaged, or of no run of {command('train')}: take it away")
+        return facts
     return {}

@@ -184,6 +184,8 @@ def open_net(weights: Path, cfg: Path | None = None, names: Path | None = None) 
         )
     names = names or find_names(weights, task)
     lines = tuple(line.strip() for line in _text(names, "darknet.names").splitlines() if line.strip())
+    if odd := [line for line in lines if not line.isprintable() or lines.count(line) > 1]:
+        raise InputError(f"{names}: {odd[0]!a:.40} is twice there or no text, so it is no class of its own")
     if len(lines) != classes_of(sections):
         raise InputError(f"{names}: {len(lines)} names, but {cfg} has {classes_of(sections)} classes")
     return Net(weights, cfg, lines, sections, task)

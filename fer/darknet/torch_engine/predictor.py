@@ -1,6 +1,5 @@
 """Darknet nets as `fer.prediction` takes them: a detector is a whole predictor, a classifier a Network."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fer.darknet.formats.photo_folder import MARK
+from fer.darknet.formats.photo_folder import read_mark
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_net
 from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, open_on, report_labels, square_side, suppress
@@ -56,8 +55,8 @@ def face_format(net: Net) -> FaceFormat:
     Raises:
         InputError: the net's input is not square.
     """
-    path = Path(read_facts(net.weights).get("folder", "")) / MARK
-    mark = json.loads(path.read_text()) if path.is_file() else {}
+    folder = read_facts(net.weights).get("folder")
+    mark = (read_mark(Path(folder)) if folder else None) or {}
     prepared: dict[str, Any] = mark["made_by"] if mark.get("crop") == "face" else {"color": "rgb", "margin": 0.0}
     return FaceFormat(square_side(net), prepared["color"], prepared["margin"])
 

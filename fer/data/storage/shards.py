@@ -76,10 +76,14 @@ class StreamImages(DiskImages):
         from litdata import StreamingDataset
         from litdata.streaming.resolver import Dir
 
-        images = StreamingDataset(Dir(*self._place), shuffle=False)
-        # asked for a slice, it fetches whole shards into its cache; else each item by itself from a bucket, each epoch
-        # anew, and from local: not safely where several processes read
-        images[0:0]
+        path, url = self._place
+        try:
+            images = StreamingDataset(Dir(path, url), shuffle=False)
+            # asked for a slice, it fetches whole shards into its cache; else each item by itself from a bucket, each
+            # epoch anew, and from local: not safely where several processes read
+            images[0:0]
+        except Exception as error:  # LitData raises many types on foreign bytes
+            raise InputError(f"{url or path}: its shards can't be opened: {_reason(error)}") from error
         return images
 
     def _read(self, number: int) -> np.ndarray:
@@ -87,12 +91,15 @@ class StreamImages(DiskImages):
         try:
             block = self._images[number]
         except Exception as error:  # LitData raises many types on foreign bytes
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise InputError(f"{url or path}: block {number} of its images can't be read: {reason}") from error
+            raise InputError(f"{url or path}: block {number} of its images can't be read: {_reason(error)}") from error
         shape = (min(self.block_rows, self._n - number * self.block_rows), *self._face.shape)
         if not isinstance(block, np.ndarray) or block.dtype != np.uint8 or block.shape != shape:
             raise InputError(f"{url or path}: block {number} is not the images that {self._file / ROWS} tells of")
         return block
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _inside(folder: Path, named: str, split: str) -> Path:
@@ -110,12 +117,15 @@ def _inside(folder: Path, named: str, split: str) -> Path:
 def _require_shards(place: Path, blocks: int) -> None:
     """Raise InputError where a folder has not all shards of a split, as files of its own."""
     entries = os.scandir(place) if place.is_dir() else ()
-    files, index = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}, place / "index.json"
-    if index.name not in files:
+    sizes, index = {e.name: e.stat().st_size for e in entries if e.is_file(follow_symlinks=False)}, place / "index.json"
+    if index.name not in sizes:
         raise InputError(f"{index}: no such file, or a link; copy the shards again, or give data.shards=PLACE")
-    for name in _check_index(index.read_bytes(), str(index), blocks):
-        if name not in files:
+    for name, size in _check_index(index.read_bytes(), str(index), blocks).items():
+        if name not in sizes:
             raise InputError(f"{place / name}: no such file, or a link; copy the shards again")
+        # LitData would wait for the rest, as of a shard that is just being fetched
+        if sizes[name] < size:
+            raise InputError(f"{place / name}: {sizes[name]:,} of {size:,} bytes; copy the shards again")
 
 
 def _fetch_index(url: str, blocks: int) -> Path:
@@ -133,8 +143,7 @@ def _fetch_index(url: str, blocks: int) -> Path:
             get_downloader(url, folder, []).download_file(f"{url}/index.json", str(index))
             content = index.read_bytes()
         except Exception as error:  # of each kind of address another
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise InputError(f"{url}/index.json: could not be fetched: {reason}") from error
+            raise InputError(f"{url}/index.json: could not be fetched: {_reason(error)}") from error
         _check_index(content, f"{url}/index.json", blocks)
         own = cache / hashlib.sha256(f"{url}\0".encode() + content).hexdigest()
         own.mkdir(exist_ok=True)
@@ -142,16 +151,17 @@ def _fetch_index(url: str, blocks: int) -> Path:
     return own
 
 
-def _check_index(content: bytes, name: str, blocks: int) -> list[str]:
-    """Return the names of the shards in an index.json; InputError where it is none of ours, of so many blocks."""
+def _check_index(content: bytes, name: str, blocks: int) -> dict[str, int]:
+    """Return the shards in an index.json, name to bytes; InputError where it is none of ours, of so many blocks."""
     try:
         index = json.loads(content)
         config, chunks = index["config"], index["chunks"]
-        files, sizes = [chunk["filename"] for chunk in chunks], [chunk["chunk_size"] for chunk in chunks]
+        files, sizes = {chunk["filename"]: chunk["chunk_bytes"] for chunk in chunks}, [c["chunk_size"] for c in chunks]
         ours = (
             {key: value for key, value in config.items() if key not in _IDLE and value is not None} == _CONFIG
             and all(_SHARD.fullmatch(file) for file in files)
-            and all(type(n) is int and n > 0 for n in sizes + [chunk["chunk_bytes"] for chunk in chunks])
+            and all(type(n) is int and n > 0 for n in [*sizes, *files.values()])
+            and len(files) == len(chunks)
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         ours = False
