@@ -194,7 +194,7 @@ def test_int8_refuses_other_classes_faces_and_files(trained, plain, tmp_path):
     foreign = onnx.load(plain)
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
-    with pytest.raises(InputError, match=r"foreign.onnx: not a .onnx file that export.py of this project wrote \(no project\)"):
+    with pytest.raises(InputError, match=r"foreign.onnx: not a .onnx file that export.py of .*\(no project\)"):
         quantize(tmp_path / "foreign.onnx", out, trained[1])
     assert not out.exists()
 
