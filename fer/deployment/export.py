@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from fer.data.loading.dataset import EVAL_BATCH
 from fer.data.photos import channels_first
-from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import opened, read_column, read_info
 from fer.deployment.onnx import checked, mib, open_session, require, write_onnx
 from fer.engines import CHECKPOINT, suffix_of
@@ -29,6 +28,7 @@ from fer.models.checkpoint import describe, divide_logits, load_checkpoint, load
 from fer.models.classifier import EmotionClassifier
 from fer.models.crops import center_crop
 from fer.models.networks import to_unit
+from fer.prediction.backends import read_onnx
 from fer.system.files import claiming, write_files
 
 #: format= and how the name of its file ends.
@@ -178,11 +178,9 @@ def quantize(onnx_file: str | Path, out: str | Path, file: str | Path, rows: int
     if info.path.is_dir():
         raise InputError(f"{file}: shards are not calibrated on; prepare the same data with format=h5")
     before = open_session(onnx_file)
+    labels, _, face, _ = read_onnx(before, onnx_file)
     meta = before.get_modelmeta().custom_metadata_map
-    if meta.get("project") != "fer-lightning":
-        raise InputError(f"{onnx_file}: not a .onnx file that export.py wrote")
-    require_same(json.loads(meta["labels"]), info.class_names, str(onnx_file), str(file))
-    face = FaceFormat(**json.loads(meta["face"]))
+    require_same(labels, info.class_names, str(onnx_file), str(file))
     if face.shape != info.face.shape:
         raise InputError(
             f"the network takes faces of size {face.size} {face.color}, {file} holds size {info.face.size} "

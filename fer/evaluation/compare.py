@@ -167,10 +167,14 @@ def _read(file: Path) -> dict[str, Any]:
         report = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file} does not exist: evaluate.py writes report.json into its run folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as JSON: give the report.json of a run of evaluate.py") from error
-    if not _is_report(report):
-        raise InputError(f"{file} is not a report of evaluate.py: give its report.json, or run evaluate.py again")
+    try:
+        _check(report)
+    except ValueError as error:
+        raise InputError(
+            f"{file} is not a report of evaluate.py, {error}: give its report.json, or run evaluate.py again"
+        ) from error
     return report
 
 
@@ -178,17 +182,47 @@ def _is_detector(report: dict[str, Any]) -> bool:
     return report.get("task") == "detector"  # reports of before detectors have no task
 
 
-def _is_report(report: Any) -> bool:
-    try:
-        strings = [report[key] for key in ("model", "data", "split")]
-        if _is_detector(report):
-            valid = np.isfinite(np.array([report[key] for key in ("faces", *DETECTOR_SCORES)], float)).all()
-        else:
-            headline = report[report["headline"]]
-            scores = np.array([headline[key] for key in ("n", *SCORES)] + headline["accuracy_95"], float)
-            valid = len(scores) == 8 and np.array(headline["confusion"], float).ndim == 2
-            valid = valid and report["headline"] in CROP_NAMES
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return False
-    valid = valid and isinstance(report.get("drawn"), bool) and all(isinstance(text, str) for text in strings)
-    return valid and isinstance(report.get("size"), int | None) and isinstance(report.get("pretrained"), str | None)
+def _check(report: Any) -> None:
+    """Raise ValueError, naming the key, where a report lacks something that is shown of it, or has another type."""
+    if not isinstance(report, dict):
+        raise ValueError("no mapping")
+    for key in ("model", "data", "split"):
+        _want(report, key, isinstance(report.get(key), str))
+    _want(report, "drawn", isinstance(report.get("drawn"), bool))
+    size, pretrained = report.get("size"), report.get("pretrained")
+    _want(report, "size", size is None or type(size) is int and 0 < size < 1 << 20)
+    _want(report, "pretrained", isinstance(pretrained, str | None))
+    if _is_detector(report):
+        _want(report, "faces", _is_count(report.get("faces")))
+        for key in DETECTOR_SCORES:
+            _want(report, key, _is_share(report.get(key)))
+        return
+    name = report.get("headline")
+    _want(report, "headline", isinstance(name, str) and name in CROP_NAMES)
+    headline = report.get(str(name))
+    if not isinstance(headline, dict):
+        raise ValueError(f"{name} is no mapping of scores")
+    _want(headline, "n", _is_count(headline.get("n")), f"{name}.")
+    for key in SCORES:
+        _want(headline, key, _is_share(headline.get(key)), f"{name}.")
+    interval, confusion = headline.get("accuracy_95"), headline.get("confusion")
+    pair = isinstance(interval, list) and len(interval) == 2 and all(map(_is_share, interval))
+    _want(headline, "accuracy_95", pair, f"{name}.")
+    rows = confusion if isinstance(confusion, list) else []
+    square = all(isinstance(row, list) and len(row) == len(rows) and all(map(_is_count, row)) for row in rows)
+    _want(headline, "confusion", bool(rows) and square, f"{name}.")
+
+
+def _want(values: dict[str, Any], key: str, right: bool, group: str = "") -> None:
+    if not right:
+        what = f"is {values[key]!r:.60}" if key in values else "is missing"
+        raise ValueError(f"{group}{key} {what}")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 53
+
+
+def _is_share(value: Any) -> bool:
+    # an interval's end may be beyond by rounding
+    return type(value) in (int, float) and -1e-9 <= value <= 1 + 1e-9

@@ -71,7 +71,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Return what a .ckpt holds: plain data and tensors on the CPU, every byte of it as it was written.
 
     Raises:
@@ -108,7 +108,7 @@ def _assemble(parameters: Any, state: dict[str, Tensor], identities: Any) -> Emo
     model = EmotionClassifier.build(parameters, download=False)
     own = model.net.state_dict()
     for name, values in state.items():
-        if not _is_plain(values):
+        if not is_plain(values):
             raise ValueError(f"{name} is no plain tensor")
         if name in own and values.is_floating_point() != own[name].is_floating_point():
             raise ValueError(f"{name} is {values.dtype}, not {own[name].dtype}")
@@ -118,7 +118,7 @@ def _assemble(parameters: Any, state: dict[str, Tensor], identities: Any) -> Emo
     return model
 
 
-def _is_plain(values: Any) -> bool:
+def is_plain(values: Any) -> bool:
     """Say whether a value is a tensor that has all its values: an expanded one would be larger than its file."""
     if type(values) is not Tensor or values.layout != torch.strided or values.is_meta or values.is_quantized:
         return False
@@ -128,7 +128,7 @@ def _is_plain(values: Any) -> bool:
 def _check_identities(identities: Any) -> None:
     for name in IDENTITIES:
         known = identities.get(name) if isinstance(identities, dict) else None
-        if known is None or not _is_plain(known):
+        if known is None or not is_plain(known):
             raise ValueError(f"identities.{name} is missing, or no plain tensor")
         whole = known.dtype == torch.int64 and known.ndim == 1
         if not whole and not (known.dtype == torch.uint8 and known.ndim == 2 and known.shape[1] == HASH_BYTES):

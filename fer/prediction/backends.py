@@ -1,6 +1,7 @@
 """What names a face: a checkpoint or weight file run by torch, or a .onnx file run by onnxruntime without torch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.engines import ONNX, is_darknet, suffix_of
 from fer.errors import InputError
+from fer.labels import labels_from_file
 from fer.models.pretrained import locate
 
 
@@ -59,7 +61,7 @@ class TorchNetwork:
         from fer.models.checkpoint import load_checkpoint
         from fer.system.device import to_device
 
-        self._torch, self.model = torch, load_checkpoint(ckpt)
+        self._torch, self.model, self._ckpt = torch, load_checkpoint(ckpt), ckpt
         _, self._device = to_device(self.model.net, device)
         self.labels, self.name = tuple(self.model.labels), self.model.name
         self.face, self.drawn = self.model.face, self.model.drawn
@@ -69,7 +71,7 @@ class TorchNetwork:
         # inference_mode is a setting of the calling thread, so it is entered in each call
         with torch.inference_mode():
             logits = self.model(torch.from_numpy(channels_first(faces)).to(self._device))
-            return logits.float().softmax(1).cpu().numpy()
+            return require_probabilities(logits.float().softmax(1).cpu().numpy(), len(faces), self.labels, self._ckpt)
 
 
 class OnnxNetwork:
@@ -87,26 +89,59 @@ class OnnxNetwork:
             self._session = onnxruntime.InferenceSession(str(ckpt), options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions have no base class of their own
             raise InputError(f"{ckpt}: not a readable .onnx file") from error
-        meta = self._session.get_modelmeta().custom_metadata_map
-        if meta.get("task") == "detector":
-            raise InputError(f"{ckpt}: a detector for other programs; here its .weights do the same")
-        try:
-            if meta["project"] != "fer-lightning":
-                raise ValueError(meta["project"])
-            self.labels, self.name = tuple(map(str, json.loads(meta["labels"]))), meta["name"]
-            self.face, self.drawn = FaceFormat(**json.loads(meta["face"])), json.loads(meta["drawn"]) is True
-            (faces,) = self._session.get_inputs()
-            channels, outputs = 1 if self.face.color == "grey" else 3, {o.name for o in self._session.get_outputs()}
-            wanted = ["faces", "tensor(uint8)", [channels, self.face.size, self.face.size]]
-            if [faces.name, faces.type, faces.shape[1:]] != wanted or "probabilities" not in outputs:
-                raise ValueError(wanted)
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(
-                f"{ckpt}: not a .onnx file that export.py of this project wrote (labels, face format or input missing)"
-            ) from error
+        self._ckpt = ckpt
+        self.labels, self.name, self.face, self.drawn = read_onnx(self._session, ckpt)
+        # what a file says of its outputs is no promise: one black face shows what they are
+        self(np.zeros((1, *self.face.shape), np.uint8))
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        return self._session.run(["probabilities"], {"faces": channels_first(faces)})[0]
+        try:
+            (found,) = self._session.run(["probabilities"], {"faces": channels_first(faces)})
+        except Exception as error:  # onnxruntime's exceptions have no base class of their own
+            raise InputError(f"{self._ckpt}: onnxruntime cannot run it; export it again") from error
+        return require_probabilities(found, len(faces), self.labels, self._ckpt)
+
+
+def read_onnx(session: Any, ckpt: str | Path) -> tuple[tuple[str, ...], str, FaceFormat, bool]:
+    """Return labels, name, face format and whether drawn, as the metadata of an onnxruntime session's file say.
+
+    Raises:
+        InputError: naming what is missing or does not fit the file's input and outputs.
+    """
+    meta = session.get_modelmeta().custom_metadata_map
+    if meta.get("task") == "detector":
+        raise InputError(f"{ckpt}: a detector for other programs; here its .weights do the same")
+    try:
+        for key in ("project", "labels", "name", "face", "drawn"):
+            if key not in meta:
+                raise ValueError(f"no {key}")
+        if meta["project"] != "fer-lightning":
+            raise ValueError(f"project={meta['project']!r:.40}")
+        labels, face, drawn = (json.loads(meta[key]) for key in ("labels", "face", "drawn"))
+        labels, face = tuple(labels_from_file(labels)), FaceFormat.from_file(face)
+        if type(drawn) is not bool:
+            raise ValueError(f"drawn={drawn!r:.40}")
+        inputs = {i.name: [i.type, i.shape[1:]] for i in session.get_inputs()}
+        if inputs != {"faces": ["tensor(uint8)", [1 if face.color == "grey" else 3, face.size, face.size]]}:
+            raise ValueError(f"inputs {inputs!r:.120}")
+        outputs = {o.name: [o.type, len(o.shape), o.shape[-1:]] for o in session.get_outputs()}
+        if outputs.get("probabilities") != ["tensor(float)", 2, [len(labels)]]:
+            raise ValueError(f"{len(labels)} labels, outputs {outputs!r:.120}")
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{ckpt}: not a .onnx file that export.py of this project wrote ({reason})") from error
+    return labels, meta["name"], face, drawn
+
+
+def require_probabilities(found: Any, n: int, labels: Sequence[str], ckpt: str | Path) -> np.ndarray:
+    """Return what a network gave for n faces if it is probabilities; InputError where it is not."""
+    shape = (n, len(labels))
+    if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != shape:
+        what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+        raise InputError(f"{ckpt}: its probabilities of {n} faces are {what}, not float32 {shape}; export it again")
+    if not (np.isfinite(found).all() and (found >= 0).all() and np.allclose(found.sum(1), 1, atol=1e-2)):
+        raise InputError(f"{ckpt}: what it gives are no probabilities: NaN, below 0 or not of sum 1; export it again")
+    return found
 
 
 def _providers(device: str, available: list[str]) -> list[Any]:

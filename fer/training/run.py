@@ -31,6 +31,7 @@ from fer.training.callbacks import EMA, Bar, Best, Pictures, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
 from fer.training.module import ClassifierModule
+from fer.training.resuming import require_resumable
 from fer.training.stopping import StopCleanly
 from fer.training.transfer import load_teachers, require_same_model, start_from
 
@@ -99,6 +100,8 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierM
     module = _build_module(config, data)
     _take_weights(config, module)
     trainer = _build_trainer(config, out)
+    if config["resume"]:
+        require_resumable(config, trainer, module)
     _require_divisible(config, data.info, trainer)
     return trainer, module, data, config["resume"]
 

@@ -402,6 +402,47 @@ def test_bad_reports_are_refused_in_one_line(tmp_path, content, message):
     assert "bad.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
+_REMOVED = object()
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "message"),
+    [
+        (("model",), _REMOVED, "model is missing"),
+        (("data",), 7, "data is 7"),
+        (("drawn",), "false", "drawn is 'false'"),
+        (("size",), True, "size is True"),
+        (("size",), -3, "size is -3"),
+        (("pretrained",), ["a"], "pretrained is ['a']"),
+        (("headline",), "twelve_crop", "headline is 'twelve_crop'"),
+        (("headline",), ["plain"], "headline is ['plain']"),
+        (("plain",), [], "plain is no mapping of scores"),
+        (("plain", "n"), 2.5, "plain.n is 2.5"),
+        (("plain", "n"), True, "plain.n is True"),
+        (("plain", "accuracy"), 5, "plain.accuracy is 5"),
+        (("plain", "ece"), math.nan, "plain.ece is nan"),
+        (("plain", "macro_f1"), _REMOVED, "plain.macro_f1 is missing"),
+        (("plain", "accuracy_95"), [0.1], "plain.accuracy_95 is [0.1]"),
+        (("plain", "accuracy_95"), [0.1, 10**400], "plain.accuracy_95 is [0.1, 1000"),
+        (("plain", "confusion"), [[math.inf]], "plain.confusion is [[inf]]"),
+        (("plain", "confusion"), [], "plain.confusion is []"),
+    ],
+)
+def test_a_report_with_another_key_or_type_names_it(tmp_path, way, value, message):
+    report = report_of(*scored(n=20))
+    at = report if len(way) == 1 else report[way[0]]
+    if value is _REMOVED:
+        del at[way[-1]]
+    else:
+        at[way[-1]] = value
+    (tmp_path / "bad.json").write_text(json.dumps(report))
+    with pytest.raises(InputError) as caught:
+        compare([tmp_path / "bad.json"])
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'bad.json'} is not a report of evaluate.py, {message}") and "\n" not in text
+    assert text.endswith(": give its report.json, or run evaluate.py again")
+
+
 def test_comparing_nothing_is_refused():
     with pytest.raises(InputError, match="compare="):
         compare([])

@@ -117,6 +117,68 @@ def test_what_is_not_ours_is_refused_in_one_line(tmp_path, name, message):
     assert not _Evil.target.exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("labels", None, "(no labels)"),
+        ("labels", '["a", "b"]', "(2 labels, outputs {'probabilities': ['tensor(float)', 2, [7]]"),
+        ("labels", '["a", "a", "c", "d", "e", "f", "g"]', "is not a list of 2 to 10,000 different texts)"),
+        ("labels", '"abcdefg"', "(labels='abcdefg' is not a list of texts)"),
+        ("labels", "[1, 2, 3, 4, 5, 6, 7]", "(labels=[1, 2, 3, 4, 5, 6, 7] is not a list of texts)"),
+        ("labels", "[" * 100_000, "recursion"),
+        ("face", "[]", "(face=[] has not just the keys size, color and margin)"),
+        ("face", '{"size": 10000000, "color": "grey", "margin": 0.25}', "(face.size=10000000 is not a whole number"),
+        ("face", '{"size": 20, "color": "grey", "margin": NaN}', "(face.margin=nan is not a fraction of 0 to 2)"),
+        ("face", '{"size": 21, "color": "grey", "margin": 0.25}', "(inputs {'faces': ['tensor(uint8)', ["),
+        ("drawn", "7", "(drawn=7)"),
+        ("drawn", "", "(Expecting value"),
+        ("name", None, "(no name)"),
+        ("project", "other", "(project='other')"),
+    ],
+)
+def test_metadata_of_an_export_are_checked_on_opening(files, tmp_path, key, value, message):
+    model, path = onnx.load(files[1]), tmp_path / "x.onnx"
+    meta = {entry.key: entry.value for entry in model.metadata_props} | {key: value}
+    onnx.helper.set_model_props(model, {key: value for key, value in meta.items() if value is not None})
+    onnx.save(model, path)
+    with pytest.raises(InputError) as caught:
+        open_network(path, "cpu")
+    begin = f"{path}: not a .onnx file that export.py of this project wrote ("
+    assert str(caught.value).startswith(begin) and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (np.full((1, 2), np.nan), "what it gives are no probabilities: NaN, below 0 or not of sum 1; export it again"),
+        (np.array([[3.0, -2.0]]), "what it gives are no probabilities"),
+        (np.array([[0.5, 0.6]]), "what it gives are no probabilities"),
+        (np.array([[0.2, 0.3, 0.5]]), "(2 labels, outputs {'probabilities': ['tensor(float)', 2, [3]]})"),
+        (np.full((2, 2), 0.5), "its probabilities of 1 faces are float32 (2, 2), not float32 (1, 2); export it again"),
+    ],
+)
+def test_outputs_of_an_export_are_checked_on_opening(tmp_path, outputs, message):
+    # a file that says all the right things, and whose graph gives a constant
+    proto, path = onnx.TensorProto, tmp_path / "x.onnx"
+    value = onnx.numpy_helper.from_array(outputs.astype(np.float32), "value")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Constant", [], ["probabilities"], value=value)], "g",
+        [onnx.helper.make_tensor_value_info("faces", proto.UINT8, ["batch", 1, 20, 20])],
+        [onnx.helper.make_tensor_value_info("probabilities", proto.FLOAT, ["batch", 2])],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.helper.set_model_props(
+        model,
+        {"project": "fer-lightning", "labels": '["a", "b"]', "name": "n", "drawn": "false",
+         "face": '{"size": 20, "color": "grey", "margin": 0}'},
+    )  # fmt: skip
+    onnx.save(model, path)
+    with pytest.raises(InputError) as caught:
+        open_network(path, "cpu")
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("device", ["cuda:7", "nonsense"])
 def test_a_device_that_is_not_there_is_refused_in_one_line(files, device):
     for file in files[:2]:

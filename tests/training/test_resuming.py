@@ -1,0 +1,80 @@
+"""Checkpoints that a run cannot go on from: one line that names what is amiss, before anything is trained."""
+
+import re
+
+import pytest
+import torch
+
+from fer.errors import InputError
+from fer.training.run import assemble
+from tests.conftest import fit, train_config, write_tiny
+
+CHANGES = {"early_stop": 5, "recipe.ema": 0.9, "schedule": "plateau"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A prepared file and the last checkpoint of a run of one epoch, which the tests do not change."""
+    folder = tmp_path_factory.mktemp("resuming")
+    file = write_tiny(folder / "tiny.h5", {"train": 70, "val": 14})
+    fit(train_config(file, **CHANGES | {"trainer.max_epochs": 1}), folder / "run")
+    return file, folder / "run/checkpoints/last.ckpt"
+
+
+def key_of(content, name):
+    return next(key for key in content["callbacks"] if key.startswith(name))
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "message"),
+    [
+        (("epoch",), -1, "epoch is int -1"),
+        (("global_step",), "5", "global_step is str '5'"),
+        (("loops",), None, "loops is NoneType None"),
+        (("loops", "fit_loop"), {}, "loops.fit_loop.state_dict is missing"),
+        (("loops", "fit_loop", "epoch_progress", "current", "completed"), -3, "current.completed is int -3"),
+        (("loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch"), 2, "is_last_batch is int 2"),
+        (("FaceDataModule",), [1], "FaceDataModule is list [1]"),
+        (("FaceDataModule", "step"), float("nan"), "FaceDataModule.step is float nan"),
+        (("FaceDataModule", "disk"), "no", "FaceDataModule.disk is str 'no'"),
+        (("optimizer_states",), [], "optimizer_states is list []"),
+        (("optimizer_states", 0, "param_groups"), [{}], "optimizer_states.0.param_groups.0.lr is missing"),
+        (("optimizer_states", 0, "param_groups", 0, "lr"), float("inf"), "param_groups.0.lr is float inf"),
+        (("optimizer_states", 0, "param_groups", 0, "params"), [0], "param_groups.0.params is list [0]"),
+        (("optimizer_states", 0, "state", 99), {}, "optimizer_states.99 is of no weights"),
+        (("optimizer_states", 0, "state", 1, "momentum_buffer"), torch.ones(3), "1.momentum_buffer is (3,), not (32,)"),
+        (
+            ("optimizer_states", 0, "state", 1, "momentum_buffer"),
+            torch.full((32,), torch.nan),
+            "optimizer_states.1.momentum_buffer is Tensor tensor([nan",
+        ),
+        (("lr_schedulers",), {}, "lr_schedulers is dict {}"),
+        (("lr_schedulers", 0, "num_bad_epochs"), None, "lr_schedulers.0.num_bad_epochs is NoneType None"),
+        (("callbacks",), [], "callbacks is list []"),
+        (("callbacks", "EarlyStopping", "wait_count"), "many", "callbacks.EarlyStopping.wait_count is str 'many'"),
+        (("callbacks", "Best", "best_model_path"), 3, "callbacks.Best.best_model_path is int 3"),
+        (("current_model_state",), {}, "current_model_state.net.network.0.weight is missing"),
+        (("current_model_state", "net.network.0.bias"), torch.full((32,), torch.nan), "0.bias is Tensor tensor([nan"),
+    ],
+)
+def test_what_lightning_restores_is_checked(made, tmp_path, way, value, message):
+    file, ckpt = made
+    at = content = torch.load(ckpt, weights_only=True)
+    way = [key_of(content, key) if key in ("EarlyStopping", "Best") else key for key in way]
+    for key in way[:-1]:
+        at = at[key]
+    assert way[-1] in at or way[-1] == 99 if isinstance(at, dict) else True
+    at[way[-1]] = value
+    path = tmp_path / "x.ckpt"
+    torch.save(content, path)
+    config = train_config(file, **CHANGES | {"resume": path, "trainer.max_epochs": 2})
+    said = rf"^resume={re.escape(str(path))}: .*{re.escape(message)}.*, so no run can go on from it; start with init="
+    with pytest.raises(InputError, match=said) as caught:
+        assemble(config, tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run/checkpoints").exists()
+
+
+def test_what_a_run_wrote_resumes(made, tmp_path):
+    file, ckpt = made
+    trainer, _ = fit(train_config(file, **CHANGES | {"resume": ckpt, "trainer.max_epochs": 2}), tmp_path / "run")
+    assert trainer.current_epoch == 2
