@@ -181,6 +181,18 @@ def test_fingerprints_follow_files_and_options(tmp_path):
     assert table(tmp_path / "list.csv", class_names=("cat", "dog")).fingerprint() != listed
 
 
+def test_csv_rows_with_too_many_cells_are_listed_and_not_cut(tmp_path):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "b.png")
+    text = "\ufeffpath,label,split\n\na.png,cat,train,\nb,c.png,cat,train\nb.png,cat\n"
+    (tmp_path / "list.csv").write_text(text, encoding="utf-8")
+    faces, skipped = read(table(tmp_path / "list.csv", val_fraction=0))
+    assert faces == {"a.png": ("train", "cat")}
+    assert skipped == [
+        ("list.csv line 4", "4 columns, expected 3"), ("list.csv line 5: b.png", "unknown split ''"),
+    ]  # fmt: skip
+
+
 def test_csv_with_split_and_box(tmp_path):
     image = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)
     (tmp_path / "photos").mkdir()
@@ -400,6 +412,8 @@ def test_class_and_split_folders_may_be_links(tmp_path):
         ("file,label\na.png,cat\n", "lacks the column path; it has file, label"),
         ("path,label,face_x,face_y\na.png,cat,1,2\n", "face_x, face_y looks like a box, but a box is one of face_x"),
         ("", "can't be read as csv"),
+        ("path,label,label\na.png,cat,dog\n", "several columns are called label"),
+        ("path,label\n" + "a" * 200_000 + ",cat\n", "can't be read as csv"),
     ],
 )
 def test_csv_that_is_refused(tmp_path, text, message):

@@ -37,7 +37,7 @@ def read_votes(path: Path) -> tuple[list[str], np.ndarray]:
         names = _cells(header, delimiter)
         if names != _HEADER:
             raise InputError(
-                f"{path}: not FER+'s fer2013new.csv, whose first line is {','.join(_HEADER)}: {names[:12]}"
+                f"{path}: not FER+'s fer2013new.csv, whose first line is {','.join(_HEADER)}: {str(names)[:300]}"
             )
         for number, line in enumerate(lines, 2):
             if line.isspace():

@@ -1,13 +1,12 @@
 """Anyone's own photos listed in a csv: columns path, label, optional split and optional box."""
 
+import csv
 import os
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from fer.data.boxes import Box, checked_box
 from fer.data.photos import PhotoRow, decode_photos, in_blocks, relative_path
@@ -59,16 +58,32 @@ def table_source(
     )  # fmt: skip
 
 
-def _read(csv_path: Path) -> pd.DataFrame:
+def _read(csv_path: Path) -> tuple[list[str], list[tuple[int, dict[str, str] | str]]]:
+    """Return the names of the columns, and of each row its line and its cells by column, or why it has none."""
     if not csv_path.is_file():
         raise InputError(f"csv {csv_path} does not exist: give the csv that lists the photos")
+    rows: list[tuple[int, dict[str, str] | str]] = []
     try:
-        # index_col=False: a trailing comma must not turn the first column into the index
-        table = pd.read_csv(csv_path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False)
-    except (ValueError, OSError) as error:  # pandas' ParserError and EmptyDataError are ValueErrors
+        with open(csv_path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, skipinitialspace=True)
+            columns = [" ".join(name.lower().split()) for name in next(reader, [])]
+            for cells in reader:
+                cells = [cell.strip() for cell in cells]
+                # a comma at the end is harmless, and so are cells that lack there: they are empty
+                if any(cells[len(columns) :]):
+                    rows.append((reader.line_num, f"{len(cells)} columns, expected {len(columns)}"))
+                elif cells:
+                    cells += [""] * (len(columns) - len(cells))
+                    rows.append((reader.line_num, dict(zip(columns, cells, strict=False))))
+    except (ValueError, OSError, csv.Error) as error:
         raise InputError(f"{csv_path} can't be read as csv: {str(error).splitlines()[0]}") from error
-    table.columns = [str(name).strip().lower() for name in table.columns]
-    return table.fillna("").apply(lambda column: column.str.strip())
+    if not any(columns):
+        raise InputError(f"{csv_path} can't be read as csv: its first line names no columns")
+    if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
+        raise InputError(
+            f"{csv_path}: several columns are called {', '.join(twice)[:300]}; rename those that are not meant"
+        )
+    return columns, rows
 
 
 class TableSource:
@@ -82,13 +97,13 @@ class TableSource:
         self.notes: list[str] = []
         self._csv_path, self._face, self._limits = csv_path, face, limits
         self._fractions, self._seed = (val_fraction, test_fraction), seed
-        table = _read(csv_path)
+        columns, rows = _read(csv_path)
         self._root = (csv_path.parent if root is None else root).absolute()
-        missing = [name for name in ("path", "label") if name not in table.columns]
+        missing = [name for name in ("path", "label") if name not in columns]
         if missing:
-            raise InputError(f"{csv_path} lacks the column {', '.join(missing)}; it has {', '.join(table.columns)}")
-        self._box_columns = _box_columns(list(table.columns), csv_path)
-        labels = set(table["label"]) - {""}
+            raise InputError(f"{csv_path} lacks the column {', '.join(missing)}; it has {', '.join(columns)[:300]}")
+        self._box_columns = _box_columns(columns, csv_path)
+        labels = {cells["label"] for _, cells in rows if not isinstance(cells, str)} - {""}
         if class_names is None:
             if labels and all(whole_number(label.lstrip("-")) is not None for label in labels):
                 raise InputError(f"{csv_path} has integer labels: give their class names in order (data.classes)")
@@ -96,18 +111,19 @@ class TableSource:
         self.class_names = class_names
         self._label_of, notes = label_indices(labels, class_names, f"labels of {csv_path.name}")
         self.notes += notes
-        self._rows = [self._row(index + 2, cells) for index, cells in enumerate(table.to_dict("records"))]
+        self._rows = [self._row(line, cells) for line, cells in rows]
         self._require_pixels()
-        self._assign_splits("split" in table.columns)
+        self._assign_splits("split" in columns)
 
-    def _row(self, line: int, cells: Mapping[Hashable, str]) -> PhotoRow | Skipped:
-        """Return the row of a csv line."""
+    def _row(self, line: int, cells: Mapping[str, str] | str) -> PhotoRow | Skipped:
+        """Return the row of a csv line, whose cells may be the reason why there are none."""
+        where = f"{self._csv_path.name} line {line}"
+        if isinstance(cells, str):
+            return Skipped(self.names[0], where, cells)
         row = self._photo_row(cells)
-        if isinstance(row, str):
-            return Skipped(self.names[0], f"{self._csv_path.name} line {line}: {cells['path']}", row)
-        return row
+        return Skipped(self.names[0], f"{where}: {cells['path']}", row) if isinstance(row, str) else row
 
-    def _photo_row(self, cells: Mapping[Hashable, str]) -> PhotoRow | str:
+    def _photo_row(self, cells: Mapping[str, str]) -> PhotoRow | str:
         """Return the row, its splits empty where there is no split column, or why it can't be taken."""
         path = relative_path(cells["path"])
         if path is None:
@@ -126,7 +142,7 @@ class TableSource:
             return box
         return PhotoRow(self.names[0], path, str(self._root / path), splits, label, box)
 
-    def _box(self, cells: Mapping[Hashable, str]) -> Box | str:
+    def _box(self, cells: Mapping[str, str]) -> Box | str:
         try:
             x, y, width, height = (float(cells[name]) for name in self._box_columns)
         except ValueError:
@@ -214,7 +230,7 @@ def _box_columns(columns: Sequence[str], csv_path: Path) -> tuple[str, ...]:
     if unread:
         forms = "; or ".join(", ".join(names) for names in _BOX_COLUMNS)
         raise InputError(
-            f"{csv_path}: {', '.join(unread)} looks like a box, but a box is one of {forms}, all four in pixels: "
+            f"{csv_path}: {', '.join(unread)[:300]} looks like a box, but a box is one of {forms}, all four in pixels: "
             "rename or convert these columns, or take them out"
         )
     return read
