@@ -18,13 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from fer.data.photos import crop_box, fit
+from fer.engines import is_darknet
 from fer.errors import InputError, Interrupted
 from fer.prediction.base import BasePredictor
 from fer.prediction.batches import chunks, read_ahead
 from fer.prediction.drawing import WindowClosed, draw_faces, hide_faces, require_window, show
 from fer.prediction.face import Face
 from fer.prediction.sources import Medium, find_media
-from fer.prediction.table import Rows
+from fer.prediction.table import Rows, out_folder
 from fer.prediction.tracking import Tracker
 from fer.prediction.video import Frame, Video, VideoWriter
 from fer.system.files import claiming, replacing
@@ -48,14 +49,14 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
     """
     if keys["show"]:
         require_window()
-    media = find_media(keys["source"], keys["out"])
+    out, skipped = out_folder(keys, "torch" if is_darknet(keys["ckpt"]) else None)
+    media = find_media(keys["source"], skipped)
     predictor = open_predictor()
     explainer = None
     if keys["explain"]:
         from fer.prediction.gradcam import Explainer
 
         explainer = Explainer.load(keys["ckpt"], keys["layer"], keys["device"])
-    out = Path(keys["out"])
     keep_freed_memory()
     start = time.perf_counter()
     stopped_by: list[int] = [signal.SIGINT]
