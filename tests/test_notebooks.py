@@ -32,7 +32,7 @@ def made(demo, tmp_path_factory, run):
     return {
         "FER_DATA": home / "data/sample-48-grey.h5",
         "FER_RUN": folder,
-        "FER_REPORT": folder / "evaluate/sample-test",
+        "FER_REPORT": folder / "evaluate/best-sample-test",
         "FER_CKPT": ckpt,
         "FER_PHOTO": next((demo / "data/sample").rglob("*.jpg")),
         # whether a face is found in the drawing is not what is tested here

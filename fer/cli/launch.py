@@ -75,9 +75,11 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
 
     if "LOCAL_RANK" in os.environ:
         end_with_parent()
-    if local_rank() and not any(argument.startswith("hydra.run.dir=") for argument in arguments):
-        # the first rank's run folder is the run's; without this each rank would make one, named by its own clock
-        arguments = [*arguments, "hydra.run.dir=."]
+    if local_rank():
+        # the first rank's run folder has the config; without these each rank would make one, named by its own clock
+        arguments = [*arguments, "hydra.output_subdir=null"]
+        if not any(argument.startswith("hydra.run.dir=") for argument in arguments):
+            arguments = [*arguments, "hydra.run.dir=."]
     # Hydra's handler would print that the fonts were listed, which happens once on each machine
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     fail_for_words(arguments, str(CONF), config_name)

@@ -231,7 +231,7 @@ class Faces:
 class Predict:
     source: str | None = MISSING
     ckpt: str | None = MISSING
-    out: str = MISSING
+    out: str | None = MISSING
     min_confidence: float | None = MISSING
     draw: bool = MISSING
     anonymize: bool = MISSING

@@ -26,7 +26,7 @@ from fer.darknet.torch_engine import scores as torch_scores
 from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
 from fer.evaluation.metrics import summarize
-from fer.evaluation.report import save_report
+from fer.evaluation.report import report_folder, save_report
 from fer.evaluation.text import format_report
 from fer.labels import CLASSES_WITH_CONTEMPT, require_same
 from fer.system.files import claiming
@@ -72,7 +72,10 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
         "program": program.dialect if program else "torch",
         "size": int(net.sections[0].options["width"]), "pretrained": _pretrained(facts),
     }  # fmt: skip
-    folder = Path(keys["out"]) if keys["out"] else _run_folder(weights) / "evaluate" / f"{exported.data}-{split}"
+    made_by = "program" if program else "torch"
+    own = _run_folder(weights) / "evaluate" / f"{weights.stem}-{made_by}-{exported.data}-{split}"
+    made_of = {key: report[key] for key in ("checkpoint", "file", "split", "program")}
+    folder = report_folder(Path(keys["out"]) if keys["out"] else own, **made_of)
     score = _score_classifier if net.task == "classifier" else _score_detector
     with claiming(folder):
         return score(program, net, exported, listed, photos, report, folder, keys["device"])

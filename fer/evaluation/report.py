@@ -6,6 +6,7 @@ Probabilities are (N, C), rows summing to 1; labels are integers (N,) in 0..C-1.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,27 @@ class Report:
         content = asdict(self)
         scores, without = content.pop("scores"), content.pop("without_duplicates")
         return scores | content | ({} if without is None else {"without_duplicates": without})
+
+
+def report_folder(folder: Path, **made_of: Any) -> Path:
+    """Return ``folder``, or FOLDER-2, FOLDER-3, ...: the first that holds no report, or one of the same.
+
+    ``made_of`` are keys of report.json and their values: what must be equal for a report to be replaced.
+    """
+    for number in count(1):
+        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            old = json.loads((free / "report.json").read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        except (OSError, ValueError):
+            # whatever it is, it is not one of these
+            continue
+        if isinstance(old, dict) and all(old.get(key) == value for key, value in made_of.items()):
+            break
+    if free != folder:
+        print(f"{folder} holds another report and stays as it is: this one goes to {free}")
+    return free
 
 
 def save_report(

@@ -12,7 +12,7 @@ from fer.engines import CHECKPOINT, suffix_of
 from fer.errors import InputError
 from fer.evaluation.calibration import cross_fit
 from fer.evaluation.metrics import summarize
-from fer.evaluation.report import Report, save_report
+from fer.evaluation.report import Report, report_folder, save_report
 from fer.evaluation.scoring import SplitRows, open_split, predict, prepared_file, require_alike
 from fer.evaluation.text import format_report
 from fer.models.checkpoint import is_among, load_checkpoint
@@ -33,12 +33,17 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None) -> float:
             in ``keys["scales"]`` that a network can't take, or no such device.
     """
     case = _load(keys, data)
-    with claiming(case.folder):
+    headline = "ten_crop" if keys["ten_crop"] else "plain"
+    checkpoint = case.ckpts if len(case.ckpts) > 1 else case.ckpts[0]
+    folder = report_folder(
+        case.folder, checkpoint=checkpoint, file=str(case.file), split=case.split, scales=case.scales, headline=headline
+    )
+    with claiming(folder):
         probabilities = _score(case, keys["ten_crop"], keys["device"])
         report = _report(case, probabilities)
-        content, headline = report.as_json(), probabilities[report.headline]
+        content = report.as_json()
         written = save_report(
-            case.folder, content, headline, case.labels, case.rows.paths, case.rows.sources, case.class_names
+            folder, content, probabilities[headline], case.labels, case.rows.paths, case.rows.sources, case.class_names
         )
     print(format_report(content))
     print(f"confusion matrix: {written['confusion.png']}\nreport: {written['report.json']}")
@@ -148,7 +153,7 @@ def _folder(ckpts: Sequence[str], split: str) -> Path:
         raise InputError("out is not set: an ensemble lies in no folder of its own, give out=FOLDER for its report")
     path = locate(ckpts[0])
     run = path.parent.parent if suffix_of(path) == CHECKPOINT else Path("runs", path.stem)
-    return run / "evaluate" / split
+    return run / "evaluate" / f"{path.stem}-{split}"
 
 
 def _listed(ckpt: Any) -> list[str]:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from fer.engines import is_darknet
 from fer.errors import InputError, Interrupted
 from fer.prediction.base import BasePredictor
 from fer.prediction.batches import chunks, read_ahead
@@ -23,7 +24,7 @@ from fer.prediction.drawing import WindowClosed, require_window, show
 from fer.prediction.face import Face
 from fer.prediction.pictures import Pictures
 from fer.prediction.sources import Medium, find_media
-from fer.prediction.table import Rows, face_cells
+from fer.prediction.table import Rows, face_cells, out_folder
 from fer.prediction.tracking import Tracker
 from fer.prediction.video import Frame, Video, VideoWriter
 from fer.system.files import claiming
@@ -44,14 +45,14 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
     """
     if keys["show"]:
         require_window()
-    media = find_media(keys["source"], keys["out"])
+    out, skipped = out_folder(keys, "torch" if is_darknet(keys["ckpt"]) else None)
+    media = find_media(keys["source"], skipped)
     predictor = open_predictor()
     explainer = None
     if keys["explain"]:
         from fer.prediction.gradcam import Explainer
 
         explainer = Explainer.load(keys["ckpt"], keys["layer"], keys["device"])
-    out = Path(keys["out"])
     keep_freed_memory()
     start = time.perf_counter()
     stopped_by: list[int] = [signal.SIGINT]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,9 +10,25 @@ from typing import Any
 
 from fer.errors import InputError
 from fer.prediction.face import Face
-from fer.system.files import put_in_place
+from fer.system.files import new_folder, put_in_place
 
 _COLUMNS = ("file", "frame", "time", "track", "x", "y", "width", "height", "score", "label", "confidence")
+
+
+def out_folder(keys: dict[str, Any], engine: str | None = None) -> tuple[Path, Path]:
+    """Return the folder of a run's results, and the one that is not searched for sources: it, or all like it.
+
+    Without ``keys["out"]`` it is a new one in predictions/, named after the network, its engine and the source.
+    """
+    if keys["out"]:
+        out = Path(keys["out"])
+        if (out / "predictions.csv").exists():
+            print(f"{out}: the predictions of an earlier run are replaced")
+        return out, out
+    source = re.sub(r".*://([^/@]*@)?", "", keys["source"])
+    words = "-".join(word for word in (Path(keys["ckpt"]).stem, engine, Path(source).stem or "_") if word)
+    name = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in words)[:80].strip(". ")
+    return new_folder(Path("predictions", name)), Path("predictions")
 
 
 class Rows:

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,16 @@ def require_new_folder(out: Path) -> None:
     """Refuse a folder that already holds something, before any work is done for it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: already exists and is not an empty folder; give another out=FOLDER")
+
+
+def new_folder(folder: Path) -> Path:
+    """Return ``folder``, or FOLDER-2, FOLDER-3, ...: the first that is not there."""
+    free = folder
+    for number in count(2):
+        if not os.path.lexists(free):
+            break
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
 
 
 @contextmanager

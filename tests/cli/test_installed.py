@@ -46,7 +46,8 @@ def fer(tmp_path_factory):
 def test_the_installed_command_predicts_and_trains_from_another_folder(fer):
     cv2.imwrite(str(fer.home / "astronaut.jpg"), data.astronaut()[..., ::-1])
     done = fer("predict", "source=astronaut.jpg", "ckpt=fer2013_vgg9", "device=cpu")
-    assert (fer.home / "predictions/predictions.csv").read_text().count("astronaut.jpg") == 1, done.stdout
+    table = (fer.home / "predictions/fer2013_vgg9-astronaut/predictions.csv").read_text()
+    assert table.count("astronaut.jpg") == 1, done.stdout
     fer("prepare", "data=sample", "data.photos=70")
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.enable_progress_bar=false"]
     # a group of the user's own, from a folder of his

@@ -43,7 +43,7 @@ def test_a_net_is_trained_scored_and_used(tmp_path, process):
     use = ["source=face.png", "ckpt=run/checkpoints/best.ckpt", "faces=whole", "device=cpu"]
     done = process("predict.py", *use, cwd=tmp_path)
     assert done.stdout.startswith("1 file, 1 faces, 0 failed, ")
-    assert len((tmp_path / "predictions/predictions.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "predictions/best-face/predictions.csv").read_text().splitlines()) == 2
     # the exit code tells of a source that can't be read
     (tmp_path / "zero.png").touch()
     process("predict.py", "source=zero.png", *use[1:], cwd=tmp_path, code=1)

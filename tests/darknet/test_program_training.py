@@ -112,7 +112,7 @@ def test_predict_names_photos_and_says_which_failed(home, tiny_run, run):
     best = folder / "backup/classifier_small_best.weights"
     done = run("predict.py", f"source={source}", f"ckpt={best}", "min_confidence=0", cwd=home, code=1)
     assert "4 photos, 3 faces named, 1 photos failed" in done.stdout
-    rows = pd.read_csv(home / "predictions/predictions.csv", keep_default_na=False)
+    rows = pd.read_csv(home / "predictions/classifier_small_best-program-photos/predictions.csv", keep_default_na=False)
     assert rows["file"].tolist() == sorted(str(path) for path in source.iterdir())
     assert rows["error"].tolist()[:1] != [""] or "broken" not in rows["file"][0]
     named = rows[rows["label"] != ""]
@@ -141,10 +141,10 @@ def test_partial_starts_a_detector_which_trains_and_is_scored(home, run):
     assert cut.read_bytes()[20:] == first.read_bytes()[20 : 20 + 4 * floats]
     done = run("evaluate.py", f"ckpt={folder / 'backup/v3_tiny_best.weights'}", "split=test", cwd=home)
     assert "mAP@0.50 %" in done.stdout
-    report = json.loads((folder / "evaluate/sample-test/report.json").read_text())
+    report = json.loads((folder / "evaluate/v3_tiny_best-program-sample-test/report.json").read_text())
     assert report["task"] == "detector" and 0 <= report["map50"] <= 1 and report["size"] == 64
     assert report["pretrained"] == "classifier_tiny_best.weights, 11 layers"
-    compared = run("evaluate.py", f"compare=[{folder}/evaluate/sample-test]", cwd=home)
+    compared = run("evaluate.py", f"compare=[{folder}/evaluate/v3_tiny_best-program-sample-test]", cwd=home)
     assert "v3_tiny" in compared.stdout and "11 layers" in compared.stdout
     weights = f"ckpt={folder / 'backup/v3_tiny_best.weights'}"
     photo = next((home / "data/sample/Manually_Annotated_Images").rglob("*.jpg"))

@@ -372,7 +372,7 @@ def test_a_run_is_like_those_of_the_program(home, run):
     assert command in done.stdout
     told = run(*command.split()[1:], "split=val", cwd=home)
     top1 = json.loads((folder / "backup/classifier_small_best.json").read_text())["score"]
-    report = json.loads((folder / "evaluate/sample-val/report.json").read_text())
+    report = json.loads((folder / "evaluate/classifier_small_best-torch-sample-val/report.json").read_text())
     right = sum(report["plain"]["confusion"][i][i] for i in range(7))
     assert right / report["plain"]["n"] == pytest.approx(top1) and "DRAWN SAMPLE DATA" in told.stdout
     # a .ckpt has the numbers of the .weights that it was saved with

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -89,7 +90,9 @@ def test_fer2013s_own_names_of_the_splits(keys, tmp_path):
     test = evaluate(keys, None)
     assert evaluate(keys | {"split": "PrivateTest"}, None) == test
     evaluate(keys | {"split": "PublicTest"}, None)
-    assert json.loads((tmp_path / "report/report.json").read_text())["split"] == "val"
+    # the report on another split stays
+    splits = [json.loads((tmp_path / name / "report.json").read_text())["split"] for name in ("report", "report-2")]
+    assert splits == ["test", "val"]
 
 
 def test_a_score_on_val_is_said_to_be_optimistic(keys, tmp_path, capsys):
@@ -222,8 +225,9 @@ def test_score_without_duplicates(run_folder, keys, tmp_path, capsys):
     content["identities"]["train_faces"] = torch.from_numpy(read_column(file, "test", "face")[:11])
     torch.save(content, tmp_path / "seen.ckpt")
     evaluate(keys | {"ckpt": str(tmp_path / "seen.ckpt")}, None)
-    found = json.loads(report.read_text())
-    rows = pd.read_csv(tmp_path / "report/predictions.csv")
+    # beside that of the other checkpoint
+    found = json.loads((tmp_path / "report-2/report.json").read_text())
+    rows = pd.read_csv(tmp_path / "report-2/predictions.csv")
     assert found["without_duplicates"]["n"] == 30
     assert found["without_duplicates"]["accuracy"] == pytest.approx(rows.correct[11:].mean())
     assert model.labels
@@ -276,3 +280,26 @@ def test_comparison_on_the_command_line(run_folder, keys, tmp_path, run):
 def test_no_checkpoint_given(run, tmp_path):
     done = run("evaluate.py", cwd=tmp_path, code=2)
     assert done.stderr.startswith("error: ckpt is not set") and len(done.stderr.splitlines()) == 1
+
+
+def test_a_report_of_another_checkpoint_stays_and_one_of_the_same_is_replaced(run_folder, keys, tmp_path, capsys):
+    keys |= {"ten_crop": False}
+    last = keys | {"ckpt": str(run_folder / "run/checkpoints/last.ckpt")}
+    for each in (keys, last, keys, last):
+        evaluate(each, None)
+    for name, ckpt in (("report", "best"), ("report-2", "last")):
+        assert json.loads((tmp_path / name / "report.json").read_text())["checkpoint"].endswith(f"{ckpt}.ckpt")
+    assert capsys.readouterr().out.count(f"{tmp_path}/report holds another report and stays as it is") == 2
+    # another split, other crops
+    for each in ({"split": "val"}, {"ten_crop": True}):
+        evaluate(keys | each, None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "report-2", "report-3", "report-4"]
+
+
+def test_the_default_folder_names_checkpoint_data_and_split(run_folder, keys, tmp_path):
+    shutil.copytree(run_folder / "run/checkpoints", tmp_path / "run/checkpoints")
+    for name in ("best", "last"):
+        ckpt = str(tmp_path / f"run/checkpoints/{name}.ckpt")
+        evaluate(keys | {"ckpt": ckpt, "out": None, "ten_crop": False}, None)
+    reports = sorted(path.parent.name for path in (tmp_path / "run/evaluate").glob("*/report.json"))
+    assert reports == ["best-fer2013-test", "last-fer2013-test"]

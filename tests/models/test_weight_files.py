@@ -130,8 +130,8 @@ def test_evaluation_of_a_weight_file_says_what_that_of_its_checkpoint_says(made,
     assert evaluate(keys(weights, tmp_path / "a"), data) == evaluate(keys(ckpt, tmp_path / "b"), data)
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in "ab"]
     assert reports[0]["notes"] == reports[1]["notes"] and reports[0]["trained_on"] == "fer2013"
-    evaluate(keys(weights, tmp_path / "a", split="val"), data)
-    assert "40 of these 40 rows" in json.loads((tmp_path / "a/report.json").read_text())["notes"][0]
+    evaluate(keys(weights, tmp_path / "c", split="val"), data)
+    assert "40 of these 40 rows" in json.loads((tmp_path / "c/report.json").read_text())["notes"][0]
 
 
 def test_rows_that_a_weight_file_was_trained_on_are_refused(made, tmp_path):
@@ -158,7 +158,7 @@ def test_a_name_goes_wherever_a_path_goes(made, shipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = {"name": "fer2013", "file": str(file)}
     evaluate(keys(shipped, "") | {"out": None}, data)
-    report = json.loads((tmp_path / "runs/small_net/evaluate/fer2013-test/report.json").read_text())
+    report = json.loads((tmp_path / "runs/small_net/evaluate/small_net-fer2013-test/report.json").read_text())
     assert report["checkpoint"] == "small_net"
     with pytest.raises(InputError, match=r"^smal_net: not the name of a shipped network \(there is small_net\), and a"):
         load_checkpoint("smal_net")
@@ -322,7 +322,7 @@ def test_the_commands(made, tmp_path, run):
     assert done.stdout.startswith("temperature ") and "wrote a.safetensors (0.4" in done.stdout
     given = ["data=fer2013", f"data.file={file}", "data.size=20", "split=test", "device=cpu"]
     done = run("evaluate.py", "ckpt=a.safetensors", *given, cwd=tmp_path)
-    assert "runs/a/evaluate/fer2013-test/report.json" in done.stdout
+    assert "runs/a/evaluate/a-fer2013-test/report.json" in done.stdout
     done = run("evaluate.py", f"ckpt=[a.safetensors,{ckpt}]", "scales=[16,20]", "out=both", *given, cwd=tmp_path)
     assert f"checkpoint a.safetensors, {ckpt}" in done.stdout and "ten-crop of 16, 20 pixels *" in done.stdout
     done = run("evaluate.py", "ckpt=nothing", *given, cwd=tmp_path, code=2)

@@ -30,6 +30,7 @@ from fer.prediction.table import Rows
 from fer.prediction.video import Video
 from fer.training.run import train
 from tests.conftest import ROOT, train_config, write_tiny
+from tests.system.test_files import files_end_at
 
 HAAR = {"name": "haar", "model": None, "min_size": 40}
 
@@ -110,7 +111,9 @@ def test_a_folder_of_everything(ckpt, run, tmp_path):
     for name, content in {"zero.jpg": b"", "zero.mp4": b"", "text.jpg": b"no photo", "bomb.png": bomb()}.items():
         (source / name).write_bytes(content)
     done = run("predict.py", f"source={source}", f"ckpt={ckpt}", "device=cpu", cwd=tmp_path, code=1)
-    rows = read(tmp_path / "predictions")
+    # named after the network and the source
+    out = tmp_path / f"predictions/{Path(ckpt).stem}-in"
+    rows = read(out)
     errors = {Path(row["file"]).name: row["error"] for row in rows if row["error"]}
     link = errors.pop("link.png")
     assert link.startswith("a link that leads out of the folder")
@@ -131,12 +134,12 @@ def test_a_folder_of_everything(ckpt, run, tmp_path):
     row = named[0]
     assert abs(row["x"] + row["width"] / 2 - 150) < 15 and abs(row["y"] + row["height"] / 2 - 120) < 25
     assert 70 < row["height"] < 220
-    out = tmp_path / "predictions"
     assert {path.name for path in out.iterdir()} == {"predictions.csv", "predictions.jsonl", "photos", "clip.mp4"}
     assert {path.name for path in (out / "photos").iterdir()} == {
         "face.jpg", "face_2.jpg", "new_line 喜び.jpg", "nobody.jpg"
     }  # fmt: skip
-    assert re.fullmatch(r"10 files, 9 faces, 5 failed, [\d.,]+ frames/s: predictions/predictions.csv\n", done.stdout), (
+    where = re.escape(str(out.relative_to(tmp_path)))
+    assert re.fullmatch(rf"10 files, 9 faces, 5 failed, [\d.,]+ frames/s: {where}/predictions.csv\n", done.stdout), (
         done.stdout
     )
     # of broken files nothing but the bars is said, by no library
@@ -348,6 +351,7 @@ def long_video(tmp_path_factory):
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_complete_files(ckpt, long_video, tmp_path, sent):
     command = [sys.executable, str(ROOT / "predict.py"), f"source={long_video}", f"ckpt={ckpt}", "device=cpu"]
+    command.append("out=predictions")
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, deadline = tmp_path / "predictions", time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -363,3 +367,31 @@ def test_an_interrupt_leaves_complete_files(ckpt, long_video, tmp_path, sent):
     with Video(Medium(str(out / "clip.mp4"), "video")) as video:
         assert abs(len(list(video)) - len(rows)) <= 32
     assert {path.name for path in out.iterdir()} == {"predictions.csv", "predictions.jsonl", "clip.mp4"}
+
+
+def test_results_of_an_earlier_run_stay_unless_their_folder_is_given(keys, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in/face.png", drawn())
+    for _ in range(2):
+        # what was drawn before is no source
+        predict(keys | {"source": ".", "out": None}, HAAR)
+    predict(keys | {"source": "in/face.png", "out": None}, HAAR)
+    folders = ["best-_", "best-_-2", "best-face"]
+    assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == folders
+    assert [len(read(tmp_path / "predictions" / folder)) for folder in folders] == [1, 1, 1]
+    capsys.readouterr()
+    predict(keys | {"source": "in/face.png", "out": "predictions/best-face"}, HAAR)
+    assert capsys.readouterr().out.startswith("predictions/best-face: the predictions of an earlier run are replaced\n")
+
+
+def test_a_full_disk_leaves_the_predictions_before(keys, tmp_path, capsys):
+    # capsys, as pytest would otherwise keep what is printed in a file, which would end, too
+    write(tmp_path / "in/face.png", drawn())
+    predict(keys | {"source": str(tmp_path / "in"), "draw": False}, HAAR)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with files_end_at(300), pytest.raises(InputError, match="out: not written, file too large: free space or choose"):
+        predict(keys | {"source": str(tmp_path / "in")}, HAAR)
+    with files_end_at(300), pytest.raises(InputError, match="out: not written, file too large: free space or choose"):
+        predict(keys | {"source": str(tmp_path / "in"), "draw": False}, HAAR)
+    left = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert left == before and len(before) == 2

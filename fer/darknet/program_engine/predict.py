@@ -17,7 +17,7 @@ from fer.data.source import PhotoLimits
 from fer.labels import canonical
 from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.sources import Medium, find_media
-from fer.prediction.table import Rows
+from fer.prediction.table import Rows, out_folder
 from fer.system.files import claiming, replacing
 
 #: What is less certain is left out, where the user gives no threshold.
@@ -38,10 +38,10 @@ def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
     net = open_configured_net(keys["ckpt"], options)
     program = find_program(options["binary"])
     require_support(program, net.sections, net.task, action="valid")
-    media = find_media(keys["source"], keys["out"])
+    out, skipped = out_folder(keys, "program")
+    media = find_media(keys["source"], skipped)
     if net.task == "classifier":
         print("note: a classifier takes the whole photo as the face")
-    out = Path(keys["out"])
     with claiming(out), Rows(out) as rows, tempfile.TemporaryDirectory(prefix="fer-darknet-") as folder:
         for row in _predict(program, net, media, keys, Path(folder), out):
             rows.write(**row)
