@@ -150,6 +150,7 @@ def test_rendered_recipes_parse_back(name):
         (NET + CONV + "[convolutional]\nfilters=9\ngroups=2\n", "groups=2 do not divide 8 channels and filters=9"),
         (NET + CONV + "[convolutional]\nstride_x=2\n", "stride_x= is not supported here"),
         (NET + CONV + "[convolutional]\nsize=64\n", "its input of 32x32x8 is too small"),
+        (NET + CONV + "[maxpool]\nsize=129\nstride=1\n", "size=129 and padding=128 reach too far beyond 32x32x8"),
         (
             NET + CONV + YOLO.replace("36", "255"),
             r"a.cfg:12: \[convolutional\]: 255 channels \(filters=\), but the \[yolo\] after it needs 36"

@@ -625,3 +625,24 @@ def test_debians_program_finds_the_label_files(sample, tmp_path):
         os.unlink(os.path.splitext(path)[0] + ".txt")
     stdout, stderr = darknet(out, "detector", "train", "emotion.data", "n.cfg")
     assert "Couldn't open file" in stdout + stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "x"}, {"names": "ab"}, {"names": ["Sad"]}, {"class_names": [1]}, {"drawn": "no"}, {"photos": {}},
+        {"lists": {"train": "../../list"}}, {"photos": {"train": -1}}, {"made_by": {"margin": "x"}},
+        {"made_by": {"color": "blue"}},
+    ],
+)  # fmt: skip
+def test_a_darknet_json_that_export_does_not_write_is_refused(tmp_path, change):
+    mark = {
+        "task": "detector", "names": ["Sad", "Happy"], "class_names": ["Sad", "Happy"], "folder": str(tmp_path),
+        "lists": {"train": "train.txt"}, "photos": {"train": 2}, "data": "folder", "drawn": False, "made_by": {},
+    }  # fmt: skip
+    (tmp_path / "darknet.json").write_text(json.dumps(mark))
+    assert read_darknet(tmp_path).names == ("Sad", "Happy")
+    for content in (json.dumps(mark | change), json.dumps(mark)[:-1]):
+        (tmp_path / "darknet.json").write_text(content)
+        with pytest.raises(InputError, match=r"darknet.json: is damaged, or no file of .*: make the folder anew"):
+            read_darknet(tmp_path)

@@ -8,6 +8,7 @@ import pytest
 
 from fer.darknet.design.architectures import recipe
 from fer.darknet.formats.cfg import parse, render
+from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import (
     find_cfg,
     is_whole,
@@ -190,3 +191,18 @@ def test_the_programs_own_files(tmp_path):
     # layer 11 is a pooling
     assert whole_layers(tmp_path / "v3_tiny.conv.11", sections) == 12
     assert (tmp_path / "v3_tiny.conv.11").stat().st_size == weights_bytes(sections, 11)
+
+
+@pytest.mark.parametrize("names", ["Happy\nHappy\n", "Happy\n\0\n"])
+def test_names_that_are_twice_there_or_no_text_are_refused(tmp_path, names):
+    weights = run_folder(tmp_path, names=names)
+    with pytest.raises(InputError, match=r"labels.txt: '(Happy|\\x00)' is twice there or no text"):
+        open_net(weights)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"drawn": 1}', b'{"folder": null}'])
+def test_a_damaged_run_json_is_one_line(tmp_path, content):
+    weights = run_folder(tmp_path)
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"run.json: is damaged, or of no run of `?.*train`?: take it away"):
+        read_facts(weights)

@@ -267,6 +267,29 @@ def test_what_is_no_index_is_refused(folder, content):
         read_images(folder, "val")
 
 
+def test_a_shard_that_was_cut_short_is_refused_without_waiting_for_its_rest(folder):
+    shard = folder / "val/chunk-0-1.bin"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    message = rf"chunk-0-1\.bin: {len(content) - 1:,} of {len(content):,} bytes; copy the shards again"
+    with pytest.raises(InputError, match=message):
+        read_images(folder, "val")
+
+
+def test_an_index_without_a_key_that_litdata_wants_is_one_line(folder):
+    edit(folder / "val", lambda index: index["config"].pop("compression"))
+    with pytest.raises(InputError, match=r"val: its shards can't be opened: 'compression'"):
+        read_images(folder, "val")
+
+
+@pytest.mark.parametrize("rows", [[1, 2], 1.5, "x"])
+def test_a_number_of_rows_that_is_none_is_refused(folder, rows):
+    with h5py.File(folder / "rows.h5", "a") as file:
+        file.attrs["block_rows"] = rows
+    with pytest.raises(InputError, match="not the rows of a folder of shards"):
+        read_images(folder, "val")
+
+
 @pytest.mark.parametrize("name", ["index.json", "chunk-0-1.bin"])
 def test_a_file_that_is_missing_or_a_link_is_named(folder, tmp_path, name):
     file = folder / "val" / name

@@ -86,11 +86,15 @@ def _number(word: str) -> float | None:
         return None
 
 
+def _encoding(content: bytes) -> str:
+    if content[:1] == content[2:3] == b"\0" < content[1:2]:
+        return "utf-16-be"
+    return "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+
+
 def _reading(content: bytes, line_end: str) -> tuple[Counter, int]:
     """Read a csv's text by its meaning, in any spelling: the faces that it holds, and the number of its rows."""
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
-    if content[:1] == content[2:3] == b"\0" < content[1:2]:
-        encoding = "utf-16-be"
+    encoding = _encoding(content)
     meant, count = Counter(), 0
     for line in re.split(line_end, content.decode(encoding, "replace")):
         fields = [field.strip(" \"'\ufeff\xef\xbb\xbf") for field in re.split("[,;\t]", line)]
@@ -195,7 +199,7 @@ def _open_votes(case: Case, folder: Path) -> None:
 
 
 def _said_votes(content: bytes) -> np.ndarray:
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
+    encoding = _encoding(content)
     said = []
     for line in re.split("\r\n|\r|\n", content.decode(encoding, "replace")):
         numbers = [_number(field.strip(' "')) for field in re.split("[,;\t]", line)[2:]]

@@ -237,7 +237,8 @@ def _open_npy(case: Case, folder: Path) -> None:
         require(found.get("1") == (_CODES[3], 0.5, -0.25), f"of the photo that is as it was: {found.get('1')}")
         said = _load(path)
         if "0" not in found:
-            lost = case.note == "exp" and (listed or (said is not None and _number(str(said)) in (7, 8, 9, 10)))
+            dropped = case.note == "exp" and said is not None and _number(str(said)) in (7, 8, 9, 10)
+            lost = bool(listed) or dropped
             require(lost, "the photo is neither taken nor listed")
             return
         label, valence, arousal = found["0"]

@@ -110,7 +110,7 @@ def test_darknet_in_torch(warm, tmp_path, run):
     words = [
         "darknet=classifier_small", "darknet.engine=torch", "data=sample", "data.photos=48", "darknet.crop=face",
         "darknet.size=16", "darknet.batch=4", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
-        "darknet.max_batches=130", "darknet.topk=false",
+        "darknet.max_batches=210", "darknet.topk=false",
     ]  # fmt: skip
     run("prepare.py", *words[2:4], "format=darknet_classifier", "crop=face", "data.size=16", cwd=tmp_path)
     finish(warm, jobs.train_darknet, words, tmp_path, tmp_path / "first", None)

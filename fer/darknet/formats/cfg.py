@@ -19,6 +19,9 @@ _SHORT_NAMES = {
 # Options that change a layer's shape or its weights in ways that no net of this project needs.
 _REFUSED = ("stride_x", "stride_y", "antialiasing", "share_index", "maxpool_depth")
 
+# A pooling may reach so much farther than twice its input, which spatial pyramids of small inputs do.
+_MAX_WINDOW = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -186,6 +189,8 @@ def _maxpool(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape
     stride = positive(section, "stride", 1)
     size = positive(section, "size", stride)
     padding = integer(section, "padding", size - 1)
+    if max(size, padding) > _MAX_WINDOW + 2 * max(shape[:2]):
+        raise InputError(f"{section.where}: size={size} and padding={padding} reach too far beyond {_text(shape)}")
     width, height = ((length + padding - size) // stride + 1 for length in shape[:2])
     return (width, height, shape[2]), 0
 
