@@ -32,7 +32,8 @@ def one_job(command: list[str], conf: str, full_error: bool) -> Iterator[Path]:
     if not full_error:
         # set for Hydra alone; a rank that inherits it would answer with tracebacks
         os.environ.pop("HYDRA_FULL_ERROR", None)
-    sys.argv = [*command, *config.overrides.task, *_config_flags(config, conf)]
+    # flags first: what Lightning adds behind would be refused after them
+    sys.argv = [*command, *_config_flags(config, conf), *config.overrides.task]
     whole = cast(DictConfig, HydraConfig.instance().cfg)
     with read_write(whole.hydra), open_dict(whole.hydra):
         whole.hydra.run.dir = str(folder)
