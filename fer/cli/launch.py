@@ -47,7 +47,10 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         composing = False
         try:
             with one_job([program, *words], str(CONF), full_error) as run_folder:
-                return job(cfg, run_folder)
+                result = job(cfg, run_folder)
+            # the next job of a sweep; an error of this one is none of composing
+            composing = True
+            return result
         except (InputError, HydraException, OmegaConfBaseException) as error:
             if full_error:
                 raise
@@ -69,9 +72,6 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             # every rank that is left, because the lost one may be the first
             print(f"error: {lost}", file=sys.stderr)
             sys.exit(1)
-        finally:
-            # the next job of a sweep
-            composing = True
 
     if "LOCAL_RANK" in os.environ:
         end_with_parent()

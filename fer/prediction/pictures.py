@@ -21,7 +21,7 @@ class Pictures:
     """Draws the faces of pictures and writes them under ``out``; callable from several threads but for `new_name`."""
 
     def __init__(self, out: Path, explainer: "Explainer | None", anonymize: bool) -> None:
-        self._out, self._explainer, self._anonymize = out, explainer, anonymize
+        self.out, self._explainer, self._anonymize = out, explainer, anonymize
         self._names: set[str] = set()
 
     def new_name(self, path: str) -> str:
@@ -39,7 +39,7 @@ class Pictures:
         """Write photos/NAME.jpg, the annotated photo."""
         picture = cv2.cvtColor(self.annotate(photo, faces), cv2.COLOR_RGB2BGR)
         # a JPEG has at most 65,500 pixels a side in OpenCV's library
-        path = self._out / "photos" / f"{name}{'.jpg' if max(picture.shape) <= 65_500 else '.png'}"
+        path = self.out / "photos" / f"{name}{'.jpg' if max(picture.shape) <= 65_500 else '.png'}"
         with replacing(path, sync=False) as temporary:
             # not imwrite, which says too little when the disk is full
             temporary.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
@@ -66,5 +66,5 @@ class Pictures:
         crop = crop_face(picture, face.box, self._explainer.face)
         if crop is None:
             return
-        with replacing(self._out / "explain" / f"{name}.png", sync=False) as temporary:
+        with replacing(self.out / "explain" / f"{name}.png", sync=False) as temporary:
             self._explainer.figure(crop, name).savefig(temporary, dpi=100, format="png")

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -172,7 +171,7 @@ class _Run:
             self._rows.write(file=medium.shown, error=str(error))
             return
         before = self._rows.faces
-        path = Path(self._keys["out"], f"{self._pictures.new_name(medium.path)}.mp4")
+        path = self._pictures.out / f"{self._pictures.new_name(medium.path)}.mp4"
         writer = VideoWriter(path, (video.fps or 25) / self._keys["every_n"])
         with video, writer:
             total = video.frames and -(-video.frames // self._keys["every_n"])

@@ -263,9 +263,13 @@ def test_a_score_needs_no_program(sample, tmp_path, task, monkeypatch, capsys):
 
 @pytest.mark.darknet
 def test_scores_are_the_programs(sample, tmp_path):
-    ours, theirs = (score(sample, "classifier", engine, tmp_path / engine)[1] for engine in ("torch", "binary"))
+    ours, theirs = (
+        score(sample, "classifier", engine, tmp_path / f"{engine}-classifier")[1] for engine in ("torch", "binary")
+    )
     assert ours["plain"]["accuracy"] == theirs["plain"]["accuracy"]
     assert ours["plain"]["accuracy"] == pytest.approx(theirs["printed"]["top1"], abs=1e-6)
-    ours, theirs = (score(sample, "detector", engine, tmp_path / engine)[1] for engine in ("torch", "binary"))
+    ours, theirs = (
+        score(sample, "detector", engine, tmp_path / f"{engine}-detector")[1] for engine in ("torch", "binary")
+    )
     assert ours["map50"] == pytest.approx(theirs["map50"], abs=0.002)
     assert [ours[key] for key in ("tp", "fp", "fn", "faces")] == [theirs[key] for key in ("tp", "fp", "fn", "faces")]

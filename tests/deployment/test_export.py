@@ -229,7 +229,11 @@ def test_the_command(trained, tmp_path, run):
             {"file": "no.h5", "name": "fer2013", "raw": None},
             "no.h5: no such file; make it with `fer prepare",
         ),
-        ({"format": "onnx_int8"}, None, "nothing.h5: no such file; make it with `fer prepare`, or give data="),
+        (
+            {"format": "onnx_int8"},
+            None,
+            "nothing.h5: no such file; make it with `fer prepare data=nothing",
+        ),
         ({"temperature": 2}, None, "temperature=2: only val or a positive number, and only with format=safetensors"),
         ({"temperature": 0, "format": "safetensors"}, None, "temperature=0: only val or a positive number"),
         ({"temperature": "test", "format": "safetensors"}, None, "temperature=test: only val or a positive number"),
