@@ -78,7 +78,7 @@ def main(script, *arguments, cwd=ROOT, code=0, env=None):
 
     What belongs to the process (folder, environment, arguments, Hydra's state, logging) is put back.
     """
-    assert "trainer.devices=2" not in arguments, "ranks are started by running the process again: use `process`"
+    assert code or "trainer.devices=2" not in arguments, "ranks are started by running the process again: `process`"
     stdout, stderr = io.StringIO(), io.StringIO()
     before = sys.argv, dict(os.environ), os.getcwd(), logging.root.handlers[:], logging.root.level
     sys.argv = [str(ROOT / script), *map(str, arguments)]

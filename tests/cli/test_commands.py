@@ -97,13 +97,15 @@ def home(tmp_path_factory):
     fer2013_csv(home / "fer2013.csv", [4] * 7, [2] * 7, [2] * 7, side=48)
     generator = np.random.default_rng(3)
     (home / "my_faces").mkdir()
-    with open(home / "my_faces.csv", "w") as table:
+    with open(home / "my_faces.csv", "w") as table, open(home / "raf.csv", "w") as numbers:
         table.write("path,label\n")
+        numbers.write("path,label\n")
         for name in ("cat", "dog"):
             (home / "my_faces" / name).mkdir()
             for i in range(20):
                 cv2.imwrite(str(home / "my_faces" / name / f"{i}.png"), generator.integers(0, 256, (60, 50), np.uint8))
                 table.write(f"my_faces/{name}/{i}.png,{name}\n")
+                numbers.write(f"my_faces/{name}/{i}.png,{1 + i % 7}\n")
     return home
 
 

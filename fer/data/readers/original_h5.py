@@ -149,5 +149,5 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: it can't be read as HDF5, it may be damaged or incomplete; make it again") from error
