@@ -49,6 +49,11 @@ def fail_for_words(arguments: list[str], conf: str, config_name: str) -> None:
 
 def not_composed(error: Exception) -> InputError:
     """Return what to say where Hydra or YAML stumbles over what the user gave, before anything of ours has begun."""
+    if type(error).__module__.startswith("submitit."):
+        # it is the job's, which ran as a process of its own; the log of that process ends the text
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return InputError(f"a job of the sweep ended with an error: {(said or lines)[-1]}")
     return InputError(f"the configuration cannot be composed: {error}; HYDRA_FULL_ERROR=1 shows where")
 
 

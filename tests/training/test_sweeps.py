@@ -33,8 +33,11 @@ def test_submitit_on_this_machine_is_refused_with_ranks(common, tmp_path, run, m
     # for a result that a job which ended with an error never writes
     monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 0)
     ranks = ["hydra/launcher=submitit_local", "trainer.devices=2", f"hydra.sweep.dir={tmp_path}"]
-    done = run("train.py", *common, *ranks, code=1)
-    assert "use hydra/launcher=basic" in done.stdout + done.stderr
+    done = run("train.py", *common, *ranks, code=2)
+    assert done.stderr.splitlines()[-1] == (
+        "error: a job of the sweep ended with an error: trainer.devices=2 with hydra/launcher=submitit_local: "
+        "its jobs cannot start further ranks; use hydra/launcher=basic"
+    )
 
 
 def test_the_slurm_launcher_takes_what_the_documentation_gives_it(common, run):
