@@ -69,22 +69,6 @@ DATA = {
 
 
 @dataclass
-class Model:
-    name: str = MISSING
-    library: str = MISSING
-    in_channels: int = MISSING
-    dropout: float = MISSING
-
-
-@dataclass
-class TorchvisionModel(Model):
-    weights: str | None = MISSING
-
-
-MODEL = {"fer": Model, "torchvision": TorchvisionModel}
-
-
-@dataclass
 class Step:
     name: str = MISSING
     start: int = MISSING
@@ -206,6 +190,7 @@ class Train:
     early_stop: int | None = MISSING
     resume: str | None = MISSING
     init: str | None = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -218,6 +203,7 @@ class Evaluate:
     device: str = MISSING
     compare: list[str] | None = MISSING
     out: str | None = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -243,6 +229,7 @@ class Predict:
     smooth: float = MISSING
     batch: int = MISSING
     device: str = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -275,6 +262,7 @@ class Demo:
     ckpt: str | None = MISSING
     port: int = MISSING
     device: str = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -284,3 +272,4 @@ class Export:
     out: str | None = MISSING
     temperature: Any = MISSING
     calibration: int = MISSING
+    trust: list[str] = MISSING
