@@ -286,6 +286,9 @@ def decode_photos(
         if isinstance(row, Skipped):
             faces.skipped.append(row)
             continue
+        if not _is_utf8(row.path):
+            faces.skipped.append(Skipped(row.source, row.path, "name that is not UTF-8: rename the file"))
+            continue
         if row.file != file:
             file, photo = row.file, read_photo(row.file, face.color, limits)
         if isinstance(photo, str):
@@ -318,6 +321,15 @@ def decode_photos(
         faces.valence[:at], faces.arousal[:at], faces.landmarks[:at], faces.box[:at], faces.reaches_over[:at],
         faces.skipped,
     )  # fmt: skip
+
+
+def _is_utf8(path: str) -> bool:
+    """Say whether a path is text, as prepared files hold it; Python keeps other bytes of names as lone surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def in_blocks(rows: Iterable[PhotoRow | Skipped], done: Callable[[], float]) -> Iterator[Block]:

@@ -142,6 +142,17 @@ def test_bad_rows_are_listed_with_csv_and_line_in_order(tmp_path):
     ]
 
 
+def test_an_open_quote_costs_its_own_line_only(tmp_path):
+    photo(tmp_path, "1/a.png")
+    release(tmp_path, [HEADER, line("1/a.png"), '"' + line("1/a.png"), line("1/a.png"), "x" * 200_000, line("1/a.png")])
+    faces, skipped = read(source_of(tmp_path))
+    assert len(faces) == 3
+    assert skipped == [
+        ("training.csv line 3", "a quote that is not closed, or a line break in a cell"),
+        ("training.csv line 5", "a line of more than 100,000 characters"),
+    ]
+
+
 HUGE = "9" * 400
 
 
@@ -334,6 +345,12 @@ BAD_NPY = [
     npy(b"{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (), }"),
     npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"),
     npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (), }", b"\0" * 7),
+    npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,), }"),
+    npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }"),
+    npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }"),
+    npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (), }"),
+    npy(b"{'descr': '<U2', 'fortran_order': False, 'shape': (), }", b"3\0\0\0\0\0\x11\0"),
+    npy(b"{'descr': '>U2', 'fortran_order': False, 'shape': (), }", b"\0\0\0003\0\x11\0\0"),
     npy(b"1 +" * 5000),
     b"",
 ]
@@ -353,6 +370,17 @@ def test_a_bad_npy_file_costs_its_own_row_only(tmp_path, data):
     )
     (block,) = source.blocks()
     np.testing.assert_array_equal(source.decode(block).valence, [0.5, np.nan])
+
+
+def test_npy_files_in_another_order_have_the_same_values(tmp_path):
+    points = np.stack([np.arange(68), np.full(68, 30)], 1).astype(float)
+    npy_face(tmp_path / "val_set", 0, np.array(["3"], ">U1"), valence=np.array([0.5], ">f4"), landmarks=points)
+    npy_face(tmp_path / "val_set", 1, "3", landmarks=np.asfortranarray(points))
+    (block,) = (source := source_of(tmp_path / "val_set", val_as=("val",))).blocks()
+    faces = source.decode(block)
+    # Surprise is class 5; 40 pixels become 20
+    assert faces.label.tolist() == [5, 5] and faces.valence.tolist() == [0.5, 0.5] and faces.skipped == []
+    np.testing.assert_allclose(faces.landmarks, [points / 2, points / 2])
 
 
 def test_infinite_valence_in_an_npy_file_is_listed(tmp_path):

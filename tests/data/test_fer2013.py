@@ -189,9 +189,9 @@ def test_without_a_header_line_the_columns_are_told_by_what_they_hold(tmp_path, 
 
 @pytest.mark.parametrize("cut", [1, 3, 31])
 def test_utf16_that_ends_within_a_character_is_refused(tmp_path, cut):
-    source = pixel_csv_source(write(tmp_path / "a.csv", GOLDEN.decode().encode("utf-16")[:-cut]), TINY)
+    path = write(tmp_path / "a.csv", GOLDEN.decode().encode("utf-16")[:-cut])
     with pytest.raises(InputError, match="damaged or incomplete"):
-        read(source)
+        read(pixel_csv_source(path, TINY))
 
 
 def test_emotions_counted_from_one_are_not_shifted(tmp_path):
@@ -208,6 +208,27 @@ def test_emotions_counted_from_one_are_not_shifted(tmp_path):
 def test_a_bad_first_row_does_not_set_the_size(tmp_path):
     text = b"emotion,pixels,Usage\n9,1,Training\n0,1 2 3,Training\n0,1 2 3 4,Training\n"
     assert [row[0] for row in read(pixel_csv_source(write(tmp_path / "a.csv", text), TINY))[0]] == ["2"]
+
+
+@pytest.mark.parametrize("pixels", [b"1", b"1 2 3 4 5 6 7 8 9"])
+def test_a_first_row_of_another_size_is_skipped_and_no_other(tmp_path, pixels):
+    first, _, rest = GOLDEN.partition(b"\n")
+    text = first + b"\n0," + pixels + b",Training\n" + rest
+    rows, skipped = read(pixel_csv_source(write(tmp_path / "a.csv", text), TINY))
+    assert rows == [(str(int(path) + 1), *row) for path, *row in GOLDEN_ROWS]
+    assert skipped == [("0", f"{len(pixels.split())} pixels, expected 4")]
+
+
+def test_a_column_of_splits_that_is_not_called_usage_is_refused(tmp_path):
+    # else all rows would be train, the test rows too
+    path = write(tmp_path / "a.csv", GOLDEN.replace(b"Usage", b"usgae"))
+    with pytest.raises(
+        InputError, match=r"a\.csv: row 0 has 'Training' in column 3, .* column Usage: give this column"
+    ):
+        pixel_csv_source(path, TINY)
+    # what says no split may be there
+    path = write(tmp_path / "b.csv", b"emotion,pixels,note\n0,1 2 3 4,blurred\n")
+    assert read(pixel_csv_source(path, TINY)) == ([("0", 0, 0, [1, 2, 3, 4])], [])
 
 
 def test_eight_classes_take_label_seven(tmp_path):
@@ -257,10 +278,11 @@ def test_counts_of_a_whole_fer2021(tmp_path):
     # as the original `cat` makes it: AffectNet's training and validation rows, then FER2013 with its own header line
     header = b"emotion,pixels,Usage\n"
     parts = [
-        header, b"3,5,Training\n" * 283_901, header, b"6,6,Training\n" * 3_500,
-        header, b"0,7,Training\n" * 28_709, b"1,8,PublicTest\n" * 3_589, b"2,9,PrivateTest\n" * 3_589,
+        header, b"3,5 5 5 5,Training\n" * 283_901, header, b"6,6 6 6 6,Training\n" * 3_500,
+        header, b"0,7 7 7 7,Training\n" * 28_709, b"1,8 8 8 8,PublicTest\n" * 3_589,
+        b"2,9 9 9 9,PrivateTest\n" * 3_589,
     ]  # fmt: skip
-    source = pixel_csv_source(write(tmp_path / "fer2021.csv", b"".join(parts)), FaceFormat(size=1))
+    source = pixel_csv_source(write(tmp_path / "fer2021.csv", b"".join(parts)), TINY)
     counts = np.zeros((3, 7), int)
     for block in source.blocks():
         faces = source.decode(block)
@@ -299,6 +321,13 @@ def test_memory_is_flat(tmp_path):
         ),
         ("a.csv", b"emotion,pixels,Usage\n0,1 2 3,Training\n", r"\(row 0: 3 pixels are no square\)"),
         ("a.csv", b"emotion,pixels,Usage\n0,.1 .2 .3 .4,Training\n", r"\(row 0: a pixel that is not a whole number\)"),
+        ("a.csv", b"emotion,pixels,Usage\n0,7,Training\n", r"\(row 0: 1 pixels are no square\)"),
+        (
+            "a.csv",
+            b"emotion,pixels,Usage\n0,1 2 3 4,Training\n0,1 2 3 4 5 6 7 8 9,Training\n",
+            r"faces of several sizes, none of them in the majority: 1 of 2 x 2, 1 of 3 x 3 pixels; take out",
+        ),
+        ("a.csv", b'emotion,",Usage\n0,1 2 3 4,Training\n', "must name the columns"),
         ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0", "must name the columns"),
         ("test.csv", b"pixels\n1 2 3 4\n", "no labels"),
         ("a.csv", b"emotion,pixels,Usage\n", "not one good row"),

@@ -81,7 +81,9 @@ def test_the_file_is_read_packed_or_plain(tmp_path, pack):
         VOTES.replace("\n", "\r\n").encode("utf-16"),
         VOTES.replace("\n", "\r").encode(),
         VOTES.replace(",", ";").encode(),
+        VOTES.replace(",", "\t").encode(),
         VOTES.replace("PrivateTest,,", 'PrivateTest,"a,b",').encode(),
+        VOTES.replace("PrivateTest,,", "PrivateTest,;\t,").encode(),
     ],
 )
 def test_what_programs_make_of_the_file_is_read(tmp_path, text):
@@ -100,6 +102,7 @@ def test_what_programs_make_of_the_file_is_read(tmp_path, text):
         (VOTES.replace("anger,disgust", "disgust,anger"), "not FER\\+'s fer2013new.csv"),
         (VOTES.replace("PublicTest", "Extra"), "line 3 is no Usage, name and 10 numbers"),
         (VOTES.replace("0,0,1,7,2", "0,0,1,7"), "line 2 is no Usage"),
+        (VOTES.replace("PrivateTest,,", 'PrivateTest,",'), "line 4 is no Usage, .*: correct it, or get a whole copy"),
         (VOTES.replace("7,2", "7,x"), "line 2 is no Usage"),
         (VOTES.replace("7,2", "700,2"), "line 2 is no Usage"),
         (VOTES.replace("7,2", "7.5,2"), "line 2 is no Usage"),

@@ -193,6 +193,27 @@ def test_csv_rows_with_too_many_cells_are_listed_and_not_cut(tmp_path):
     ]  # fmt: skip
 
 
+def test_csv_line_whose_quote_stays_open_is_listed_and_swallows_no_other(tmp_path):
+    for name in "abcdef":
+        picture(tmp_path / f"{name}.png")
+    lines = [
+        "path,label,split", "a.png,cat,train", 'b.png,"cat,train', 'c.png,"cat",train', 'd.png,"dog,train',
+        "e.png,dog,train", 'f.png,"cat"s,train', "x" * 200_000, '"a.png","dog" , train',
+    ]  # fmt: skip
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    source = table(tmp_path / "list.csv", val_fraction=0)
+    (block,) = source.blocks()
+    faces = source.decode(block)
+    assert [(path, source.class_names[label]) for path, label in zip(faces.path, faces.label, strict=True)] == [
+        ("a.png", "cat"), ("c.png", "cat"), ("e.png", "dog"), ("a.png", "dog"),
+    ]  # fmt: skip
+    open_quote = "a quote that is not closed, or a line break in a cell"
+    assert [(row.path, row.reason) for row in faces.skipped] == [
+        ("list.csv line 3", open_quote), ("list.csv line 5", open_quote), ("list.csv line 7", open_quote),
+        ("list.csv line 8", "a line of more than 100,000 characters"),
+    ]  # fmt: skip
+
+
 def test_csv_with_split_and_box(tmp_path):
     image = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)
     (tmp_path / "photos").mkdir()
@@ -413,11 +434,17 @@ def test_class_and_split_folders_may_be_links(tmp_path):
         ("path,label,face_x,face_y\na.png,cat,1,2\n", "face_x, face_y looks like a box, but a box is one of face_x"),
         ("", "can't be read as csv"),
         ("path,label,label\na.png,cat,dog\n", "several columns are called label"),
-        ("path,label\n" + "a" * 200_000 + ",cat\n", "can't be read as csv"),
+        ('path,"label\na.png,cat\n', "first line can't be read as names of columns: a quote that is not closed"),
+        ("a" * 200_000 + ",label\na.png,cat\n", "names of columns: a line of more than 100,000 characters; correct it"),
+        (b"path,label\na.png,cat\nb\xff.png,cat\n", "can't be read as csv: line 3 is not UTF-8; save the file as text"),
+        (
+            "path,label\na.png,cat\n".encode("utf-16"),
+            "can't be read as csv: line 1 is not UTF-8; save the file as text",
+        ),
     ],
 )
 def test_csv_that_is_refused(tmp_path, text, message):
-    (tmp_path / "list.csv").write_text(text)
+    (tmp_path / "list.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message) as error:
         table(tmp_path / "list.csv")
     assert "list.csv" in str(error.value) and "\n" not in str(error.value)

@@ -165,6 +165,26 @@ def test_other_sizes_and_colours(small, tmp_path):
     assert read_column(tmp_path / "out.h5", "val", "image").shape == (14, 96, 96, 3)
 
 
+def test_photos_whose_names_are_not_utf8_are_skipped_and_listed_readably(tmp_path):
+    raw = tmp_path / "faces"
+    for name in ("cat/1.png", "cat/é.png", "dog/1.png"):
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(raw / name), np.full((48, 48), 9, np.uint8))
+    names = {b"cat/\xff.png": (raw / "cat/1.png").read_bytes(), b"dog/\xfe.png": b"no picture", b"dog/\xfe.txt": b""}
+    for name, content in names.items():
+        with open(os.path.join(os.fsencode(raw), name), "wb") as file:
+            file.write(content)
+    prepare(data("folder", raw=raw, test_fraction=0, val_fraction=0), tmp_path / "out.h5")
+    assert read_column(tmp_path / "out.h5", "train", "path").tolist() == ["cat/1.png", "cat/é.png", "dog/1.png"]
+    rows = list(csv.reader((tmp_path / "out.h5.skipped.csv").read_text("utf-8").splitlines()))
+    assert rows[0] == ["source", "path", "reason"]
+    assert sorted(rows[1:]) == [
+        ["faces", "cat/\\udcff.png", "name that is not UTF-8: rename the file"],
+        ["faces", "dog/\\udcfe.png", "name that is not UTF-8: rename the file"],
+        ["faces", "dog/\\udcfe.txt", "not an image file name"],
+    ]
+
+
 def test_csv_comes_back_equal(small, tmp_path):
     _, fer2013 = small
     prepare(data("fer2013", raw=fer2013), tmp_path / "a.h5")

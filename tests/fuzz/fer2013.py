@@ -97,7 +97,7 @@ def _reading(content: bytes, line_end: str) -> tuple[Counter, int]:
     encoding = _encoding(content)
     meant, count = Counter(), 0
     for line in re.split(line_end, content.decode(encoding, "replace")):
-        fields = [field.strip(" \"'\ufeff\xef\xbb\xbf") for field in re.split("[,;\t]", line)]
+        fields = [field.strip().strip(" \"'\ufeff\xef\xbb\xbf") for field in re.split("[,;\t]", line)]
         if not line.strip() or (len(line) <= 200 and any(field.lower() == "pixels" for field in fields)):
             continue
         count += 1
@@ -202,7 +202,9 @@ def _said_votes(content: bytes) -> np.ndarray:
     encoding = _encoding(content)
     said = []
     for line in re.split("\r\n|\r|\n", content.decode(encoding, "replace")):
-        numbers = [_number(field.strip(' "')) for field in re.split("[,;\t]", line)[2:]]
+        # the name of the image, which may hold any of these marks, stands before the votes; white space says nothing
+        fields = [field.strip().strip(' "') for field in re.split("[,;\t]", line) if field.strip()]
+        numbers = [_number(field) for field in fields[-len(VOTES) :]]
         if numbers and all(n is not None and n % 1 == 0 for n in numbers):
             said.append(numbers)
     return np.array(said)

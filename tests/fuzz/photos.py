@@ -99,7 +99,7 @@ def _affectnet_tables() -> st.SearchStrategy[Case]:
 
 def _number(word: str) -> float | None:
     try:
-        return float(word) if len(word) < 1000 else None
+        return float(word.strip()) if len(word) < 1000 else None
     except ValueError:
         return None
 
@@ -109,10 +109,11 @@ def _fields(content: bytes) -> list[list[str]]:
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     encoding = "utf-16-be" if content[:1] == content[2:3] == b"\0" < content[1:2] else encoding
     text = content.decode(encoding, "replace").replace("\r", "\n")
-    separators = (",", ";;", "\t") if ",;" in text or ";," in text or "," in text else (";", "\t")
+    # in a file with commas a tab is a blank
+    separators = (",", ";;") if "," in text else (";", "\t")
     for separator in separators:
         text = text.replace(separator, "\1\2")
-    return [[field.strip(' "') for field in line.split("\1\2")] for line in text.split("\n") if line.strip()]
+    return [[field.strip().strip(' "') for field in line.split("\1\2")] for line in text.split("\n") if line.strip()]
 
 
 def _open_affectnet(case: Case, folder: Path) -> None:

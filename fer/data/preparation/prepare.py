@@ -82,10 +82,13 @@ def _decode(source: Source, out: Path, backend: Backend) -> Stage:
 
 
 def write_skipped(path: Path, skipped: list[Skipped]) -> None:
-    """Write the rows that were not taken, with the reasons, as csv; without any there is no file."""
+    """Write the rows that were not taken, with the reasons, as csv; without any there is no file.
+
+    A byte of a file's name that is not UTF-8 is written as ``\\udcff``, for FF, so that the csv itself is UTF-8.
+    """
     path.unlink(missing_ok=True)
     if skipped:
-        with open(path, "w", newline="") as file:
+        with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "path", "reason"])
             writer.writerows((entry.source, entry.path, entry.reason) for entry in skipped)

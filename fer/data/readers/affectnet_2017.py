@@ -1,6 +1,5 @@
 """AffectNet of 2017: training.csv and validation.csv with boxes, photos under Manually_Annotated_Images."""
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any, TextIO
 from fer.data.boxes import Box, checked_box
 from fer.data.photos import PhotoRow, in_blocks, relative_path
 from fer.data.readers.affectnet_base import INFINITE, Release, affect, integer
+from fer.data.readers.csv_lines import split_line
 from fer.data.source import Block, Skipped
 from fer.errors import InputError
 
@@ -48,30 +48,29 @@ class CsvRelease(Release):
         total = sum(path.stat().st_size for path in self._csvs)
         read = 0  # bytes of the csvs that are finished
         for path in self._csvs:
-            # newline="" is what csv asks for; a byte that is no UTF-8 can only be in a path, which is then missing.
-            with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
+            # a byte that is no UTF-8 can only be in a path, which is then missing
+            with open(path, encoding="utf-8-sig", errors="replace") as stream:
                 yield from in_blocks(self._rows(stream, path), partial(_progress, stream, read, total))
             read += path.stat().st_size
 
     def _rows(self, stream: TextIO, csv_path: Path) -> Iterator[PhotoRow | Skipped]:
-        reader = csv.reader(stream)
         training = csv_path.name == "training.csv"
-        while True:
+        for number, line in enumerate(iter(stream.readline, ""), 1):
+            where = f"{csv_path.name} line {number}"
             try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise InputError(f"{csv_path} line {reader.line_num} is not csv ({error}): correct the line") from error
+                cells = split_line(line)
+            except ValueError as error:
+                yield Skipped(self.names[0], where, str(error))
+                continue
             if not cells:
                 continue
             if cells[0] == COLUMNS[0]:
-                if tuple(cell.strip() for cell in cells) != COLUMNS:
-                    raise InputError(f"{csv_path} line {reader.line_num}: columns must be {', '.join(COLUMNS)}")
+                if tuple(cells) != COLUMNS:
+                    raise InputError(f"{csv_path} line {number}: columns must be {', '.join(COLUMNS)}")
                 continue
             row = self._row(cells, training)
             if isinstance(row, str):
-                yield Skipped(self.names[0], f"{csv_path.name} line {reader.line_num}: {cells[0]}", row)
+                yield Skipped(self.names[0], f"{where}: {cells[0]}", row)
             elif row is not None:
                 yield row
 

@@ -4,6 +4,7 @@ import functools
 import io
 import math
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +22,19 @@ def is_npy_set(folder: Path) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _npy_dtype(header: bytes) -> np.dtype:
-    return np.lib.format.read_array_header_1_0(io.BytesIO(header))[2]
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return the shape, whether it is in Fortran's order, and the type of the values."""
+    return np.lib.format.read_array_header_1_0(io.BytesIO(header))
 
 
 def _read_npy(path: str) -> np.ndarray:
-    """Return the values of a small .npy file, flat.
+    """Return the values of a small .npy file, flat, its last axis fastest.
 
     ``np.load`` parses the header anew each time, which for four tiny files a photo costs more than the photo.
 
     Raises:
         OSError: it can't be read.
-        ValueError: it is not a .npy file of format 1.0 with numbers or text.
+        ValueError: it is not a .npy file of format 1.0 with numbers or text, or not of the size that its header says.
     """
     with open(path, "rb", buffering=0) as stream:
         data = stream.read()
@@ -40,12 +42,23 @@ def _read_npy(path: str) -> np.ndarray:
         raise ValueError("not a .npy file of format 1.0")
     start = 10 + int.from_bytes(data[8:10], "little")
     try:
-        dtype = _npy_dtype(data[8:start])
+        shape, fortran_order, dtype = _npy_header(data[8:start])
     except Exception as error:  # numpy evaluates the header as Python, which on foreign bytes raises many types
         raise ValueError("not a .npy header") from error
     if dtype.kind not in "biufU":
         raise ValueError(f"neither numbers nor text: {dtype}")
-    return np.frombuffer(data, dtype, offset=start)
+    # math.prod counts without overflow
+    if min(shape, default=0) < 0 or len(data) - start != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{len(data) - start} bytes of values, not what a shape {shape} takes")
+    values = np.frombuffer(data, dtype, offset=start)
+    if dtype.kind == "U" and _code_points(values).max(initial=0) > sys.maxunicode:
+        raise ValueError("characters that do not exist")
+    return values.reshape(shape, order="F" if fortran_order else "C").ravel()
+
+
+def _code_points(text: np.ndarray) -> np.ndarray:
+    """Return the code points of an array of text, uint32 in the machine's own byte order."""
+    return text.view(np.dtype(np.uint32).newbyteorder(text.dtype.byteorder)).astype(np.uint32)
 
 
 def _listing(folder: Path) -> list[tuple[str, str]]:

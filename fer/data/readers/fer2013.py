@@ -6,9 +6,9 @@ blanks in the header line) and ``train.csv`` (no Usage), and the original experi
 is read too: ; or tabs between the columns, no header line, UTF-16, pixels as decimals, classes as words.
 """
 
-import csv
 import math
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer.data.readers.archives import ARCHIVES, open_csv
+from fer.data.readers.archives import ARCHIVES, LINE_BYTES, open_csv
 from fer.data.readers.class_labels import whole_number
+from fer.data.readers.csv_lines import delimiter_of, split_line
 from fer.data.readers.image_folder import folder_source
 from fer.data.readers.original_h5 import is_original_h5, original_h5_source
 from fer.data.readers.pixel_strings import fit_all, parse_pixels
@@ -42,6 +43,8 @@ USAGES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 _FER2013_STEMS = ("fer2013", "icml_face_data")
 #: A line that is longer isn't a header line in the middle of the rows.
 _HEADER_BYTES = 200
+#: So many of the first good rows say how large the faces are.
+_SIZE_ROWS = 100
 
 
 def pixel_csv_source(
@@ -54,10 +57,11 @@ def pixel_csv_source(
 
     ``name`` is the source that rows are recorded under ("fer2013" for fer2013.csv and icml_face_data.csv, else the
     file's stem). The ``path`` of a row is its number in the file, from 0, header lines and blank lines not counted. The
-    faces are square; the first good row says how large they are.
+    faces are square; most of the first good rows say how large they are.
 
     Raises:
-        InputError: the file can't be read, is no such csv, has no labels or not one good row.
+        InputError: the file can't be read, is no such csv, has no labels, not one good row, or faces of two sizes of
+            which none is in the majority.
     """
     return _PixelCsv(Path(path), face, tuple(class_names), name)
 
@@ -143,13 +147,13 @@ class _PixelCsv:
         self._headerless = False
         with open_csv(path) as (lines, _, stem):
             self.names = (name or ("fer2013" if stem in _FER2013_STEMS else stem),)
-            self._side = self._first_side(lines)
+            self._side = self._usual_side(lines)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the file's place, size and time, and all that decides about its faces."""
         stat = self._path.stat()
         return {
-            "reader": "pixel csv 2",
+            "reader": "pixel csv 3",
             "file": str(self._path.resolve()),
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,
@@ -243,8 +247,10 @@ class _PixelCsv:
             if len(line) <= _HEADER_BYTES and b"pixels" in line.lower() and b"pixels" in _names(line):
                 columns, width, delimiter = self._layout(line)
                 continue
-            fields = _split_quoted(line, delimiter) if b'"' in line else line.split(delimiter)
+            fields = _split(line, delimiter)
             if len(fields) == width:
+                if len(columns) == 2 and width > 2:
+                    self._require_no_usage(fields, number)
                 yield number, [fields[column] for column in columns]
             else:
                 yield number, f"{len(fields)} columns, expected {width}"
@@ -270,12 +276,21 @@ class _PixelCsv:
             )
         return _Layout([names.index(name) for name in wanted], len(names), _delimiter(header))
 
+    def _require_no_usage(self, fields: list[bytes], number: int) -> None:
+        """Refuse a row that says its split in a column that no header line calls Usage: all rows would be train."""
+        for place, field in enumerate(fields, 1):
+            if field.strip(b' "\r\n').lower() in self._usages:
+                raise InputError(
+                    f"{self._path}: row {number} has {_shown(field)} in column {place}, but the header line calls no "
+                    "column Usage: give this column that name, or take it out to make all rows train"
+                )
+
     def _layout_of_row(self, line: bytes) -> _Layout | None:
         """Return the layout of a row where each of its columns can be but one; None for any other line."""
         delimiter = _delimiter(line)
-        fields = _split_quoted(line, delimiter) if b'"' in line else line.split(delimiter)
+        fields = _split(line, delimiter)
         kinds = [self._kind(field) for field in fields] if len(fields) in (2, 3) else []
-        if sorted(kinds) != ["emotion", "pixels", "usage"][: len(fields)]:
+        if not kinds or sorted(kinds) != ["emotion", "pixels", "usage"][: len(kinds)]:
             return None
         return _Layout([kinds.index(kind) for kind in sorted(kinds)], len(fields), delimiter)
 
@@ -312,27 +327,41 @@ class _PixelCsv:
     def _skip(self, number: int, reason: str) -> Skipped:
         return Skipped(self.names[0], str(number), reason)
 
-    def _first_side(self, lines: Iterator[bytes]) -> int:
-        """Return the width and height in pixels of the first good row's face."""
+    def _usual_side(self, lines: Iterator[bytes]) -> int:
+        """Return the width and height in pixels that most of the first good rows' faces have."""
         first = ""
+        sides: Counter[int] = Counter()
         for number, fields in self._fields(lines):
-            row = self._row(number, fields)
-            if isinstance(row, Skipped):
-                reason = row.reason
-            else:
-                values = len(row[3].split())
-                side = math.isqrt(values)
-                if not side or side * side != values:
-                    reason = f"{values} pixels are no square"
-                elif not (bad := parse_pixels([row[3]], values)[1]):
-                    return side
-                else:
-                    reason = bad[0][1]
-            first = first or f" (row {number}: {reason})"
-        raise InputError(
-            f"{self._path}: not one good row{first}; a row is a label 0..{len(self.class_names) - 1}, the pixels "
-            f"0..255 of a square face with blanks between them, and {', '.join(USAGES.values())}"
-        )
+            side = self._side_of(self._row(number, fields))
+            if isinstance(side, int):
+                sides[side] += 1
+                if sides.total() == _SIZE_ROWS:
+                    break
+            first = first or f" (row {number}: {side})"
+        if not sides:
+            raise InputError(
+                f"{self._path}: not one good row{first}; a row is a label 0..{len(self.class_names) - 1}, the pixels "
+                f"0..255 of a square face with blanks between them, and {', '.join(USAGES.values())}"
+            )
+        (side, most), *others = sides.most_common()
+        if others and most <= sum(count for _, count in others):
+            found = ", ".join(f"{count} of {side} x {side}" for side, count in sorted(sides.items())[:5])
+            raise InputError(
+                f"{self._path}: its first {sides.total()} good rows have faces of several sizes, none of them in the "
+                f"majority: {found} pixels; take out the rows of the wrong sizes"
+            )
+        return side
+
+    def _side_of(self, row: tuple[int, int, int, bytes] | Skipped) -> int | str:
+        """Return the width and height in pixels of a row's face, or why it has none."""
+        if isinstance(row, Skipped):
+            return row.reason
+        values = len(row[3].split())
+        side = math.isqrt(values)
+        if side < 2 or side * side != values:
+            return f"{values} pixels are no square"
+        bad = parse_pixels([row[3]], values)[1]
+        return bad[0][1] if bad else side
 
     def _notes(self, found: set[int], all_train: bool) -> list[str]:
         file = self._path.name
@@ -350,7 +379,7 @@ class _PixelCsv:
 
 
 def _delimiter(line: bytes) -> bytes:
-    return next((mark for mark in (b",", b";", b"\t") if mark in line), b",")
+    return delimiter_of(line.decode("latin-1")).encode()
 
 
 def _names(header: bytes) -> list[bytes]:
@@ -365,11 +394,12 @@ def _shown(field: bytes) -> str:
     return ascii(_text(field[:20]))
 
 
-def _split_quoted(line: bytes, delimiter: bytes) -> list[bytes]:
-    # The csv module's own limit (128 KiB a field) is less than the pixels of a face of 224 x 224.
-    csv.field_size_limit(max(csv.field_size_limit(), len(line)))
-    text = line.decode("latin-1").rstrip("\r\n")
+def _split(line: bytes, delimiter: bytes) -> list[bytes]:
+    """Return the fields of a line, none where its quotes leave open what they are."""
+    if b'"' not in line:
+        return line.split(delimiter)
     try:
-        return [field.encode("latin-1") for field in next(csv.reader([text], delimiter=delimiter.decode()))]
-    except csv.Error:  # a line break without quotes
+        fields = split_line(line.decode("latin-1"), delimiter.decode(), most=LINE_BYTES)
+    except ValueError:
         return []
+    return [field.encode("latin-1") for field in fields]

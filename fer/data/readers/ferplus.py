@@ -1,6 +1,5 @@
 """FER+: the votes of ten annotators on each row of FER2013 (Barsoum et al. 2016), as a file and as training targets."""
 
-import csv
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from fer.data.readers.archives import open_csv
 from fer.data.readers.class_labels import whole_number
+from fer.data.readers.csv_lines import delimiter_of, split_line
 from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
 from fer.labels import CLASSES, canonical
@@ -33,7 +33,7 @@ def read_votes(path: Path) -> tuple[list[str], np.ndarray]:
     splits, votes = [], []
     with open_csv(path) as (lines, _, _):
         header = next(lines, b"").removeprefix(BOM_UTF8).decode("latin-1")
-        delimiter = ";" if ";" in header and "," not in header else ","
+        delimiter = delimiter_of(header)
         names = _cells(header, delimiter)
         if names != _HEADER:
             raise InputError(
@@ -47,7 +47,10 @@ def read_votes(path: Path) -> tuple[list[str], np.ndarray]:
             # 4.0 is what pandas makes of a 4 in a column that has gaps
             numbers = [found for field in fields[2:] if (found := whole_number(field)) is not None]
             if split is None or len(fields) != len(_HEADER) or len(numbers) != len(VOTES) or max(numbers) > 255:
-                raise InputError(f"{path}: line {number} is no Usage, name and {len(VOTES)} numbers of votes")
+                raise InputError(
+                    f"{path}: line {number} is no Usage, name and {len(VOTES)} numbers of votes: correct it, or get a "
+                    "whole copy of the file"
+                )
             splits.append(split)
             votes.append(numbers)
     return splits, np.array(votes, np.uint8).reshape(-1, len(VOTES))
@@ -55,8 +58,8 @@ def read_votes(path: Path) -> tuple[list[str], np.ndarray]:
 
 def _cells(line: str, delimiter: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader([line.strip()], delimiter=delimiter), [])]
-    except csv.Error:  # a cell of more than 128 KiB, or a lone line break
+        return split_line(line, delimiter)
+    except ValueError:
         return []
 
 

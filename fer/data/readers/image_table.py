@@ -1,6 +1,6 @@
 """Anyone's own photos listed in a csv: columns path, label, optional split and optional box."""
 
-import csv
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 from fer.data.boxes import Box, checked_box
 from fer.data.photos import PhotoRow, decode_photos, in_blocks, relative_path
 from fer.data.readers.class_labels import label_indices, name_classes, whole_number
+from fer.data.readers.csv_lines import split_line
 from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
 from fer.data.split import check_fractions, stratified_split
 from fer.errors import InputError
@@ -63,20 +64,23 @@ def _read(csv_path: Path) -> tuple[list[str], list[tuple[int, dict[str, str] | s
     if not csv_path.is_file():
         raise InputError(f"csv {csv_path} does not exist: give the csv that lists the photos")
     rows: list[tuple[int, dict[str, str] | str]] = []
+    lines = io.StringIO(_text(csv_path), newline=None)
     try:
-        with open(csv_path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, skipinitialspace=True)
-            columns = [" ".join(name.lower().split()) for name in next(reader, [])]
-            for cells in reader:
-                cells = [cell.strip() for cell in cells]
-                # a comma at the end is harmless, and so are cells that lack there: they are empty
-                if any(cells[len(columns) :]):
-                    rows.append((reader.line_num, f"{len(cells)} columns, expected {len(columns)}"))
-                elif cells:
-                    cells += [""] * (len(columns) - len(cells))
-                    rows.append((reader.line_num, dict(zip(columns, cells, strict=False))))
-    except (ValueError, OSError, csv.Error) as error:
-        raise InputError(f"{csv_path} can't be read as csv: {str(error).splitlines()[0]}") from error
+        columns = [" ".join(name.lower().split()) for name in split_line(next(lines, ""))]
+    except ValueError as error:
+        raise InputError(f"{csv_path}: its first line can't be read as names of columns: {error}; correct it") from None
+    for number, line in enumerate(lines, 2):
+        try:
+            cells = split_line(line)
+        except ValueError as error:
+            rows.append((number, str(error)))
+            continue
+        # a comma at the end is harmless, and so are cells that lack there: they are empty
+        if any(cells[len(columns) :]):
+            rows.append((number, f"{len(cells)} columns, expected {len(columns)}"))
+        elif cells:
+            cells += [""] * (len(columns) - len(cells))
+            rows.append((number, dict(zip(columns, cells, strict=False))))
     if not any(columns):
         raise InputError(f"{csv_path} can't be read as csv: its first line names no columns")
     if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
@@ -84,6 +88,19 @@ def _read(csv_path: Path) -> tuple[list[str], list[tuple[int, dict[str, str] | s
             f"{csv_path}: several columns are called {', '.join(twice)[:300]}; rename those that are not meant"
         )
     return columns, rows
+
+
+def _text(csv_path: Path) -> str:
+    try:
+        data = csv_path.read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = len(data[: error.start].splitlines() or [b""])
+        raise InputError(
+            f"{csv_path} can't be read as csv: line {line} is not UTF-8; save the file as text in UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{csv_path} can't be read: {error.strerror}; give a csv that you may read") from error
 
 
 class TableSource:
@@ -192,7 +209,7 @@ class TableSource:
     def fingerprint(self) -> dict[str, Any]:
         status = self._csv_path.stat()
         return {
-            "reader": "csv 2",
+            "reader": "csv 3",
             "csv": [str(self._csv_path.absolute()), status.st_size, status.st_mtime_ns],
             "root": str(self._root),
             "face": asdict(self._face),
