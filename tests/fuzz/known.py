@@ -14,7 +14,6 @@ KNOWN: list[tuple[str, str, str]] = [
     ("table of photos", "*", "anything that looks like a box and is not read is refused"),
     ("checkpoint", "*", "hyperparameters validated as .safetensors headers are; CRCs of the zip checked"),
     ("onnx", "*", _NETWORKS),
-    ("report.json", "plain*: replaced", "its count and its confusion may disagree"),
     ("config values", "optimizer: replaced", "optimizer.lr=null is left to torch"),
     ("overrides", "*", _CONFIG),
     ("YAML", "*", _CONFIG),
