@@ -4,7 +4,6 @@ A change that is listed here may come to anything. Take a line out as soon as it
 """
 
 _CSV = "read where the meaning is certain, else one line that names the row and the reason"
-_NETWORKS = "weights that are NaN or infinite are refused; metadata and shapes are checked at opening"
 _CONFIG = "one line that names the key and the remedy"
 
 KNOWN: list[tuple[str, str, str]] = [
@@ -13,7 +12,6 @@ KNOWN: list[tuple[str, str, str]] = [
     ("AffectNet npy", "*", "one bad .npy header must not end an AffectNet preparation"),
     ("table of photos", "*", "anything that looks like a box and is not read is refused"),
     ("checkpoint", "*", "hyperparameters validated as .safetensors headers are; CRCs of the zip checked"),
-    ("onnx", "*", _NETWORKS),
     ("config values", "optimizer: replaced", "optimizer.lr=null is left to torch"),
     ("overrides", "*", _CONFIG),
     ("YAML", "*", _CONFIG),

@@ -1,5 +1,6 @@
 """Files of trained networks: checkpoints, weight files and exported ones."""
 
+import contextlib
 import io
 import json
 import struct
@@ -293,7 +294,12 @@ def _onnx_files(draw: st.DrawFn) -> Case:
 def _open_onnx(case: Case, folder: Path) -> None:
     path = folder / "net.onnx"
     path.write_bytes(case.content)
-    network = OnnxNetwork(path, "cpu")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            network = OnnxNetwork(path, "cpu")
+        finally:
+            # what rows of predict.py would stand among
+            require(not printed.getvalue(), f"printed {printed.getvalue()!r:.80}")
     labels = list(network.labels)
     require(labels == _LABELS or _renamed(case, labels), f"labels {labels!r:.80}")
     require((network.face.size, network.face.color) == (SIDE, "grey"), f"face {network.face!r:.80}")
