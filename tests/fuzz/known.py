@@ -11,7 +11,6 @@ KNOWN: list[tuple[str, str, str]] = [
     ("FER+ votes", "*", _CSV),
     ("AffectNet npy", "*", "one bad .npy header must not end an AffectNet preparation"),
     ("table of photos", "*", "anything that looks like a box and is not read is refused"),
-    ("checkpoint", "*", "hyperparameters validated as .safetensors headers are; CRCs of the zip checked"),
     ("config values", "optimizer: replaced", "optimizer.lr=null is left to torch"),
     ("overrides", "*", _CONFIG),
     ("YAML", "*", _CONFIG),
