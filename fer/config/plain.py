@@ -4,8 +4,10 @@ import dataclasses
 import difflib
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+import sys
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import hydra
 from hydra.errors import HydraException
@@ -74,7 +76,9 @@ def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = 
 def check_target(
     config: dict[str, Any], group: str, given: tuple[str, ...] = (), base: type | None = None
 ) -> dict[str, Any]:
-    """Check that ``_target_`` exists and takes every key of the config; ``given`` are arguments added when it is built.
+    """Check that ``_target_`` exists and takes every key of the config, with a value of the type that it says it takes.
+
+    ``given`` are arguments added when it is built.
 
     It must be ``base`` or a class derived from it, where one is given.
 
@@ -102,7 +106,58 @@ def check_target(
     ]  # fmt: skip
     if missing:
         raise InputError(f"{group}.{missing[0]} is missing: {target} needs it")
+    hints = _hints(callable_)
+    for key, value in config.items():
+        if key in hints and not _fits(value, hints[key]):
+            shown = "null" if value is None else f"{value!s:.40}"
+            raise InputError(f"{group}.{key}={shown}: not {_words(hints[key])}, as {target} takes it")
     return config
+
+
+def _hints(callable_: Any) -> dict[str, Any]:
+    """Return the types that a class or function says its arguments have; none where it does not say."""
+    try:
+        return get_type_hints(callable_.__init__ if isinstance(callable_, type) else callable_)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Say whether plain data is of a type; a bool is no number, and a number is one that a float can be."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is Literal:
+        return any(type(value) is type(one) and value == one for one in inner)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if kind in (bool, int):
+        return type(value) is kind
+    if kind is tuple and inner and Ellipsis not in inner:
+        return isinstance(value, list) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if kind in (tuple, list, Sequence, Iterable):
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value if inner)
+    # anything, a type variable: nothing is said
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+#: How the types that plain data can have are called.
+_NAMES = {
+    bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "null",
+    list: "a list", tuple: "a list", dict: "a group of keys",
+}  # fmt: skip
+
+
+def _words(hint: Any) -> str:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, types.UnionType):
+        # what only code can make is none of a config's choices
+        return " or ".join(dict.fromkeys(words for one in inner if (words := _words(one))))
+    if kind is Literal:
+        return " or ".join(map(str, inner))
+    if kind is tuple and inner and Ellipsis not in inner:
+        return f"a list of {len(inner)}, each {' and '.join(dict.fromkeys(map(_words, inner)))}"
+    return _NAMES.get(kind, "")
 
 
 def _located(target: str) -> Any:

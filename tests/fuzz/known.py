@@ -4,14 +4,10 @@ A change that is listed here may come to anything. Take a line out as soon as it
 """
 
 _CSV = "read where the meaning is certain, else one line that names the row and the reason"
-_CONFIG = "one line that names the key and the remedy"
 
 KNOWN: list[tuple[str, str, str]] = [
     ("FER2013 csv", "table: *, field", _CSV),
     ("FER+ votes", "*", _CSV),
     ("AffectNet npy", "*", "one bad .npy header must not end an AffectNet preparation"),
     ("table of photos", "*", "anything that looks like a box and is not read is refused"),
-    ("config values", "optimizer: replaced", "optimizer.lr=null is left to torch"),
-    ("overrides", "*", _CONFIG),
-    ("YAML", "*", _CONFIG),
 ]
