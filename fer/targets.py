@@ -7,9 +7,10 @@ import contextlib
 import functools
 import inspect
 import math
+import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Literal, Union
@@ -158,10 +159,10 @@ def check_target(
             raise InputError(
                 f"there is no key {group}.{key}{closest(key, valid)}; {target} takes {', '.join(valid) or 'none'}"
             )
-        _check_nested(value, f"{group}.{key}")
         if key in types_ and not _fits(value, types_[key]):
-            shown = "null" if value is None else value
-            raise InputError(f"{group}.{key}={shown}: not {_shown(types_[key])}, which {target} takes")
+            shown = "null" if value is None else f"{value!s:.40}"
+            raise InputError(f"{group}.{key}={shown}: not {_words(types_[key])}, as {target} takes it")
+        _check_nested(value, f"{group}.{key}")
     missing = [
         name for name, p in named.items() if p.default is p.empty and name not in config and name not in added
     ]  # fmt: skip
@@ -170,7 +171,6 @@ def check_target(
     return config
 
 
-_PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -198,51 +198,45 @@ def _annotations(callable_: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether plain data of a config can be of a type; types that no config can give are not judged."""
+def _fits(value: Any, hint: Any) -> bool:
+    """Say whether plain data is of a type; a bool is no number, and a number is one that a float can be."""
     if isinstance(value, Mapping) and "_target_" in value:
+        # what it builds is not known before
         return True
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in arguments)
-    if origin is Literal:
-        return value in arguments
-    if kind is None or kind is type(None):
-        return value is None
-    if kind is bool:
-        return isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is Literal:
+        return any(type(value) is type(one) and value == one for one in inner)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is str:
-        return isinstance(value, str)
-    if value is None and isinstance(kind, type):
-        return kind is object
-    if isinstance(value, str | bool | int | float):
-        # a list, dict or object is not a single value; of other types nobody knows
-        return origin not in (list, tuple, dict) and kind not in (list, tuple, dict) and not _of_torch(kind)
-    if isinstance(value, list) and origin in (list, tuple) and arguments and arguments[-1] is not Ellipsis:
-        one = arguments[0]
-        return all(_fits(each, one) for each in value) if origin is list or len(arguments) == 1 else True
-    return True
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if kind in (bool, int):
+        return type(value) is kind
+    if kind is tuple and inner and Ellipsis not in inner:
+        return isinstance(value, list) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if kind in (tuple, list, Sequence, Iterable):
+        return isinstance(value, list) and all(_fits(item, inner[0]) for item in value if inner)
+    # anything, a type variable: nothing is said
+    return isinstance(value, kind) if isinstance(kind, type) else True
 
 
-def _of_torch(kind: Any) -> bool:
-    """Whether a type is a tensor's or a module's, which a config gives as a target only."""
-    return isinstance(kind, type) and kind.__module__.split(".")[0] == "torch" and kind.__name__ in ("Tensor", "Module")
+#: How the types that plain data can have are called.
+_NAMES = {
+    bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "null",
+    list: "a list", tuple: "a list", dict: "a group of keys",
+}  # fmt: skip
 
 
-def _shown(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
-    if typing.get_origin(kind) in (Union, types.UnionType):
-        # without what no config can give
-        given = [each for each in typing.get_args(kind) if not _of_torch(each)]
-        return " or ".join(map(_shown, given))
-    if kind in _PLAIN:
-        return _PLAIN[kind]
-    return kind.__name__ if isinstance(kind, type) and not typing.get_origin(kind) else str(kind)
+def _words(hint: Any) -> str:
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (Union, types.UnionType):
+        # what only code can make is none of a config's choices
+        return " or ".join(dict.fromkeys(words for one in inner if (words := _words(one))))
+    if kind is Literal:
+        return " or ".join(map(str, inner))
+    if kind is tuple and inner and Ellipsis not in inner:
+        return f"a list of {len(inner)}, each {' and '.join(dict.fromkeys(map(_words, inner)))}"
+    return _NAMES.get(kind, "")
 
 
 def _one_line(error: BaseException) -> str:

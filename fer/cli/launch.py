@@ -101,13 +101,13 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         fail(error, str(CONF), config_name, arguments)
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:
-        if full_error or not is_unwritable(error):
-            raise
-        # Hydra makes the run folder
-        fail(unwritable(error), str(CONF), config_name, arguments)
     except Exception as error:
-        if full_error or not composing:
+        if full_error:
+            raise
+        if isinstance(error, OSError) and is_unwritable(error):
+            # Hydra makes the run folder
+            fail(unwritable(error), str(CONF), config_name, arguments)
+        if not composing:
             raise
         fail(not_composed(error), str(CONF), config_name, arguments)
     finally:

@@ -1,14 +1,17 @@
 """The checks of a classifier's training run: each group, and how they go together."""
 
+import inspect
+from types import UnionType
 from typing import Any
 
+import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.checks import check_data
 from fer.config.plain import choose, plain, typed
 from fer.config.schemas import SCHEDULE, Augment, Recipe, Train
 from fer.errors import InputError
-from fer.targets import check_target
+from fer.targets import build, check_target
 
 #: What training gives the trainer itself, and what to do instead of giving it.
 TRAINER_OWN = {
@@ -37,10 +40,8 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     # last, because looking the classes up imports torch
-    from torch.optim import Optimizer
-
     config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
-    config["optimizer"] = check_target(plain(cfg.optimizer, "optimizer"), "optimizer", ("params",), Optimizer)
+    config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"))
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
     _check_sizes(config)
     _check_run(config)
@@ -52,15 +53,42 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     return config
 
 
+def _check_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    check_target(optimizer, "optimizer", ("params",), torch.optim.Optimizer)
+    defaults = inspect.signature(hydra.utils.get_class(optimizer["_target_"])).parameters
+    for key, value in optimizer.items():
+        if not _is_number(value, int | float):
+            continue
+        if abs(value) > torch.finfo(torch.float32).max:
+            raise InputError(f"optimizer.{key}={value:.3g} is beyond what the weights' float32 can hold")
+        usual = defaults[key].default
+        if value < 0 and not (_is_number(usual, int | float) and usual < 0):
+            raise InputError(f"optimizer.{key}={value} is below 0")
+    try:
+        # what its values must be together only the class itself knows
+        build(optimizer, params=[torch.nn.Parameter(torch.zeros(1, 1))])
+    except Exception as error:  # whatever a class raises of its arguments
+        reason = " ".join(str(error.__cause__ or error).split())
+        keys = ", ".join(f"optimizer.{key}" for key in optimizer if key != "_target_")
+        raise InputError(f"{optimizer['_target_']} refuses {keys}: {reason}") from error
+    return optimizer
+
+
 def _check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     for key, remedy in TRAINER_OWN.items():
         if key in trainer:
             raise InputError(f"trainer.{key}={trainer[key]} would have no effect: {remedy}")
     from pytorch_lightning import Trainer
 
-    # auto is ours: it stands for one of Lightning's
-    theirs = trainer | {"precision": "32-true"} if trainer.get("precision") == "auto" else trainer
-    check_target(theirs, "trainer", tuple(TRAINER_OWN), Trainer)
+    # auto is our own word, see `with_precision`
+    known = trainer | ({"precision": "32-true"} if trainer.get("precision") == "auto" else {})
+    check_target(known, "trainer", tuple(TRAINER_OWN), Trainer)
+    if (trainer.get("gradient_clip_val") or 0) < 0:
+        raise InputError(f"trainer.gradient_clip_val={trainer['gradient_clip_val']} is below 0; null is off")
+    if (steps := trainer.get("num_sanity_val_steps") or 0) < -1:
+        raise InputError(f"trainer.num_sanity_val_steps={steps} is not a number of batches; 0 is off, -1 all")
     batches = trainer.get("accumulate_grad_batches", 1)
     if not _is_number(batches, int) or batches < 1:
         raise InputError(f"trainer.accumulate_grad_batches={batches} is not a number of batches; 1 is off")
@@ -78,7 +106,7 @@ def _check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     return trainer
 
 
-def _is_number(value: Any, kind: type) -> bool:
+def _is_number(value: Any, kind: type | UnionType) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fer.data.loading.dataset import EVAL_BATCH
 from fer.data.photos import channels_first
 from fer.data.storage.hdf5 import opened, read_column, read_info
-from fer.deployment.onnx import checked, mib, open_session, require, write_onnx
+from fer.deployment.onnx import checked, mib, require, write_onnx
 from fer.engines import CHECKPOINT, suffix_of
 from fer.errors import InputError
 from fer.evaluation.scoring import prepared_file, val_temperature
@@ -28,7 +28,7 @@ from fer.models.checkpoint import describe, divide_logits, load_checkpoint, load
 from fer.models.classifier import EmotionClassifier
 from fer.models.crops import center_crop
 from fer.models.networks import to_unit
-from fer.prediction.backends import read_onnx
+from fer.prediction.backends import open_session, read_onnx
 from fer.system.files import claiming, write_files
 
 #: format= and how the name of its file ends.

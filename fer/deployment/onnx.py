@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fer.errors import InputError
+from fer.prediction.backends import open_session
 from fer.system.files import write_files
 
 # what torch's exporter writes without converting anything; with it onnxruntime 1.18 (2024) and later read the file
@@ -45,15 +46,6 @@ def write_onnx(
         check(open_session(path))
 
     return write_files(out.parent, {out.name: write})[out.name]
-
-
-def open_session(path: str | Path) -> Any:
-    """Return an ONNX file as a session of onnxruntime on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def require(*modules: str) -> None:

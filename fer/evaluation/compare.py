@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fer.errors import InputError
-from fer.evaluation.metrics import mcnemar
+from fer.evaluation.metrics import mcnemar, metrics_from_confusion, wilson_interval
 from fer.evaluation.text import (
     CROP_NAMES,
     DETECTOR_SCORES,
@@ -25,6 +25,9 @@ from fer.evaluation.text import (
 _DETECTOR_HEADER = ["mAP@0.50 %", "P", "R", "F1", "IoU %"]
 _NET_HEADER = ["size", "pre-training"]
 _KEY = ["source", "path", "label"]
+
+#: How far a number may be from another that means the same: sums are rounded in another order elsewhere.
+_ROUNDING = 1e-9
 
 
 def compare_table(reports: Sequence[Path]) -> pd.DataFrame:
@@ -211,6 +214,24 @@ def _check(report: Any) -> None:
     rows = confusion if isinstance(confusion, list) else []
     square = all(isinstance(row, list) and len(row) == len(rows) and all(map(_is_count, row)) for row in rows)
     _want(headline, "confusion", bool(rows) and square, f"{name}.")
+    _check_agreement(headline, f"{name}.")
+
+
+def _check_agreement(headline: dict[str, Any], group: str) -> None:
+    """Raise ValueError where scores are not those of the confusion that stands beside them."""
+    confusion, n = headline["confusion"], headline["n"]
+    rows = sum(map(sum, confusion))
+    if n != rows:
+        raise ValueError(f"{group}n is {n}, but its confusion has {rows} rows")
+    scores = metrics_from_confusion(np.array(confusion, np.int64))
+    for key in ("accuracy", "balanced_accuracy", "macro_f1"):
+        if abs(headline[key] - scores[key]) > _ROUNDING:
+            raise ValueError(f"{group}{key} is {headline[key]}, but its confusion gives {scores[key]}")
+    interval = list(wilson_interval(int(np.trace(confusion)), n))
+    if np.abs(np.subtract(headline["accuracy_95"], interval)).max() > _ROUNDING:
+        raise ValueError(f"{group}accuracy_95 is {headline['accuracy_95']}, but its confusion gives {interval}")
+    if headline["top2_accuracy"] < headline["accuracy"] - _ROUNDING:
+        raise ValueError(f"{group}top2_accuracy is {headline['top2_accuracy']}, which is below the accuracy")
 
 
 def _want(values: dict[str, Any], key: str, right: bool, group: str = "") -> None:
@@ -225,4 +246,4 @@ def _is_count(value: Any) -> bool:
 
 def _is_share(value: Any) -> bool:
     # an interval's end may be beyond by rounding
-    return type(value) in (int, float) and -1e-9 <= value <= 1 + 1e-9
+    return type(value) in (int, float) and -_ROUNDING <= value <= 1 + _ROUNDING

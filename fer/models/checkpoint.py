@@ -74,13 +74,16 @@ def _load(ckpt: str | Path) -> EmotionClassifier:
     return model
 
 
+#: The bit of an archive entry's external attributes that makes a folder of it, which no checksum covers.
+_FOLDER = 0x10
+
 #: What building a network of foreign values, and filling it, raises.
 _BAD = (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError)
 
 
-def _one_line(error: Exception) -> str:
-    """Return the beginning of what an error says, without line breaks."""
-    return " ".join(str(error).split())[:200]
+def _one_line(said: object) -> str:
+    """Return the beginning of what an error or a name in a file says, without line breaks."""
+    return " ".join(str(said).split())[:200]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -93,13 +96,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             # torch packs nothing, so what is read is no larger than the file
             packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            # of what the directory calls a folder torch reads nothing, and takes whatever the memory holds
+            folders = [e.filename for e in archive.infolist() if e.is_dir() or e.external_attr & _FOLDER]
             damaged = archive.testzip()
     except Exception as error:  # zipfile raises many types on foreign bytes
         raise InputError(f"{path}: not a readable checkpoint of this project") from error
     if packed:
         raise InputError(f"{path}: not a readable checkpoint of this project: its archive is compressed")
+    if folders:
+        reason = f"its archive calls {_one_line(folders[0])} a folder"
+        raise InputError(f"{path}: a damaged checkpoint, {reason}; copy it again")
     if damaged:
-        raise InputError(f"{path}: a damaged checkpoint, the checksum of {damaged} is another; copy it again")
+        reason = f"the checksum of {_one_line(damaged)} is another"
+        raise InputError(f"{path}: a damaged checkpoint, {reason}; copy it again")
     try:
         with warnings.catch_warnings():
             # about foreign pickles, which are refused below
@@ -122,7 +131,9 @@ def _assemble(parameters: Any, state: dict[str, Tensor], identities: Any) -> Emo
     for name, values in state.items():
         if not is_plain(values):
             raise ValueError(f"{name} is no plain tensor")
-        if name in own and values.is_floating_point() != own[name].is_floating_point():
+        # of whatever precision, as weight files are half; other numbers mean what they say in one type only
+        both = name in own and values.is_floating_point() and own[name].is_floating_point()
+        if name in own and not both and values.dtype != own[name].dtype:
             raise ValueError(f"{name} is {values.dtype}, not {own[name].dtype}")
     model.net.load_state_dict(state)
     model.identities = {name: identities[name] for name in IDENTITIES}

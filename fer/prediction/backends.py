@@ -78,17 +78,7 @@ class OnnxNetwork:
     """A file that export.py wrote, run by onnxruntime; cropping and scaling are inside it."""
 
     def __init__(self, ckpt: Path, device: str = "auto") -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise InputError(f"{ckpt}: needs onnxruntime: pip install onnxruntime") from error
-        providers = _providers(device, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only: what is wrong with a file is said by our exception
-        try:
-            self._session = onnxruntime.InferenceSession(str(ckpt), options, providers=providers)
-        except Exception as error:  # onnxruntime's exceptions have no base class of their own
-            raise InputError(f"{ckpt}: not a readable .onnx file") from error
+        self._session = open_session(ckpt, device)
         self._ckpt = ckpt
         self.labels, self.name, self.face, self.drawn = read_onnx(self._session, ckpt)
         # what a file says of its outputs is no promise: one black face shows what they are
@@ -102,13 +92,39 @@ class OnnxNetwork:
         return require_probabilities(found, len(faces), self.labels, self._ckpt)
 
 
+def open_session(path: str | Path, device: str = "cpu") -> Any:
+    """Return an ONNX file as a session of onnxruntime; ``device`` as for `open_network`.
+
+    Raises:
+        InputError: onnxruntime is missing, there is no such device, or the file is not a readable one.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(f"{path}: needs onnxruntime: pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: what is wrong with a file is said by our exception
+    cause = None
+    for providers in _providers(device, onnxruntime.get_available_providers()):
+        try:
+            # onnxruntime's own way of trying the CPU after another device prints what it stumbled over
+            return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        except Exception as error:  # onnxruntime's exceptions have no base class of their own
+            cause = error
+    on = " on this device; device=cpu always works" if device.startswith("cuda") else ""
+    raise InputError(f"{path}: not a readable .onnx file{on}") from cause
+
+
 def read_onnx(session: Any, ckpt: str | Path) -> tuple[tuple[str, ...], str, FaceFormat, bool]:
     """Return labels, name, face format and whether drawn, as the metadata of an onnxruntime session's file say.
 
     Raises:
         InputError: naming what is missing or does not fit the file's input and outputs.
     """
-    meta = session.get_modelmeta().custom_metadata_map
+    try:
+        meta = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise InputError(f"{ckpt}: a damaged .onnx file, its metadata are no text ({error}); copy it again") from error
     if meta.get("task") == "detector":
         raise InputError(f"{ckpt}: a detector for other programs; here its .weights do the same")
     try:
@@ -144,11 +160,13 @@ def require_probabilities(found: Any, n: int, labels: Sequence[str], ckpt: str |
     return found
 
 
-def _providers(device: str, available: list[str]) -> list[Any]:
+def _providers(device: str, available: list[str]) -> list[list[Any]]:
+    """Return what to open a file with, to be tried in this order."""
     kind, _, number = device.partition(":")
-    cuda = "CUDAExecutionProvider"
+    cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
     if kind == "cpu" or (kind == "auto" and cuda not in available):
-        return ["CPUExecutionProvider"]
+        return [[cpu]]
     if kind not in ("auto", "cuda") or cuda not in available:
         raise InputError(f"device={device}: this onnxruntime has no such device; device=cpu always works")
-    return [(cuda, {"device_id": number or "0"}), "CPUExecutionProvider"]
+    gpu = [(cuda, {"device_id": number or "0"}), cpu]
+    return [gpu, [cpu]] if kind == "auto" else [gpu]

@@ -361,15 +361,20 @@ def test_a_source_with_dashes_is_told_its_key(run, tmp_path):
             "# @package _global_\ndarknet: null\n",
             "error: darknet=None: not a group of keys: choose one with darknet=NAME\n",
         ),
-        ("seed: {", "error: the configuration cannot be composed: while parsing a flow node expected"),
+        ("seed: {", "error: {file}: cannot be read as a config: while parsing a flow node expected"),
+        ("3", "error: {file}: cannot be read as a config: Invalid loaded object type: int; correct it"),
+        ("seed: 3\0", "error: {file}: cannot be read as a config: unacceptable character #x0000"),
+        ("seed: \udcff", "error: {file}: cannot be read as a config: 'utf-8' codec can't decode byte 0xff in position"),
+        ("defaults: 3\n", "error: the configuration cannot be composed: Invalid defaults list in 'experiment/mine'"),
         ("defaults: [[1]]\n", "error: "),
     ],
 )
 def test_mistakes_in_a_file_of_ones_own_give_one_line(run, tmp_path, text, message):
     (tmp_path / "my/experiment").mkdir(parents=True)
-    (tmp_path / "my/experiment/mine.yaml").write_text(text)
+    file = tmp_path / "my/experiment/mine.yaml"
+    file.write_text(text, errors="surrogateescape")
     done = run("train.py", f"--config-dir={tmp_path}/my", "experiment=mine", cwd=tmp_path, code=2)
-    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(message.format(file=file)) and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py", "export.py", "look.py"])
@@ -402,6 +407,71 @@ def test_help_reads_well(run, tmp_path, script):
 def test_numbers_that_no_run_can_have_are_refused(overrides, message):
     with pytest.raises(InputError, match=re.escape(message)):
         check_train(train_cfg(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("optimizer.lr=null", "optimizer.lr=null: not a finite number, as torch.optim.SGD takes it"),
+        ("optimizer.lr=nan", "optimizer.lr=nan: not a finite number, as"),
+        ("optimizer.lr=inf", "optimizer.lr=inf: not a finite number, as"),
+        ("optimizer.lr=abc", "optimizer.lr=abc: not a finite number, as"),
+        ("optimizer.lr=true", "optimizer.lr=True: not a finite number, as"),
+        ("optimizer.lr=1e39", "optimizer.lr=1e+39 is beyond what the weights' float32 can hold"),
+        ("optimizer.lr=-0.1", "optimizer.lr=-0.1 is below 0"),
+        ("optimizer.momentum=[1]", "optimizer.momentum=[1]: not a finite number, as"),
+        ("optimizer.nesterov=3", "optimizer.nesterov=3: not true or false, as"),
+        ("optimizer.fused=x", "optimizer.fused=x: not true or false or null, as"),
+        ("optimizer.nesterov=true optimizer.momentum=0", "torch.optim.SGD refuses optimizer.lr, optimizer.momentum, "),
+        ("optimizer=adamw +optimizer.betas=[0.9]", "optimizer.betas=[0.9]: not a list of 2, each a finite number, as"),
+        ("optimizer=adamw +optimizer.betas=[0.9,2]", "torch.optim.AdamW refuses optimizer.lr, optimizer.weight_decay"),
+        ("trainer.precision=foo", "trainer.precision=foo: not 64 or 32 or 16 or transformer-engine or "),
+        ("trainer.accelerator=null", "trainer.accelerator=null: not a text, as pytorch_lightning.Trainer takes it"),
+        ("trainer.devices=1.5", "trainer.devices=1.5: not a list or a text or a whole number, as"),
+        ("trainer.gradient_clip_val=nan", "trainer.gradient_clip_val=nan: not a whole number or a finite number or"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 is below 0; null is off"),
+        ("trainer.deterministic=foo", "trainer.deterministic=foo: not true or false or warn or null, as"),
+        ("trainer.max_time=5", "trainer.max_time=5: not a text or a group of keys or null, as"),
+        ("trainer.num_sanity_val_steps=x", "trainer.num_sanity_val_steps=x: not a whole number or null, as"),
+        (
+            "trainer.num_sanity_val_steps=-5",
+            "trainer.num_sanity_val_steps=-5 is not a number of batches; 0 is off, -1 ",
+        ),
+        ("trainer.sync_batchnorm=foo", "trainer.sync_batchnorm=foo: not true or false, as"),
+    ],
+)
+def test_values_that_a_target_cannot_take_are_named(overrides, message):
+    with pytest.raises(InputError) as caught:
+        check_train(train_cfg(*overrides.split()))
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "group", "key", "value"),
+    [
+        ("optimizer.lr=0", "optimizer", "lr", 0),
+        ("optimizer.lr=5e-4", "optimizer", "lr", 0.0005),
+        ("optimizer=adamw +optimizer.betas=[0.9,0.99]", "optimizer", "betas", [0.9, 0.99]),
+        ("trainer.precision=16", "trainer", "precision", 16),
+        ("trainer.precision=auto", "trainer", "precision", "auto"),
+        ("trainer.devices=[0,1]", "trainer", "devices", [0, 1]),
+        ("trainer.max_time={hours:2}", "trainer", "max_time", {"hours": 2}),
+        ("trainer.gradient_clip_val=1", "trainer", "gradient_clip_val", 1),
+        ("trainer.deterministic=warn", "trainer", "deterministic", "warn"),
+    ],
+)
+def test_values_that_a_target_takes_stay_as_they_are(overrides, group, key, value):
+    given = check_train(train_cfg(*overrides.split()))[group][key]
+    assert given == value and type(given) is type(value)
+
+
+def test_a_value_below_0_is_taken_where_the_usual_one_is():
+    cfg = train_cfg()
+    cfg.optimizer = {"_target_": "torch.optim.Adafactor", "beta2_decay": -0.7}
+    assert check_train(cfg)["optimizer"]["beta2_decay"] == -0.7
+    cfg.optimizer = {"_target_": "torch.optim.Adafactor", "weight_decay": -0.7}
+    with pytest.raises(InputError, match="optimizer.weight_decay=-0.7 is below 0"):
+        check_train(cfg)
 
 
 def test_an_endless_run_and_rare_validation_are_allowed():

@@ -443,6 +443,33 @@ def test_a_report_with_another_key_or_type_names_it(tmp_path, way, value, messag
     assert text.endswith(": give its report.json, or run evaluate.py again")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("n", 11, "n is 11, but its confusion has 10 rows"),
+        ("confusion", [[3, 1], [2, 5]], "n is 10, but its confusion has 11 rows"),
+        ("confusion", [[4, 0], [2, 4]], "accuracy is 0.7, but its confusion gives 0.8"),
+        ("accuracy", 0.25, "accuracy is 0.25, but its confusion gives 0.7"),
+        ("balanced_accuracy", 0.7, "balanced_accuracy is 0.7, but its confusion gives 0.7083"),
+        ("macro_f1", 0.7, "macro_f1 is 0.7, but its confusion gives 0.6969"),
+        ("accuracy_95", [0.6, 0.8], "accuracy_95 is [0.6, 0.8], but its confusion gives [0.3967"),
+        ("accuracy_95", [0.8922, 0.3968], "accuracy_95 is [0.8922, 0.3968], but its confusion gives [0.3967"),
+        ("top2_accuracy", 0.6, "top2_accuracy is 0.6, which is below the accuracy"),
+    ],
+)
+def test_scores_that_are_not_those_of_their_confusion_are_refused(tmp_path, key, value, message):
+    # 7 of 10 right: recalls 3/4 and 4/6, F1 6/9 and 8/11
+    report = report_of(one_hot(np.repeat([0, 1, 0, 1], [3, 1, 2, 4]), 2), np.repeat([0, 1], [4, 6]), ("no", "yes"))
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    assert compare_table([path])["balanced_accuracy"].item() == pytest.approx((3 / 4 + 4 / 6) / 2)
+    report["plain"][key] = value
+    path.write_text(json.dumps(report))
+    with pytest.raises(InputError) as caught:
+        compare_table([path])
+    assert str(caught.value).startswith(f"{path} is not a report of evaluate.py, plain.{message}")
+
+
 def test_comparing_nothing_is_refused():
     with pytest.raises(InputError, match="compare="):
         compare([])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.cli.errors import explain
-from fer.cli.launch import CONF, literal
+from fer.cli.arguments import check_choices, foreign_flag, literal
+from fer.cli.errors import explain, not_composed
+from fer.cli.launch import CONF
 from fer.config.train import check_train
 from fer.errors import InputError
 from tests.conftest import Singletons
@@ -29,6 +30,21 @@ _CONFIG = ["data=fer2013", "model=vgg_small", "trainer=cpu"]
 def _said(text: str) -> str:
     """Return what the user reads of an error."""
     return explain(InputError(text), str(CONF), "train", [])
+
+
+def _compose(conf: Path, *words: str) -> DictConfig:
+    """Compose as `fer.cli.launch.launch` does, before anything of ours is checked."""
+    if foreign_flag(list(words)):
+        raise InputError(f"{words}: keys are KEY=VALUE without dashes")
+    arguments = [literal(word) for word in words]
+    check_choices(arguments, conf)
+    try:
+        with contextlib.redirect_stderr(None), initialize_config_dir(str(conf), version_base="1.3"):
+            return compose("train", [*_CONFIG, *arguments])
+    except _CLEAN:
+        raise
+    except Exception as error:
+        raise not_composed(error) from error
 
 
 @cache
@@ -78,7 +94,8 @@ def _require_config(config: dict[str, Any], said: dict[str, Any], touched: tuple
     require(optimizer["_target_"].startswith("torch.optim."), f"optimizer {optimizer['_target_']!r:.40}")
     for key in ("lr", "momentum", "weight_decay"):
         value = optimizer.get(key, 0.0)
-        require(isinstance(value, int | float) and 0 <= value < 1e6, f"optimizer.{key}={value!r:.40}")
+        # however large: a training that it leads nowhere says so
+        require(type(value) in (int, float) and 0 <= value < 3.5e38, f"optimizer.{key}={value!r:.40}")
     clip = trainer.get("gradient_clip_val")
     require(
         clip is None or (isinstance(clip, int | float) and 0 <= clip < float("inf")), f"gradient_clip_val {clip!r:.40}"
@@ -111,9 +128,8 @@ def _overrides(draw: st.DrawFn) -> Case:
 
 
 def _open_overrides(case: Case, folder: Path) -> None:
-    words = [literal(word) for word in case.content]
-    with contextlib.redirect_stderr(None), Singletons(), initialize_config_dir(str(CONF), version_base="1.3"):
-        config = check_train(compose("train", [*_CONFIG, *words]))
+    with Singletons():
+        config = check_train(_compose(CONF, *case.content))
     given = [word.lstrip("+~'- ").partition("=")[0] for word in case.content]
     for path, value in _leaves(_checked()).items():
         name = ".".join(map(str, path))
@@ -162,8 +178,8 @@ def _open_yaml(case: Case, folder: Path) -> None:
     before = path.read_bytes()
     path.write_bytes(case.content)
     try:
-        with contextlib.redirect_stderr(None), Singletons(), initialize_config_dir(str(conf), version_base="1.3"):
-            check_train(compose("train", _CONFIG))
+        with Singletons():
+            check_train(_compose(conf))
     finally:
         path.write_bytes(before)
 

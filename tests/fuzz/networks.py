@@ -1,5 +1,6 @@
 """Files of trained networks: checkpoints, weight files and exported ones."""
 
+import contextlib
 import io
 import json
 import struct
@@ -116,7 +117,7 @@ def _require_same(model: EmotionClassifier, case: Case, tolerance: float = 0.0) 
     """Raise `Wrong` where a model is not the one that was saved, but for what was changed to a possible value."""
     require(list(model.labels) == _LABELS or _renamed(case, model.labels), f"labels {model.labels!r:.80}")
     require((model.face.size, model.face.color) == (SIDE, "grey"), f"face {model.face!r:.80}")
-    require(model.crop == SIDE or (type(model.crop) is int and 8 <= model.crop <= SIDE), f"crop {model.crop!r:.40}")
+    require(type(model.crop) is int and 1 <= model.crop <= SIDE, f"crop {model.crop!r:.40}")
     margin = model.face.margin
     require(type(margin) in (int, float) and 0 <= margin <= 2, f"margin {margin!r:.40}")
     require(isinstance(model.drawn, bool) and isinstance(model.data["drawn"], bool), f"drawn {model.data!r:.80}")
@@ -293,7 +294,12 @@ def _onnx_files(draw: st.DrawFn) -> Case:
 def _open_onnx(case: Case, folder: Path) -> None:
     path = folder / "net.onnx"
     path.write_bytes(case.content)
-    network = OnnxNetwork(path, "cpu")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            network = OnnxNetwork(path, "cpu")
+        finally:
+            # what rows of predict.py would stand among
+            require(not printed.getvalue(), f"printed {printed.getvalue()!r:.80}")
     labels = list(network.labels)
     require(labels == _LABELS or _renamed(case, labels), f"labels {labels!r:.80}")
     require((network.face.size, network.face.color) == (SIDE, "grey"), f"face {network.face!r:.80}")

@@ -99,6 +99,9 @@ def test_missing_hyper_parameters_are_named(ckpt, tmp_path, name):
         (("state_dict", "net.network.0.weight", 1.0), "network.0.weight is no plain tensor"),
         (("state_dict", "net.network.0.weight", torch.zeros(1).expand(32, 3, 3, 3)), "network.0.weight is no plain"),
         (("state_dict", "net.network.0.weight", torch.zeros(32, 3, 3, 3, dtype=torch.int64)), "torch.int64, not "),
+        (("state_dict", "net.network.0.weight", torch.zeros(32, 3, 3, 3) * 1j), "torch.complex64, not torch.float32"),
+        (("state_dict", "net.network.1.num_batches_tracked", torch.tensor(3, dtype=torch.int8)), "torch.int8, not "),
+        (("state_dict", "net.network.1.num_batches_tracked", torch.tensor(3j)), "complex64, not torch.int64"),
         (("state_dict", "net.network.0.weight", torch.zeros(2, 3, 3, 3)), "size mismatch for network.0.weight"),
     ],
 )  # fmt: skip
@@ -119,6 +122,15 @@ def test_any_flipped_byte_of_what_is_stored_is_noticed(ckpt, tmp_path):
         refused(path, f"a damaged checkpoint, the checksum of {entry.filename} is another; copy it again")
     path.write_bytes(whole)
     assert load_checkpoint(path).name == "vgg_small"
+
+
+def test_an_entry_that_the_directory_calls_a_folder_is_refused(ckpt, tmp_path):
+    # torch would leave its weights as the memory happens to be, and no checksum covers the directory
+    whole = ckpt.read_bytes()
+    start = whole.rindex(b"PK\1\2", 0, whole.rindex(b"/data/39"))
+    assert whole[start + 38] == 0
+    (tmp_path / "x.ckpt").write_bytes(whole[: start + 38] + b"\x10" + whole[start + 39 :])
+    refused(tmp_path / "x.ckpt", "/data/39 a folder; copy it again")
 
 
 def test_a_compressed_archive_is_not_unpacked(ckpt, tmp_path):

@@ -148,6 +148,24 @@ def test_metadata_of_an_export_are_checked_on_opening(files, tmp_path, key, valu
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"fer-lightning", "a damaged .onnx file, its metadata are no text ("),
+        (b"Softmax", "not a readable .onnx file"),
+    ],
+)
+def test_texts_of_an_export_that_are_no_utf_8_are_one_line_and_print_nothing(files, tmp_path, capfd, text, message):
+    content, path = Path(files[1]).read_bytes(), tmp_path / "x.onnx"
+    assert text in content
+    path.write_bytes(content.replace(text, text[:-1] + b"\xff"))
+    with pytest.raises(InputError) as caught:
+        open_network(path, "cpu")
+    assert str(caught.value).startswith(f"{path}: {message}") and "\n" not in str(caught.value)
+    # onnxruntime's own second try prints "EP Error", on the stdout that takes a prediction's rows
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
     ("outputs", "message"),
     [
         (np.full((1, 2), np.nan), "what it gives are no probabilities: NaN, below 0 or not of sum 1; export it again"),
