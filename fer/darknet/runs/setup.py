@@ -9,7 +9,7 @@ from fer.darknet.design.architectures import recipe
 from fer.darknet.design.fit import check, fit
 from fer.darknet.formats.cfg import Section, parse
 from fer.darknet.formats.export import export
-from fer.darknet.formats.label_files import read_labels
+from fer.darknet.formats.label_files import read_labels, require_plain_labels
 from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet, read_list
 from fer.darknet.formats.run_folder import judged_by
 from fer.darknet.formats.section import positive
@@ -63,6 +63,11 @@ def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
         # the program trains on without a word where one of them makes no sense
         for photo in read_list(dataset.lists["train"]):
             read_labels(photo.with_suffix(".txt"), len(dataset.names))
+        if options["engine"] == "binary":
+            # with its own -map it reads those of the photos that it scores, too
+            judged = read_list(dataset.lists[judged_by(dataset)]) if options["map"] else []
+            for photo in [*read_list(dataset.lists["train"]), *judged]:
+                require_plain_labels(photo.with_suffix(".txt"))
     return dataset
 
 
