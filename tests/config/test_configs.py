@@ -367,6 +367,7 @@ def test_mistakes_in_a_file_of_ones_own_give_one_line(run, tmp_path, text, messa
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py", "export.py", "look.py"])
 def test_help_reads_well(run, tmp_path, script):
     done = run(script, "--help", cwd=tmp_path)
+    assert "\n\n\n" not in done.stdout and done.stdout[-2:] != "\n\n" and not re.search(" $", done.stdout, re.M)
     assert f"python {script}" in done.stdout and "Choices (group=choice):" in done.stdout
     # what a choice stands for is in its file under conf/
     group = "darknet" if script == "predict.py" else "data"
