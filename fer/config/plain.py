@@ -21,6 +21,12 @@ def closest(word: str, valid: Iterable[str]) -> str:
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
+def shown(number: float) -> str:
+    """Return a number for a message: of a very long one its first digits."""
+    text = str(number)
+    return text if len(text) <= 20 else f"{text[:20]}..."
+
+
 def plain(node: Any, group: str = "the config") -> dict[str, Any]:
     """Return a config node as plain data, its references resolved.
 

@@ -379,6 +379,8 @@ def test_help_reads_well(run, tmp_path, script):
     ("overrides", "message"),
     [
         (["seed=-1"], "seed=-1 is not between 0 and 4294967295"),
+        (["data.seed=-1"], "data.seed=-1 is not between 0 and 4294967295"),
+        (["recipe.teacher_temperature=1e50"], "recipe.teacher_temperature=1e+50 is not a number of 0.01 to 100"),
         (["num_workers=-1"], "num_workers=-1 is not a number of processes"),
         (["early_stop=0"], "early_stop=0 is not a number of epochs"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 is not a number of epochs"),

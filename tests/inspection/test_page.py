@@ -269,6 +269,7 @@ def test_memory_stays_flat(tmp_path):
         (["file=a.h5"], "error: a.h5: no such file"),
         (["fil=a.h5"], "error: there is no key fil (did you mean file?); valid in look: "),
         (["file=a.h5", "seed=one"], "error: seed: "),
+        (["file=a.h5", "seed=-1"], "error: seed=-1 is not between 0 and 4294967295"),
     ],
 )
 def test_mistakes_on_the_command_line_give_one_line(run, tmp_path, arguments, message):
