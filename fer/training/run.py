@@ -101,7 +101,9 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierM
     _take_weights(config, module)
     trainer = _build_trainer(config, out)
     if config["resume"]:
-        require_resumable(config, trainer, module)
+        said = require_resumable(config, trainer, module)
+        if trainer.is_global_zero:
+            print(said)
     _require_divisible(config, data.info, trainer)
     return trainer, module, data, config["resume"]
 

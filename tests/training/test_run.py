@@ -70,14 +70,14 @@ def test_a_run_writes_checkpoints_and_logs_and_learns(tiny, tmp_path):
     assert max(event.value for event in log.Scalars("val/acc")) == pytest.approx(result["val/acc"])
 
 
-def test_resume_equals_a_straight_run_bit_for_bit(trained, tmp_path):
+def test_resume_equals_a_straight_run_bit_for_bit(trained, tmp_path, capsys):
     tiny, straight = trained
     # cosine would depend on the number of epochs; the default step schedule does not
     train(train_config(tiny, **{"trainer.max_epochs": 1}), tmp_path / "first")
-    train(
-        train_config(tiny, **{"trainer.max_epochs": 3, "resume": tmp_path / "first/checkpoints/last.ckpt"}),
-        tmp_path / "second",
-    )
+    last = tmp_path / "first/checkpoints/last.ckpt"
+    train(train_config(tiny, **{"trainer.max_epochs": 3, "resume": last}), tmp_path / "second")
+    # 150 faces in batches of 32 are 5 steps
+    assert f"resume={last}: goes on in epoch 2 of 3, after 5 steps\n" in capsys.readouterr().out
     assert_equal(straight / "checkpoints/last.ckpt", tmp_path / "second/checkpoints/last.ckpt")
     assert_equal(straight / "checkpoints/best.ckpt", tmp_path / "second/checkpoints/best.ckpt")
 
@@ -306,11 +306,15 @@ def cut(config, out, signal):
         pytest.param("on_train_batch_end", 4, 0, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, hook, batch, epoch):
+def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, capsys, hook, batch, epoch):
     tiny, straight = trained
     cut(train_config(tiny, **{"trainer.max_epochs": 3}), tmp_path / "cut", Signal(hook, batch, epoch))
     resume = tmp_path / "cut/checkpoints/interrupted.ckpt"
     fit(train_config(tiny, **{"trainer.max_epochs": 3, "resume": resume}), tmp_path / "rest")
+    # an epoch has 5 steps; after the last one it is validated before the run stops
+    steps = 5 * epoch + (5 if batch is None else batch + 1)
+    said = f"resume={resume}: goes on in epoch {steps // 5 + 1} of 3, after {steps} steps\n"
+    assert said in capsys.readouterr().out
     for name in ("last", "best"):
         assert_equal(straight / f"checkpoints/{name}.ckpt", tmp_path / f"rest/checkpoints/{name}.ckpt")
 
