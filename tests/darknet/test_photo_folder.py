@@ -642,6 +642,18 @@ def test_labels_that_only_we_read_are_refused_for_the_program(sample, tmp_path, 
         path.write_text(before)
 
 
+def test_another_number_of_photos_is_said_to_change_nothing(sample, tmp_path, capsys):
+    export(sample, tmp_path / "out", "detector")
+    options = {"folder": str(tmp_path / "out"), "crop": None, "name": "v4_tiny", "engine": "torch", "map": False}
+    capsys.readouterr()
+    open_dataset({"data": sample, "darknet": options}, "detector")
+    assert capsys.readouterr().out == ""
+    open_dataset({"data": sample | {"photos": 61}, "darknet": options}, "detector")
+    assert capsys.readouterr().out == (
+        f"note: data.photos=61 changes nothing: {tmp_path}/out is there, of 60 photos; take it away to have others\n"
+    )
+
+
 @pytest.mark.darknet
 def test_debians_program_finds_the_label_files(sample, tmp_path):
     out = tmp_path / "out"

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.loading.samplers import TrainBatches
+from fer.data.preparation.prepare import prepare
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column
 from fer.deployment.export import export_weights
@@ -26,6 +27,7 @@ from fer.models.checkpoint import is_among, load_checkpoint
 from fer.training.run import assemble, train
 from fer.training.transfer import start_from
 from tests.conftest import ROOT, fit, train_config, write_tiny
+from tests.data.test_prepare import data
 
 
 def weights(path):
@@ -80,6 +82,16 @@ def test_resume_equals_a_straight_run_bit_for_bit(trained, tmp_path, capsys):
     assert f"resume={last}: goes on in epoch 2 of 3, after 5 steps\n" in capsys.readouterr().out
     assert_equal(straight / "checkpoints/last.ckpt", tmp_path / "second/checkpoints/last.ckpt")
     assert_equal(straight / "checkpoints/best.ckpt", tmp_path / "second/checkpoints/best.ckpt")
+
+
+def test_another_number_of_photos_is_said_to_change_nothing(tmp_path, capsys):
+    file = tmp_path / "drawn.h5"
+    prepare(data("sample", raw=tmp_path / "set", photos=60, size=20), file)
+    for photos, told in ((60, 0), (61, 1)):
+        changes = {"data": "sample", "data.photos": photos, "trainer.max_epochs": 1, "trainer.limit_train_batches": 1}
+        train(train_config(file, **changes), tmp_path / str(photos))
+        said = f"note: data.photos=61 changes nothing: {file} is there, of 60 photos; take it away to have others\n"
+        assert capsys.readouterr().out.count(said) == told
 
 
 def test_seed_decides(trained, tmp_path):
