@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer.data.preparation.prepare import write_skipped
+from fer.data.preparation.prepare import writing_skipped
 from fer.data.source import SPLITS, FaceFormat, Skipped, empty_faces
 from fer.data.storage.hdf5 import write_store
 from fer.errors import InputError
@@ -100,7 +100,8 @@ def test_a_flat_colour_is_found_and_a_coloured_pattern_is_not(tmp_path):
 
 def test_the_page_says_what_was_counted(rows, tmp_path, capsys):
     skipped = [Skipped("here", f"{i}.jpg", "zero bytes") for i in range(30)] + [Skipped("here", "x.jpg", "truncated")]
-    write_skipped(tmp_path / "rows.h5.skipped.csv", skipped)
+    with writing_skipped(tmp_path / "rows.h5.skipped.csv", skipped):
+        pass
     page = write_page(rows)
     assert page == tmp_path / "rows-look" / "index.html"
     told = (
@@ -148,7 +149,8 @@ def test_names_from_files_stay_text(tmp_path):
         ("train", 0, 0, "ü"),
     ]
     file = write_rows(tmp_path / "a<b>&.h5", rows, class_names=(EVIL, "../$a$b"))
-    write_skipped(tmp_path / "a<b>&.h5.skipped.csv", [Skipped(EVIL, line, EVIL)])
+    with writing_skipped(tmp_path / "a<b>&.h5.skipped.csv", [Skipped(EVIL, line, EVIL)]):
+        pass
     page = write_page(file)
     elements = Elements(page.read_text("utf-8"))
     assert elements.of("script") == [] and not [image for image in elements.of("img") if "onerror" in image]
