@@ -23,9 +23,9 @@ P = ParamSpec("P")
 _SIGPIPE = 128 + 13
 
 
-def fail(error: Exception, conf: str, config_name: str, arguments: list[str]) -> NoReturn:
-    """Print the error in one line and exit with 2; ``conf`` is the folder of the configs."""
-    print(f"error: {explain(error, conf, config_name, arguments)}", file=sys.stderr)
+def fail(error: Exception, conf: str, config_name: str, arguments: list[str], more: str = "") -> NoReturn:
+    """Print the error in one line, ``more`` behind it, and exit with 2; ``conf`` is the folder of the configs."""
+    print(f"error: {explain(error, conf, config_name, arguments)}{more}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.cli.arguments import check_choices, literal
 from fer.cli.errors import ends_quietly, fail, fail_for_words, not_composed, unwritable
 from fer.cli.ranks import one_job
+from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
 from fer.errors import InputError, Interrupted, RankLost
 from fer.system.command import command
 from fer.system.distributed import end_with_parent, is_first_rank, local_rank
@@ -56,22 +57,22 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             if full_error:
                 raise
             # left to Hydra it would come with a second line that repeats the overrides
-            fail(error, str(CONF), config_name, arguments)
+            fail(error, str(CONF), config_name, arguments, place_in_sweep())
         except Interrupted as stopped:
             if not is_first_rank():
                 # Lightning would kill the first rank for another that ends with an error
                 sys.exit(0)
-            print(stopped, file=sys.stderr)
+            print(f"{stopped}{place_in_sweep()}", file=sys.stderr)
             sys.exit(128 + stopped.signal)
         except OSError as error:
             if full_error or not is_unwritable(error):
                 raise
-            fail(unwritable(error), str(CONF), config_name, arguments)
+            fail(unwritable(error), str(CONF), config_name, arguments, place_in_sweep())
         except RankLost as lost:
             if full_error:
                 raise
             # every rank that is left, because the lost one may be the first
-            print(f"error: {lost}", file=sys.stderr)
+            print(f"error: {lost}{place_in_sweep()}", file=sys.stderr)
             sys.exit(1)
 
     if os.getcwd() not in sys.path:
@@ -90,6 +91,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
     threading.excepthook, before = _of_a_thread, threading.excepthook
+    forget()
     try:
         arguments = [literal(argument) for argument in arguments]
         check_choices(arguments, CONF)
@@ -111,6 +113,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             raise
         fail(not_composed(error), str(CONF), config_name, arguments)
     finally:
+        remove_empty_sweep()
         threading.excepthook = before
 
 

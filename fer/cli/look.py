@@ -6,13 +6,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fer.cli.launch import launch
-from fer.config.checks import check_data, check_keys
+from fer.config.checks import check_data, check_keys, check_seed
 from fer.config.schemas import Look
 from fer.errors import InputError
 
 
 def job(cfg: DictConfig, _: Path) -> None:
     keys = check_keys(cfg, Look)
+    check_seed(keys["seed"])
     data = check_data(cfg.data) if "data" in cfg else None
     if bool(data) == bool(keys["file"]):
         raise InputError("give data=NAME, whose prepared file is shown, or file=FILE.h5, one of them")

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from fer.cli.run_folder import left_if_filled
 from fer.errors import InputError
 from fer.system.distributed import started_ranks
 
@@ -26,8 +27,15 @@ def one_job(command: list[str], conf: str, full_error: bool) -> Iterator[Path]:
     """
     config = cast(DictConfig, HydraConfig.get())  # which its annotation hides
     folder = Path(config.runtime.output_dir)
-    _refuse_parallel_launcher(config)
-    _refuse_sweep_of_ranks(config)
+    with left_if_filled(folder):
+        _refuse_parallel_launcher(config)
+        _refuse_sweep_of_ranks(config)
+        with _alone(command, conf, full_error, folder, config):
+            yield folder
+
+
+@contextmanager
+def _alone(command: list[str], conf: str, full_error: bool, folder: Path, config: DictConfig) -> Iterator[None]:
     argv, environ = sys.argv, dict(os.environ)
     if not full_error:
         # set for Hydra alone; a rank that inherits it would answer with tracebacks
@@ -38,7 +46,7 @@ def one_job(command: list[str], conf: str, full_error: bool) -> Iterator[Path]:
     with read_write(whole.hydra), open_dict(whole.hydra):
         whole.hydra.run.dir = str(folder)
     try:
-        yield folder
+        yield
     finally:
         torch = sys.modules.get("torch")
         if torch and torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -1,6 +1,7 @@
 """Train a classifier of facial expressions, or a Darknet net: ``python train.py --help``."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -8,18 +9,20 @@ from omegaconf import DictConfig
 
 from fer import api
 from fer.cli.launch import launch
+from fer.cli.run_folder import recorded
 from fer.config.plain import plain
 from fer.config.train import check_train
 from fer.darknet.config import check_darknet_train
-from fer.system.distributed import is_first_rank
+from fer.system.distributed import is_first_rank, local_rank
 from fer.system.files import claiming
 
 
 def job(cfg: DictConfig, out: Path) -> float:
-    if not is_first_rank():
-        return _train(cfg, out)
-    with claiming(out, "wait for it to end, or give another hydra.run.dir=FOLDER"):
-        return _train(cfg, out)
+    remedy = "wait for it to end, or give another hydra.run.dir=FOLDER"
+    # each machine has the config that it ran with
+    with claiming(out, remedy) if is_first_rank() else nullcontext():
+        with nullcontext() if local_rank() else recorded(cfg, out):
+            return _train(cfg, out)
 
 
 def _train(cfg: DictConfig, out: Path) -> float:

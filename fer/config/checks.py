@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fer.config.plain import choose, plain, typed
+from fer.config.plain import choose, plain, shown, typed
 from fer.config.schemas import DATA, Faces, Predict
 from fer.engines import is_darknet, resolve
 from fer.errors import InputError
@@ -50,10 +50,17 @@ def check_data(data: DictConfig) -> dict[str, Any]:
         raise InputError(f"data.size={config['size']}: not between 8 and 1024 pixels")
     if not 0 <= config["margin"] <= 2:
         raise InputError(f"data.margin={config['margin']}: not a fraction of the box between 0 and 2")
+    check_seed(config["seed"], "data.seed")
     for key in ("val_fraction", "test_fraction"):
         if not 0 <= config.get(key, 0) < 1:
             raise InputError(f"data.{key}={config[key]}: not a fraction between 0 and 1")
     return config
+
+
+def check_seed(seed: int, key: str = "seed") -> None:
+    """Refuse a seed that a generator of random numbers does not take."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"{key}={shown(seed)} is not between 0 and {2**32 - 1}")
 
 
 def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -69,9 +76,9 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
                 f"{key} is not set: give source=PHOTO_OR_FOLDER_OR_VIDEO and ckpt=NAME, FILE.ckpt, FILE.safetensors, "
                 "FILE.onnx or FILE.weights"
             )
-    for key in ("every_n", "search_every", "batch"):
-        if keys[key] < 1:
-            raise InputError(f"{key}={keys[key]} is not a positive number")
+    for key, most in (("every_n", 10_000), ("search_every", 10_000), ("batch", 4096)):
+        if not 1 <= keys[key] <= most:
+            raise InputError(f"{key}={shown(keys[key])}: not a number of 1 to {most:,}")
     if not 0 <= keys["smooth"] < 1:
         raise InputError(f"smooth={keys['smooth']}: not a weight of 0 (off) to below 1")
     if keys["min_confidence"] is not None and not 0 <= keys["min_confidence"] <= 1:

@@ -10,6 +10,12 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.errors import InputError, closest
 
 
+def shown(number: float) -> str:
+    """Return a number for a message: of a very long one its first digits."""
+    text = str(number)
+    return text if len(text) <= 20 else f"{text[:20]}..."
+
+
 def plain(node: Any, group: str = "the config") -> dict[str, Any]:
     """Return a config node as plain data, its references resolved.
 

@@ -204,8 +204,8 @@ def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
         raise InputError(f"recipe.logit_adjustment={recipe['logit_adjustment']} is not a factor of 0 (off) or more")
     if not 0 <= recipe["teacher_weight"] <= 1:
         raise InputError(f"recipe.teacher_weight={recipe['teacher_weight']} is not a weight of 0 to 1")
-    if recipe["teacher_temperature"] <= 0:
-        raise InputError(f"recipe.teacher_temperature={recipe['teacher_temperature']} is not a positive number")
+    if not 0.01 <= recipe["teacher_temperature"] <= 100:
+        raise InputError(f"recipe.teacher_temperature={recipe['teacher_temperature']} is not a number of 0.01 to 100")
     if recipe["sam"] is not None:
         if recipe["sam"] <= 0:
             raise InputError(f"recipe.sam={recipe['sam']} is not a positive radius; recipe.sam=null is off")

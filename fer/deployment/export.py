@@ -34,6 +34,9 @@ from fer.system.files import claiming, write_files
 #: format= and how the name of its file ends.
 SUFFIXES = {"onnx": ".onnx", "onnx_int8": ".int8.onnx", "pt2": ".pt2", "safetensors": ".safetensors"}
 
+#: Smallest and largest temperature: far beyond what fits a network, not so far that its logits lose their meaning.
+TEMPERATURES = 0.01, 100
+
 #: Largest difference to the checkpoint's probabilities and, relative to their size, logits; then that of a weight file.
 TOLERANCE, TOLERANCE_FLOAT16 = 1e-4, 1e-2
 
@@ -61,9 +64,13 @@ def export(keys: dict[str, Any], data: dict[str, Any] | None) -> Path:
     kind, ckpt, temperature = keys["format"], keys["ckpt"], keys["temperature"]
     if kind not in SUFFIXES:
         raise InputError(f"format={kind}: not one of {', '.join(SUFFIXES)}")
-    known = temperature == "val" or (type(temperature) in (int, float) and 0 < temperature < np.inf)
+    low, high = TEMPERATURES
+    known = temperature == "val" or (type(temperature) in (int, float) and low <= temperature <= high)
     if temperature is not None and not (known and kind == "safetensors"):
-        raise InputError(f"temperature={temperature}: only val or a positive number, and only with format=safetensors")
+        raise InputError(
+            f"temperature={temperature!s:.20}: only val or a number of {low} to {high}, and only with "
+            "format=safetensors"
+        )
     if data and kind != "onnx_int8" and temperature != "val":
         raise InputError(f"data= has no effect with format={kind}: it calibrates format=onnx_int8 and temperature=val")
     out = Path(keys["out"]) if keys["out"] else Path(ckpt).with_suffix(SUFFIXES[kind])

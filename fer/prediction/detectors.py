@@ -15,6 +15,8 @@ from fer.errors import InputError
 
 #: Smallest face that is looked for, in pixels of the picture: a little less than FER2013's 48.
 MIN_SIZE = 40
+#: Largest MIN_SIZE that makes sense: a face that fills a photo of 100 megapixels.
+LARGEST_MIN_SIZE = 10_000
 #: Larger pictures are searched at this many pixels (width x height); boxes are given in the picture's own pixels.
 SEARCH_PIXELS = 1280 * 720
 #: Haar searches a picture shrunk until the smallest face has this many pixels; the cascade's window has 20.
@@ -56,8 +58,8 @@ def open_detector(name: str = "haar", model: str | None = None, min_size: int = 
     Raises:
         InputError: an unknown name, or YuNet's file is not given, not there or not YuNet's.
     """
-    if min_size < 1:
-        raise InputError(f"faces.min_size={min_size}: a number of pixels, 1 or more")
+    if not 1 <= min_size <= LARGEST_MIN_SIZE:
+        raise InputError(f"faces.min_size={min_size!s:.20}: a number of pixels, 1 to {LARGEST_MIN_SIZE:,}")
     if name == "haar":
         return HaarDetector(min_size)
     if name == "yunet":

@@ -192,6 +192,13 @@ def is_unwritable(error: OSError) -> bool:
     return error.errno in (*_FULL, *_REFUSED)
 
 
+def is_of_disk(error: BaseException) -> bool:
+    """Say whether an error is that the operating system took no file, or one line of ours that says so."""
+    # not its __cause__, which joblib puts a traceback in the place of
+    cause = error.__context__ if isinstance(error, InputError) else error
+    return isinstance(cause, OSError) and is_unwritable(cause)
+
+
 def _raise_unwritten(error: BaseException, path: Path) -> None:
     """Raise the line that says why ``path`` was not written, where the error is of writing it or what is beside it."""
     if not isinstance(error, OSError) or not is_unwritable(error):

@@ -13,8 +13,10 @@ from fer.training.module import ClassifierModule
 from fer.training.schedules import make_scheduler
 
 
-def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: ClassifierModule) -> None:
+def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: ClassifierModule) -> str:
     """Compare what ``config["resume"]`` holds of loops, optimiser, schedule, callbacks and data with fresh ones.
+
+    Returns the line that says in which epoch, counted from 1, the run goes on.
 
     Raises:
         InputError: naming what is missing, of another type or out of range.
@@ -39,6 +41,12 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
             _alike(now, content["state_dict"], "current_model_state")
     except ValueError as error:
         raise InputError(f"resume={path}: {error}, so no run can go on from it; start with init={path}") from error
+    # those that were trained whole, whose validation may be due
+    epochs, last = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], trainer.max_epochs or -1
+    if 0 <= last <= epochs:
+        return f"resume={path}: {epochs:,} epochs are done"
+    of = f" of {last:,}" if last > 0 else ""
+    return f"resume={path}: goes on in epoch {epochs + 1:,}{of}, after {content['global_step']:,} steps"
 
 
 def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: ClassifierModule) -> None:

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.preparation.prepare import prepare
-from fer.data.preparation.summary import command_for, describe
+from fer.data.preparation.summary import command_for, describe, drawn_otherwise
 from fer.data.storage.hdf5 import StoreInfo, read_column
 from fer.errors import InputError
 from fer.evaluation.figures import curves_figure
@@ -57,6 +57,8 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
             + (" (drawn sample data)" if data.info.drawn else "")
             + f"; run folder {out}"
         )
+        if note := drawn_otherwise(config["data"], data.info.made_by, data.info.path):
+            print(note)
     # Lightning sets them without declaring them
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     stop = next(callback for callback in callbacks if isinstance(callback, StopCleanly))
@@ -101,7 +103,9 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierM
     _take_weights(config, module)
     trainer = _build_trainer(config, out)
     if config["resume"]:
-        require_resumable(config, trainer, module)
+        said = require_resumable(config, trainer, module)
+        if trainer.is_global_zero:
+            print(said)
     _require_divisible(config, data.info, trainer)
     return trainer, module, data, config["resume"]
 

@@ -380,6 +380,7 @@ def test_mistakes_in_a_file_of_ones_own_give_one_line(run, tmp_path, text, messa
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py", "export.py", "look.py"])
 def test_help_reads_well(run, tmp_path, script):
     done = run(script, "--help", cwd=tmp_path)
+    assert "\n\n\n" not in done.stdout and done.stdout[-2:] != "\n\n" and not re.search(" $", done.stdout, re.M)
     assert f"python {script}" in done.stdout and "Choices (group=choice):" in done.stdout
     # what a choice stands for is in its file under conf/
     group = "darknet" if script == "predict.py" else "data"
@@ -391,6 +392,8 @@ def test_help_reads_well(run, tmp_path, script):
     ("overrides", "message"),
     [
         (["seed=-1"], "seed=-1 is not between 0 and 4294967295"),
+        (["data.seed=-1"], "data.seed=-1 is not between 0 and 4294967295"),
+        (["recipe.teacher_temperature=1e50"], "recipe.teacher_temperature=1e+50 is not a number of 0.01 to 100"),
         (["num_workers=-1"], "num_workers=-1 is not a number of processes"),
         (["early_stop=0"], "early_stop=0 is not a number of epochs"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0 is not a number of epochs"),

@@ -22,6 +22,7 @@ from PIL import Image
 
 from fer.darknet.formats import photos
 from fer.darknet.formats.export import export
+from fer.darknet.formats.label_files import read_labels
 from fer.darknet.formats.photo_folder import (
     check_path,
     darknet_command,
@@ -32,6 +33,7 @@ from fer.darknet.formats.photo_folder import (
     spell,
 )
 from fer.darknet.formats.photos import group_photos, label_line
+from fer.darknet.runs.setup import open_dataset
 from fer.darknet.torch_engine.picture import read_picture
 from fer.darknet.torch_engine.training.reading import open_photo
 from fer.data.photos import PhotoRow
@@ -611,6 +613,47 @@ def test_debians_program_finds_the_class_of_each_photo(sample, tmp_path, crop):
     assert "Too many or too few labels" in stdout + stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("\ufeff{}", "a byte order mark"), ("{}\n1.0 0.5 0.5 0.2 0.2", "'1.0 0.5 0.5 0.2 0.2'"),
+        ("{}\n1 0.5 0.5 0.2 0.2_5", "'1 0.5 0.5 0.2 0.2_5'"), ("{}\n1\u00a00.5 0.5 0.2 0.2", "'1\\xa00.5 0.5 0.2 0.2'"),
+    ],
+)  # fmt: skip
+def test_labels_that_only_we_read_are_refused_for_the_program(sample, tmp_path, line, shown):
+    export(sample, tmp_path / "out", "detector")
+    options = {"folder": str(tmp_path / "out"), "crop": None, "name": "v4_tiny", "engine": "binary", "map": False}
+    config = {"data": sample, "darknet": options}
+    for split in ("train", "val"):
+        path = Path(listed(tmp_path / "out", split)[0]).with_suffix(".txt")
+        before = path.read_text()
+        path.write_text(before.rstrip("\n") + "  \n\n")
+        assert open_dataset(config, "detector").task == "detector"
+        path.write_text(line.format("1 0.5 0.5 0.2 .2"), "utf-8")
+        read = read_labels(path, 7)
+        assert read[0].tolist() == [1, 0.5, 0.5, 0.2, 0.2] and (read[:, 0] == 1).all()
+        # the photos that score it are the program's to read with its own -map only
+        mapped = config | {"darknet": options | {"map": split == "val"}}
+        number = line.count("\n") + 1
+        with pytest.raises(InputError) as raised:
+            open_dataset(mapped, "detector")
+        assert str(raised.value).startswith(f"{path}, line {number}: {shown}: the darknet program would misread it: ")
+        assert open_dataset(config | {"darknet": options | {"engine": "torch"}}, "detector").task == "detector"
+        path.write_text(before)
+
+
+def test_another_number_of_photos_is_said_to_change_nothing(sample, tmp_path, capsys):
+    export(sample, tmp_path / "out", "detector")
+    options = {"folder": str(tmp_path / "out"), "crop": None, "name": "v4_tiny", "engine": "torch", "map": False}
+    capsys.readouterr()
+    open_dataset({"data": sample, "darknet": options}, "detector")
+    assert capsys.readouterr().out == ""
+    open_dataset({"data": sample | {"photos": 61}, "darknet": options}, "detector")
+    assert capsys.readouterr().out == (
+        f"note: data.photos=61 changes nothing: {tmp_path}/out is there, of 60 photos; take it away to have others\n"
+    )
+
+
 @pytest.mark.darknet
 def test_debians_program_finds_the_label_files(sample, tmp_path):
     out = tmp_path / "out"
@@ -621,6 +664,12 @@ def test_debians_program_finds_the_label_files(sample, tmp_path):
     # how many boxes it found in each batch: four photos of one to three faces, some of which its cropping cuts off
     counts = [int(line.rpartition("count: ")[2]) for line in stdout.splitlines() if "count: " in line]
     assert len(counts) == 40 and all(2 <= n <= 12 for n in counts)
+    # what `require_plain_labels` refuses is what this program does not read
+    labels = [Path(path).with_suffix(".txt") for path in listed(out, "train")]
+    for path in labels:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    stdout, _ = darknet(out, "detector", "train", "emotion.data", "n.cfg")
+    assert {int(line.rpartition("count: ")[2]) for line in stdout.splitlines() if "count: " in line} == {0}
     for path in listed(out, "train"):
         os.unlink(os.path.splitext(path)[0] + ".txt")
     stdout, stderr = darknet(out, "detector", "train", "emotion.data", "n.cfg")

@@ -180,7 +180,8 @@ def test_an_interrupted_run_goes_on_where_the_program_saved(home, tiny_run, run)
     done = read_header(Path(resume)).seen // 8
     assert done >= 100
 
-    run("train.py", *TINY, f"darknet.max_batches={done + 20}", "name=resumed", f"resume={folder}", cwd=home)
+    more = run("train.py", *TINY, f"darknet.max_batches={done + 20}", "name=resumed", f"resume={folder}", cwd=home)
+    assert f"goes on after {done:,} of {done + 20:,} iterations, in epoch " in more.stdout
     again = newest(home, "resumed")
     steps = re.findall(r"^(\d+), [\d.]+: ", (again / "darknet.log").read_text(), re.M)
     assert [int(step) for step in steps] == list(range(done + 1, done + 21))

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer.data.preparation.prepare import write_skipped
+from fer.data.preparation.prepare import writing_skipped
 from fer.data.source import SPLITS, FaceFormat, Skipped, empty_faces
 from fer.data.storage.hdf5 import write_store
 from fer.errors import InputError
@@ -100,7 +100,8 @@ def test_a_flat_colour_is_found_and_a_coloured_pattern_is_not(tmp_path):
 
 def test_the_page_says_what_was_counted(rows, tmp_path, capsys):
     skipped = [Skipped("here", f"{i}.jpg", "zero bytes") for i in range(30)] + [Skipped("here", "x.jpg", "truncated")]
-    write_skipped(tmp_path / "rows.h5.skipped.csv", skipped)
+    with writing_skipped(tmp_path / "rows.h5.skipped.csv", skipped):
+        pass
     page = write_page(rows)
     assert page == tmp_path / "rows-look" / "index.html"
     told = (
@@ -148,7 +149,8 @@ def test_names_from_files_stay_text(tmp_path):
         ("train", 0, 0, "ü"),
     ]
     file = write_rows(tmp_path / "a<b>&.h5", rows, class_names=(EVIL, "../$a$b"))
-    write_skipped(tmp_path / "a<b>&.h5.skipped.csv", [Skipped(EVIL, line, EVIL)])
+    with writing_skipped(tmp_path / "a<b>&.h5.skipped.csv", [Skipped(EVIL, line, EVIL)]):
+        pass
     page = write_page(file)
     elements = Elements(page.read_text("utf-8"))
     assert elements.of("script") == [] and not [image for image in elements.of("img") if "onerror" in image]
@@ -269,6 +271,7 @@ def test_memory_stays_flat(tmp_path):
         (["file=a.h5"], "error: a.h5: no such file"),
         (["fil=a.h5"], "error: there is no key fil (did you mean file?); valid in look: "),
         (["file=a.h5", "seed=one"], "error: seed: "),
+        (["file=a.h5", "seed=-1"], "error: seed=-1 is not between 0 and 4294967295"),
     ],
 )
 def test_mistakes_on_the_command_line_give_one_line(run, tmp_path, arguments, message):

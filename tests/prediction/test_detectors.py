@@ -82,7 +82,14 @@ def test_yunet_without_its_file_says_where_to_get_it(tmp_path, name, content, me
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("arguments, message", [(("hog",), "haar, yunet or whole"), (("haar", None, 0), "min_size=0")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("hog",), "haar, yunet or whole"),
+        (("haar", None, 0), "min_size=0"),
+        (("haar", None, 10**9), "min_size=1000000000: a number of pixels, 1 to 10,000"),
+    ],
+)
 def test_unknown_choices_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         open_detector(*arguments)

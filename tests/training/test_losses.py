@@ -198,7 +198,7 @@ def test_counts_of_the_training_split_reach_the_loss_and_the_checkpoint(tmp_path
         ({"recipe.sam": 0.05, "trainer.precision": "16-mixed"}, "set trainer.precision=bf16-mixed"),
         ({"recipe.sam": 0.05, "trainer.accumulate_grad_batches": 2}, "set trainer.accumulate_grad_batches=1"),
         ({"recipe.teacher_weight": 2}, "recipe.teacher_weight=2.0 is not a weight"),
-        ({"recipe.teacher_temperature": 0}, "recipe.teacher_temperature=0.0 is not a positive"),
+        ({"recipe.teacher_temperature": 0}, "recipe.teacher_temperature=0.0 is not a number of 0.01"),
         ({"recipe.mix": 0.5}, "needs recipe.mixup or recipe.cutmix above 0"),
         ({"recipe.mix": 2}, "is not a share of the batches"),
         ({"recipe.label_smoothing": 1}, "is not a fraction from 0 to below 1"),

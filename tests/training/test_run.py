@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.loading.samplers import TrainBatches
+from fer.data.preparation.prepare import prepare
 from fer.data.source import FaceFormat
 from fer.data.storage.hdf5 import read_column
 from fer.deployment.export import export_weights
@@ -26,6 +27,7 @@ from fer.models.checkpoint import is_among, load_checkpoint
 from fer.training.run import assemble, train
 from fer.training.transfer import start_from
 from tests.conftest import ROOT, fit, train_config, write_tiny
+from tests.data.test_prepare import data
 
 
 def weights(path):
@@ -70,16 +72,26 @@ def test_a_run_writes_checkpoints_and_logs_and_learns(tiny, tmp_path):
     assert max(event.value for event in log.Scalars("val/acc")) == pytest.approx(result["val/acc"])
 
 
-def test_resume_equals_a_straight_run_bit_for_bit(trained, tmp_path):
+def test_resume_equals_a_straight_run_bit_for_bit(trained, tmp_path, capsys):
     tiny, straight = trained
     # cosine would depend on the number of epochs; the default step schedule does not
     train(train_config(tiny, **{"trainer.max_epochs": 1}), tmp_path / "first")
-    train(
-        train_config(tiny, **{"trainer.max_epochs": 3, "resume": tmp_path / "first/checkpoints/last.ckpt"}),
-        tmp_path / "second",
-    )
+    last = tmp_path / "first/checkpoints/last.ckpt"
+    train(train_config(tiny, **{"trainer.max_epochs": 3, "resume": last}), tmp_path / "second")
+    # 150 faces in batches of 32 are 5 steps
+    assert f"resume={last}: goes on in epoch 2 of 3, after 5 steps\n" in capsys.readouterr().out
     assert_equal(straight / "checkpoints/last.ckpt", tmp_path / "second/checkpoints/last.ckpt")
     assert_equal(straight / "checkpoints/best.ckpt", tmp_path / "second/checkpoints/best.ckpt")
+
+
+def test_another_number_of_photos_is_said_to_change_nothing(tmp_path, capsys):
+    file = tmp_path / "drawn.h5"
+    prepare(data("sample", raw=tmp_path / "set", photos=60, size=20), file)
+    for photos, told in ((60, 0), (61, 1)):
+        changes = {"data": "sample", "data.photos": photos, "trainer.max_epochs": 1, "trainer.limit_train_batches": 1}
+        train(train_config(file, **changes), tmp_path / str(photos))
+        said = f"note: data.photos=61 changes nothing: {file} is there, of 60 photos; take it away to have others\n"
+        assert capsys.readouterr().out.count(said) == told
 
 
 def test_seed_decides(trained, tmp_path):
@@ -306,11 +318,15 @@ def cut(config, out, signal):
         pytest.param("on_train_batch_end", 4, 0, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, hook, batch, epoch):
+def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, capsys, hook, batch, epoch):
     tiny, straight = trained
     cut(train_config(tiny, **{"trainer.max_epochs": 3}), tmp_path / "cut", Signal(hook, batch, epoch))
     resume = tmp_path / "cut/checkpoints/interrupted.ckpt"
     fit(train_config(tiny, **{"trainer.max_epochs": 3, "resume": resume}), tmp_path / "rest")
+    # an epoch has 5 steps; after the last one it is validated before the run stops
+    steps = 5 * epoch + (5 if batch is None else batch + 1)
+    said = f"resume={resume}: goes on in epoch {steps // 5 + 1} of 3, after {steps} steps\n"
+    assert said in capsys.readouterr().out
     for name in ("last", "best"):
         assert_equal(straight / f"checkpoints/{name}.ckpt", tmp_path / f"rest/checkpoints/{name}.ckpt")
 

@@ -17,7 +17,7 @@ from fer.darknet.formats.lists import Entry, count, settle_splits, write_lists, 
 from fer.darknet.formats.photo_folder import LIST_ENDING, MARK, check_path, darknet_order, spell
 from fer.darknet.formats.photos import Inspection, Photo, group_photos, inspect_photo, label_lines, write_upright
 from fer.data.preparation.backends import local
-from fer.data.preparation.prepare import write_skipped
+from fer.data.preparation.prepare import writing_skipped
 from fer.data.preparation.sources import open_source, photo_limits
 from fer.data.preparation.stage import Stage
 from fer.data.preparation.summary import Summary, count_reasons
@@ -59,41 +59,46 @@ def export(
     check_path(out, task, names)
     out.parent.mkdir(parents=True, exist_ok=True)
     stage = Stage(out, {**source.fingerprint(), "darknet": [task, crop, link]})
-    folder = stage.folder / "out"
-    (folder / "backup").mkdir(parents=True, exist_ok=True)
-    class_ids = [class_names.index(name) for name in source.class_names]
-    workers = workers or os.cpu_count() or 1
-    try:
-        if crop == "face":
-            entries, skipped = _write_faces(stage, source, folder, [names[i] for i in class_ids], workers)
-            notes = stage.notes
-        else:
-            writer = _PhotoWriter(folder, data, task, link, names, class_ids)
-            entries, skipped = writer.write(source, stage.folder / "photos.jsonl", workers)
-            notes = writer.notes
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
-        raise
-    write_skipped(out.with_name(out.name + ".skipped.csv"), skipped)
-    reasons = dict(Counter(entry.reason for entry in skipped))
-    if not entries:
-        # what is amiss may be put right before the next run, which must then look at every photo again
-        stage.remove()
-        raise InputError(
-            f"no usable photo in the raw files of data={data['name']}: {count_reasons(reasons) or 'there are no rows'}"
-            + (f"; they are listed in {out}.skipped.csv" if reasons else "")
-        )
-    notes = [*source.notes, *notes, *settle_splits(entries)]
-    lists = write_lists(folder, os.path.abspath(out), task, names, entries)
-    write_photos_csv(folder, source.class_names, entries)
-    drawn = "drawn" in source.names
-    mark = {
-        "task": task, "names": names, "class_names": class_names, "folder": os.path.abspath(out),
-        "lists": {split: split + LIST_ENDING[task] for split in lists}, "photos": lists, "data": data["name"],
-        "drawn": drawn, "crop": crop, "made_by": dict(data),
-    }  # fmt: skip
-    (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n")
-    put_folder_in_place(folder, out)
+    with stage.kept():
+        folder = stage.folder / "out"
+        (folder / "backup").mkdir(parents=True, exist_ok=True)
+        class_ids = [class_names.index(name) for name in source.class_names]
+        workers = workers or os.cpu_count() or 1
+        try:
+            if crop == "face":
+                entries, skipped = _write_faces(stage, source, folder, [names[i] for i in class_ids], workers)
+                notes = stage.notes
+            else:
+                writer = _PhotoWriter(folder, data, task, link, names, class_ids)
+                entries, skipped = writer.write(source, stage.folder / "photos.jsonl", workers)
+                notes = writer.notes
+        except KeyboardInterrupt:
+            print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
+            raise
+        listed = writing_skipped(out.with_name(out.name + ".skipped.csv"), skipped)
+        reasons = dict(Counter(entry.reason for entry in skipped))
+        if not entries:
+            # what is amiss may be put right before the next run, which must then look at every photo again
+            stage.remove()
+            with listed:
+                pass
+            told = count_reasons(reasons) or "there are no rows"
+            raise InputError(
+                f"no usable photo in the raw files of data={data['name']}: {told}"
+                + (f"; they are listed in {out}.skipped.csv" if reasons else "")
+            )
+        notes = [*source.notes, *notes, *settle_splits(entries)]
+        lists = write_lists(folder, os.path.abspath(out), task, names, entries)
+        write_photos_csv(folder, source.class_names, entries)
+        drawn = "drawn" in source.names
+        mark = {
+            "task": task, "names": names, "class_names": class_names, "folder": os.path.abspath(out),
+            "lists": {split: split + LIST_ENDING[task] for split in lists}, "photos": lists, "data": data["name"],
+            "drawn": drawn, "crop": crop, "made_by": dict(data),
+        }  # fmt: skip
+        (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n")
+        with listed:
+            put_folder_in_place(folder, out)
     stage.remove()
     return {
         "out": str(out), "counts": count(entries, source), "class_names": list(source.class_names),
@@ -252,8 +257,8 @@ def _write_faces(
                 file = f"{_stem(len(entries))}_{spellings[label]}.png"
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-                if not cv2.imwrite(str(folder / file), pixels):
-                    raise OSError(f"{folder / file}: could not be written")
+                # not imwrite, which does not tell of a full disk
+                (folder / file).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
                 entries.append(Entry(file, source.names[faces.source[i]], faces.path[i], (split,), [label]))
                 same.append(entries[-1])
             bar.update(len(faces.label))

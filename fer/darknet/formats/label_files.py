@@ -1,10 +1,14 @@
 """The labels beside a photo of a detector: a text file with a line ``class cx cy width height`` a face."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from fer.errors import InputError
+
+#: What C's ``%d %f %f %f %f`` reads as Python's float does; ``1.0`` as a class would give its ``.0`` to the box.
+_PLAIN = re.compile(rb"\+?\d+" + rb"[ \t]+\+?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?" * 4)
 
 
 def read_labels(path: Path, classes: int | None = None) -> np.ndarray:
@@ -39,3 +43,18 @@ def read_labels(path: Path, classes: int | None = None) -> np.ndarray:
             raise InputError(f"{where}: centre and size are fractions of the photo over 0 and up to 1{pixels}")
         faces.append([label, *box])
     return np.array(faces, float).reshape(-1, 5)
+
+
+def require_plain_labels(path: Path) -> None:
+    """Refuse a label file, which `read_labels` takes, that the darknet program would read otherwise.
+
+    Raises:
+        InputError: a byte order mark, a class such as ``1.0``, or numbers and blanks that C does not know; the program
+            would go on without the faces of that line and all below it, or with wrong boxes, without a word.
+    """
+    remedy = "the darknet program would misread it: write `1 0.5 0.5 0.2 0.2` in plain ASCII, or darknet.engine=torch"
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if (text := line.strip()) and not _PLAIN.fullmatch(text):
+            mark = text.startswith(b"\xef\xbb\xbf")
+            shown = "a byte order mark" if mark else repr(text.decode("utf-8", "replace")[:100])
+            raise InputError(f"{path}, line {number}: {shown}: {remedy}")

@@ -101,8 +101,10 @@ def write_upright(file: str, limits: PhotoLimits, out: Path) -> None:
         OSError: it can't be written.
     """
     photo = read_photo(file, "rgb", limits)
-    if isinstance(photo, str) or not cv2.imwrite(str(out), cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{out}: could not be written")
+    if isinstance(photo, str):
+        raise OSError(f"{file}: {photo}")
+    # not imwrite, which does not tell of a full disk
+    out.write_bytes(cv2.imencode(".png", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
 def _is_turned(data: bytes, image_file: type[JpegImageFile | PngImageFile]) -> bool:

@@ -9,12 +9,19 @@ from fer.darknet.design.architectures import recipe
 from fer.darknet.design.fit import check, fit
 from fer.darknet.formats.cfg import Section, parse
 from fer.darknet.formats.export import export
-from fer.darknet.formats.label_files import read_labels
-from fer.darknet.formats.photo_folder import DarknetData, darknet_command, darknet_folder, read_darknet, read_list
+from fer.darknet.formats.label_files import read_labels, require_plain_labels
+from fer.darknet.formats.photo_folder import (
+    DarknetData,
+    darknet_command,
+    darknet_folder,
+    read_darknet,
+    read_list,
+    read_mark,
+)
 from fer.darknet.formats.run_folder import judged_by
 from fer.darknet.formats.section import positive
 from fer.darknet.formats.weights import find_cfg, weights_bytes
-from fer.data.preparation.summary import describe
+from fer.data.preparation.summary import describe, drawn_otherwise
 from fer.errors import InputError
 from fer.system.files import claiming
 
@@ -55,6 +62,8 @@ def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
     if not folder.exists():
         raise InputError(f"{folder}: no such folder; make it with `{darknet_command(data, task, crop)}`")
     dataset = read_darknet(folder)
+    if note := drawn_otherwise(data, (read_mark(folder) or {}).get("made_by", {}), folder):
+        print(note)
     if dataset.task != task:
         raise InputError(f"{folder} is made for a {dataset.task}, but darknet={options['name']} is a {task}")
     if not dataset.photos.get("train") or not dataset.photos.get(judged_by(dataset)):
@@ -63,6 +72,11 @@ def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
         # the program trains on without a word where one of them makes no sense
         for photo in read_list(dataset.lists["train"]):
             read_labels(photo.with_suffix(".txt"), len(dataset.names))
+        if options["engine"] == "binary":
+            # with its own -map it reads those of the photos that it scores, too
+            judged = read_list(dataset.lists[judged_by(dataset)]) if options["map"] else []
+            for photo in [*read_list(dataset.lists["train"]), *judged]:
+                require_plain_labels(photo.with_suffix(".txt"))
     return dataset
 
 

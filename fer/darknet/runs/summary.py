@@ -14,8 +14,8 @@ from fer.darknet.runs.setup import METRIC
 from fer.system.command import command
 
 
-def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Path) -> None:
-    """Print what is trained on what, and ``by`` what."""
+def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Path, done: int = 0) -> None:
+    """Print what is trained on what, and ``by`` what; and where a run goes on that has ``done`` some iterations."""
     batch, judge = int(net.sections[0].options["batch"]), judged_by(data)
     epochs = count_epochs(max_batches, batch, data.photos["train"])
     print(
@@ -25,6 +25,10 @@ def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Pat
         + f"; {max_batches:,} iterations of {batch} = {epochs:.1f} epochs; {by}; "
         f"run folder {out}"
     )
+    if done:
+        print(
+            f"goes on after {done:,} of {max_batches:,} iterations, in epoch {int(epochs * done / max_batches) + 1:,}"
+        )
     if judge == "test":
         print(
             "note: there is no val split of its own: test photos choose the best checkpoint, "

@@ -4,7 +4,9 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import TYPE_CHECKING
 
 import cv2
@@ -33,7 +35,22 @@ def local(workers: int | None = None) -> Backend:
         parallel = Parallel(
             workers, backend="threading", return_as="generator", pre_dispatch="2 * n_jobs", batch_size=1
         )
-        return parallel(delayed(_load_or_decode)(decode, *item) for item in blocks)
+        under_way, ended = Semaphore(workers), Event()
+
+        def work(block: Block, path: Path) -> tuple[Block, Faces]:
+            with under_way:
+                if ended.is_set():
+                    raise CancelledError
+                return _load_or_decode(decode, block, path)
+
+        try:
+            yield from parallel(delayed(work)(*item) for item in blocks)
+        finally:
+            # joblib does not wait for its threads, which could write into a folder that is being removed
+            ended.set()
+            for _ in range(workers):
+                under_way.acquire()
+            under_way.release(workers)
 
     return decoded
 

@@ -2,7 +2,8 @@
 
 import csv
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fer.data.storage.csv_and_png import write_csv, write_folder
 from fer.data.storage.hdf5 import counts_by_name, write_store
 from fer.data.storage.shards import require_litdata, write_stream
 from fer.errors import InputError
-from fer.system.files import require_new_folder
+from fer.system.files import replacing, require_new_folder
 
 FORMATS = ("h5", "litdata", "csv", "folder")
 #: These are written by fer/darknet/formats/export.py.
@@ -48,18 +49,23 @@ def prepare(
     backend = _backend(on, workers, address, data, out)
     source = open_source(data)
     votes, notes = _votes(data, source)
-    stage = _decode(source, out, backend)
-    write_skipped(out.with_name(out.name + ".skipped.csv"), stage.skipped)
+    stage = _open_stage(source, out)
+    with stage.kept():
+        _decode(stage, source, backend)
+    listed = writing_skipped(out.with_name(out.name + ".skipped.csv"), stage.skipped)
     skipped = dict(Counter(entry.reason for entry in stage.skipped))
     if not stage.counts.any():
         # what is amiss may be put right before the next run, which must then look at every row again
         stage.remove()
+        with listed:
+            pass
         raise InputError(
             f"no usable face in the raw files of data={data['name']}: {count_reasons(skipped) or 'there are no rows'}"
             + (f"; they are listed in {out}.skipped.csv" if skipped else "")
         )
     drawn = "drawn" in source.names
-    duplicates = _write(form, out, stage, source, data, drawn, votes, shards)
+    with stage.kept(), listed:
+        duplicates = _write(form, out, stage, source, data, drawn, votes, shards)
     stage.remove()
     return {
         "out": str(out), "counts": counts_by_name(stage.counts, source.names), "class_names": list(source.class_names),
@@ -68,30 +74,39 @@ def prepare(
     }  # fmt: skip
 
 
-def _decode(source: Source, out: Path, backend: Backend) -> Stage:
-    """Return the decoded blocks of a source, on disk beside ``out``; those of an earlier run are taken as they are."""
+def _open_stage(source: Source, out: Path) -> Stage:
+    """Return the place beside ``out`` for the decoded blocks of a source; those of an earlier run are taken as is."""
     stage = Stage(out, source.fingerprint())
     if stage.found:
         print(f"going on with the {stage.found} blocks that an earlier run left in {stage.folder}")
+    return stage
+
+
+def _decode(stage: Stage, source: Source, backend: Backend) -> None:
     try:
         stage.fill(source, backend)
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on where this one stopped ({stage.folder})")
         raise
-    return stage
 
 
-def write_skipped(path: Path, skipped: list[Skipped]) -> None:
+@contextmanager
+def writing_skipped(path: Path, skipped: list[Skipped]) -> Iterator[None]:
     """Write the rows that were not taken, with the reasons, as csv; without any there is no file.
 
-    A byte of a file's name that is not UTF-8 is written as ``\\udcff``, for FF, so that the csv itself is UTF-8.
+    A byte of a file's name that is not UTF-8 is written as ``\\udcff``, for FF, so that the csv itself is UTF-8. It is
+    there after the block; where that raises, the file of an earlier run is what it was.
     """
-    path.unlink(missing_ok=True)
-    if skipped:
-        with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    if not skipped:
+        yield
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as temporary:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "path", "reason"])
             writer.writerows((entry.source, entry.path, entry.reason) for entry in skipped)
+        yield
 
 
 def _check_form(form: str, out: Path, shards: str | None, votes: str | None) -> None:

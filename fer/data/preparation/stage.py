@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from fer.data.source import SPLITS, Block, FaceFormat, Faces, Skipped, Source, empty_faces
-from fer.system.files import replacing
+from fer.errors import InputError
+from fer.system.files import is_of_disk, replacing
 
 #: Columns that the file of a block lacks when they are unknown in all its rows.
 _OPTIONAL = ("valence", "arousal", "landmarks", "box", "reaches_over")
@@ -41,8 +43,12 @@ class Stage:
         text = json.dumps(fingerprint, sort_keys=True, default=str)
         if not mark.is_file() or mark.read_text() != text:
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            mark.write_text(text)
+            try:
+                self.folder.mkdir(parents=True)
+                mark.write_text(text)
+            except OSError:
+                self.remove()
+                raise
         self.found = len(list(self.folder.glob("*.npz")))
         self._blocks = 0
 
@@ -79,6 +85,25 @@ class Stage:
         """Yield the decoded blocks in the order of the source."""
         for number in range(self._blocks):
             yield load(self._path(number))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Say of a block that the disk ends that the stage is kept, or remove it where it holds nothing to go on from.
+
+        Raises:
+            InputError: the line of the error, and where the stage is.
+        """
+        try:
+            yield
+        except (InputError, OSError) as error:
+            if not is_of_disk(error):
+                raise
+            # the second is of photos that are linked or copied
+            if not any(path.stat().st_size for path in (*self.folder.glob("*.npz"), *self.folder.glob("*.jsonl"))):
+                self.remove()
+                raise
+            line = f"{error.filename or self.folder}: {error.strerror}" if isinstance(error, OSError) else error
+            raise InputError(f"{line}; what is done lies in {self.folder}: the same command goes on there") from error
 
     def remove(self) -> None:
         """Delete the folder."""

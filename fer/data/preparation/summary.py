@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from fer.data.source import SPLITS
@@ -81,3 +82,11 @@ def command_for(data: Mapping[str, Any]) -> str:
     wanted = ("affectnet", "fer2013") if data["name"] == "fer2021" else () if data["name"] == "sample" else ("raw",)
     paths = [f"data.{key}={shlex.quote(str(data[key])) if data.get(key) else 'PATH'}" for key in wanted]
     return " ".join([command("prepare"), f"data={data['name']}", *paths])
+
+
+def drawn_otherwise(data: Mapping[str, Any], made_by: Mapping[str, Any], made: str | Path) -> str | None:
+    """Return what to say where ``made`` holds another number of drawn photos than a ``data`` config asks for."""
+    asked, drawn = data.get("photos"), made_by.get("photos")
+    if asked is None or drawn is None or asked == drawn:
+        return None
+    return f"note: data.photos={asked} changes nothing: {made} is there, of {drawn} photos; take it away to have others"

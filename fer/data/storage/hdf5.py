@@ -15,6 +15,7 @@ and root attributes ``schema_version, class_names, sources, size, color, margin,
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -262,12 +263,15 @@ def _create(path: Path) -> Iterator[h5py.File]:
     try:
         yield file
         file.flush()
-    except BaseException:
+    except BaseException as error:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), file.id.get_vfd_handle())
         # it takes what is written, but has no length that HDF5 could set
         with suppress(RuntimeError):
             file.close()
+        # of a flush that fails HDF5 gives the system's number in its text alone
+        if isinstance(error, RuntimeError) and (said := re.search(r"errno = (\d+)", str(error))):
+            raise OSError(int(said[1]), os.strerror(int(said[1])), str(path)) from error
         raise
     file.close()
 
