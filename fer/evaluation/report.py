@@ -115,12 +115,7 @@ def save_report(
     for index, name in enumerate(class_names):
         predictions[f"p_{name}"] = probabilities[:, index]
     confusion = pd.DataFrame(counts, index=pd.Index(names, name="true \\ predicted"), columns=names)
-    data = f"{report['data']} (drawn sample data)" if report["drawn"] else report["data"]
-    score = f"accuracy {headline['accuracy']:.2%} of {headline['n']:,} images, {CROP_NAMES[report['headline']]}"
-    title = f"{data}, {report['split']} split: {score}"
-    if report.get("common"):
-        title += f"; {short_common(report['common'])}"
-    figure = confusion_figure(counts, class_names, title)
+    figure = confusion_figure(counts, class_names, picture_title(report))
     per_class = pd.DataFrame(headline["per_class"])
     writers: dict[str, Callable[[Path], Any]] = {
         "predictions.csv": lambda path: _write_csv(predictions, path, index=False, float_format="%.6g"),
@@ -132,6 +127,15 @@ def save_report(
     if left_out is not None:
         writers = {"left_out.csv": lambda path: _write_csv(left_out, path, index=False), **writers}
     return write_files(folder, writers)
+
+
+def picture_title(report: dict[str, Any]) -> str:
+    """Return what stands over the confusion matrix of a report: data, score, and what was not scored."""
+    headline = report[report["headline"]]
+    data = f"{report['data']} (drawn sample data)" if report["drawn"] else report["data"]
+    score = f"accuracy {headline['accuracy']:.2%} of {headline['n']:,} images, {CROP_NAMES[report['headline']]}"
+    common = f"; {short_common(report['common'])}" if report.get("common") else ""
+    return f"{data}, {report['split']} split: {score}{common}"
 
 
 def _write_csv(table: pd.DataFrame, path: Path, index: bool = True, float_format: str | None = None) -> None:

@@ -199,15 +199,14 @@ def _score(case: _Case, keys: dict[str, Any]) -> dict[str, np.ndarray]:
     if keys["ten_crop"]:
         crops["ten_crop"] = (True, keys["scales"] or ())
     datasets, common = case.rows.open(), case.common
+    # what is in common is found in logits: of probabilities all that is left may be 0
+    of_logits = torch.Tensor.float if common else None
 
-    def probabilities(index: int, *options: Any) -> np.ndarray:
-        def outputs(of_logits: Any = None) -> np.ndarray:
-            model = case.networks.models[index]
-            return np.concatenate(
-                [predict(model, each, keys["device"], *options, of_logits=of_logits) for each in datasets]
-            )
-
-        return common.fold(outputs(torch.Tensor.float)[case.kept], index) if common else outputs()
+    def probabilities(index: int, average_ten_crop: bool, scales: Sequence[int]) -> np.ndarray:
+        model = case.networks.models[index]
+        parts = [predict(model, each, keys["device"], average_ten_crop, scales, of_logits) for each in datasets]
+        outputs = np.concatenate(parts)
+        return common.fold(outputs[case.kept], index) if common else outputs
 
     return {
         crop: np.mean([probabilities(index, *options) for index in range(len(case.networks.models))], axis=0)
