@@ -106,7 +106,7 @@ def _score_classifier(
         labels = np.array([exported.class_names.index(label) for label in photos["label"]])
         kept = common.kept(labels)
         photos, labels = photos[kept], common.data[labels[kept]]
-        own = {"own_labels": photos["label"].tolist(), "left_out": table[~kept]}
+        own = {"own_labels": photos["label"].tolist(), "tables": {"left_out.csv": table[~kept]}}
     files = [Path(file) for file in photos["file"]]
     if program:
         with _work() as work:

@@ -4,8 +4,9 @@ Probabilities are (N, C), rows summing to 1; labels are integers (N,) in 0..C-1.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -85,16 +86,15 @@ def save_report(
     sources: Sequence[str],
     class_names: Sequence[str],
     own_labels: Sequence[str] | None = None,
-    left_out: pd.DataFrame | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, Path]:
     """Write report.json, confusion.png, confusion.csv, per_class.csv and predictions.csv, and return name -> path.
 
     ``report`` is plain data: "plain" and, where made, "ten_crop" from ``summarize``; "headline" names the one that the
     pictures and tables show and whose probabilities are given here; split, data, checkpoint, model (strings); drawn
     (bool); notes (sentences); optionally "without_duplicates", the headline way again on fewer rows, and "common" (see
-    `taxonomy.Common`). Then ``own_labels`` are the rows' labels as the data have them, predictions.csv's own_label, and
-    ``left_out`` (source, path, own_label) is written as left_out.csv. Each file is written to a temporary name and
-    renamed, report.json last.
+    `taxonomy.Common`). Then ``own_labels`` are the rows' labels as the data have them, predictions.csv's own_label.
+    ``tables`` are further csv files by name. Each file is written to a temporary name and renamed, report.json last.
 
     Raises:
         ValueError: the probabilities and labels are not those of the headline, or the rows differ in number.
@@ -118,14 +118,15 @@ def save_report(
     figure = confusion_figure(counts, class_names, picture_title(report))
     per_class = pd.DataFrame(headline["per_class"])
     writers: dict[str, Callable[[Path], Any]] = {
+        name: partial(_write_csv, table, index=False) for name, table in (tables or {}).items()
+    }
+    writers |= {
         "predictions.csv": lambda path: _write_csv(predictions, path, index=False, float_format="%.6g"),
         "per_class.csv": lambda path: _write_csv(per_class, path, index=False),
         "confusion.csv": lambda path: _write_csv(confusion, path),
         "confusion.png": lambda path: figure.savefig(path, dpi=120, format="png", bbox_inches="tight"),
         "report.json": lambda path: path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8"),
     }
-    if left_out is not None:
-        writers = {"left_out.csv": lambda path: _write_csv(left_out, path, index=False), **writers}
     return write_files(folder, writers)
 
 

@@ -94,7 +94,7 @@ def _evaluate(keys: dict[str, Any], case: "_Case") -> tuple[dict[str, Any], dict
         if case.common:
             names = np.asarray(rows.info.class_names, object)[rows.labels]
             table = pd.DataFrame({"source": rows.sources, "path": rows.paths, "own_label": names}, dtype=object)
-            own = {"own_labels": names[case.kept].tolist(), "left_out": table[~case.kept]}
+            own = {"own_labels": names[case.kept].tolist(), "tables": {"left_out.csv": table[~case.kept]}}
         sources, paths = (np.asarray(texts, object)[case.kept].tolist() for texts in (rows.sources, rows.paths))
         written = save_report(
             folder, content, probabilities[headline], case.labels, paths, sources, case.class_names, **own

@@ -69,7 +69,7 @@ def open_split(
     """
     info = read_info(file)
     for model, ckpt in zip(models, ckpts, strict=True):
-        _require_fit(model, info, ckpt, same_classes)
+        require_fit(model, info, ckpt, same_classes)
     parts = list(info.counts) if split == ALL else [split]
 
     def column(name: str) -> np.ndarray:
@@ -79,7 +79,7 @@ def open_split(
     sources = [info.sources[code] for code in column("source")]
     paths = column("path").tolist()
     for model, ckpt in zip(models, ckpts, strict=True):
-        _refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
+        refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
     return SplitRows(info, parts, shards, column("label"), rows, faces, sources, paths)
 
 
@@ -156,7 +156,8 @@ def require_alike(
         )
 
 
-def _require_fit(model: EmotionClassifier, info: StoreInfo, checkpoint: str, same_classes: bool) -> None:
+def require_fit(model: EmotionClassifier, info: StoreInfo, checkpoint: str, same_classes: bool = True) -> None:
+    """Refuse a prepared file of other classes, where ``same_classes``, or faces than a model's; InputError."""
     if same_classes:
         require_same(model.labels, info.class_names, checkpoint, str(info.path), REMEDY)
     for key, expected, actual in _differences(model, info.face):
@@ -172,9 +173,10 @@ def _differences(model: EmotionClassifier, face: Any) -> list[tuple[str, Any, An
     return [(key, own[key], other[key]) for key in ("size", "color") if own[key] != other[key]]
 
 
-def _refuse_trained_on(
+def refuse_trained_on(
     model: EmotionClassifier, rows: np.ndarray, sources: list[str], paths: list[str], what: str, checkpoint: str
 ) -> None:
+    """Refuse to score a model on rows, int64 hashes (N,), that it was trained on; InputError with the first of them."""
     trained = is_among(rows, model.identities["train_rows"])
     if trained.any():
         first = int(trained.argmax())
