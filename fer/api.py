@@ -151,6 +151,13 @@ def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any]
     return predict_with(keys, open_it)
 
 
+def evaluate_each(keys: dict[str, Any], data: dict[str, dict[str, Any]]) -> None:
+    """Do what evaluate.py does for several data sets: name -> checked data config. Not for .weights."""
+    from fer.evaluation.run import evaluate_each as evaluate_classifier
+
+    evaluate_classifier(keys, data)
+
+
 def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, darknet: dict[str, Any] | None = None) -> float | None:
     """Do what evaluate.py does with checked keys and a checkpoint, a list of them or .weights; return the score.
 

@@ -47,7 +47,7 @@ _SPELLINGS = {
     "Sad": ("sad", "sadness"),
     "Surprise": ("surprise", "surprised"),
     "Neutral": ("neutral",),
-    "Contempt": ("contempt",),
+    "Contempt": ("contempt", "contemptuous"),
 }
 _BY_SPELLING = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 
@@ -101,7 +101,9 @@ def labels_from_file(values: Any, key: str = "labels", least: int = 2) -> list[s
     return list(values)
 
 
-def require_same(expected: Sequence[str], actual: Sequence[str], expected_name: str, actual_name: str) -> None:
+def require_same(
+    expected: Sequence[str], actual: Sequence[str], expected_name: str, actual_name: str, remedy: str = ""
+) -> None:
     """Compare two lists of class names, order included; the names say in a message what has which.
 
     Raises:
@@ -110,4 +112,5 @@ def require_same(expected: Sequence[str], actual: Sequence[str], expected_name: 
     if list(expected) != list(actual):
         raise InputError(
             f"class names differ: {expected_name} has {', '.join(expected)}; {actual_name} has {', '.join(actual)}"
+            + (f"; {remedy}" if remedy else "")
         )

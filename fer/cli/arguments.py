@@ -1,7 +1,7 @@
 """The words of a command line before Hydra reads them: names that its grammar would not take, and habits of others."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,14 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _keys(node, f"{prefix}{key}.")
 
 
-def check_choices(arguments: list[str], conf: Path) -> None:
+#: Groups of which Hydra would merge several into one that is none of them.
+_ONE = ("data",)
+
+
+def check_choices(arguments: list[str], conf: Path, several: Sequence[str] = ()) -> None:
     """Refuse what Hydra answers with a traceback: a group set to what is no name, a number of thousands of digits.
+
+    A list of names is refused for a group of which one is chosen, if it is not among ``several``.
 
     Raises:
         InputError: naming the key, and the choices of a group.
@@ -115,6 +121,8 @@ def check_choices(arguments: list[str], conf: Path) -> None:
             choices = sorted(path.stem for path in (conf / group).glob("*.yaml")) if not hydras else []
             remedy = f": give {group}=NAME ({', '.join(choices)})" if choices else ""
             raise InputError(f"{argument}: {group} is a group of keys, which is chosen by a name{remedy}")
+        if group in _ONE and group not in several and isinstance(override.value(), list):
+            raise InputError(f"{argument}: one is chosen here: give {group}=NAME; evaluate takes several")
 
 
 def _values(override: Override) -> list[Any]:

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from fer import api
@@ -25,9 +29,49 @@ def job(cfg: DictConfig, _: Path) -> float | None:
         raise InputError(
             "ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt, or compare=[a/report.json,...]"
         )
-    data = check_data(cfg.data) if "data" in cfg else None
     one_file = isinstance(keys["ckpt"], str) and is_darknet(keys["ckpt"])
+    several = _data_sets()
+    if several is not None:
+        if one_file:
+            raise InputError(f"data=[{','.join(several)}]: a .weights file is scored on one data set: give data=NAME")
+        api.evaluate_each(keys, {name: check_data(data) for name, data in several.items()})
+        return None
+    data = check_data(cfg.data) if "data" in cfg else None
     return api.evaluate(keys, data, check_darknet(cfg.darknet) if one_file else None)
+
+
+def _data_sets() -> dict[str, DictConfig] | None:
+    """Return the data configs of ``data=[NAME,NAME]`` by their names, or None where one or none was chosen.
+
+    Hydra would merge the groups of a list into one; here each is composed alone, with the same other keys.
+    """
+    hydra = HydraConfig.get()
+    given = OverridesParser.create().parse_overrides(hydra.overrides.task)
+    # the last of several is the one that Hydra takes
+    names = next((each.value() for each in reversed(given) if each.key_or_group == "data"), None)
+    if not isinstance(names, list):
+        return None
+    text = f"data=[{','.join(names)}]"
+    if not names:
+        raise InputError("data=[]: no data set: give data=NAME, or data=[NAME,NAME] for a table of several")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{text}: {twice} stands twice")
+    others = [str(each.input_line) for each in given if each.key_or_group != "data"]
+    for key in ("data.file", "data.shards", "data.name"):
+        if len(names) > 1 and any(each.key_or_group == key for each in given):
+            raise InputError(f"{text}: {key} would be the same for all of them: leave it out, or give data=NAME")
+    configs = {}
+    for name in names:
+        try:
+            configs[name] = compose(hydra.job.config_name, [*others, f"data={name}"]).data
+        except HydraException as error:
+            # a key that another of them has, as Hydra took it
+            raise InputError(f"{text}: with data={name}: {str(error).splitlines()[0]}") from error
+    for name, config in configs.items():
+        for other, before in configs.items():
+            if other != name and before.file == config.file:
+                raise InputError(f"{text}: {other} and {name} have the same data.file, {config.file}")
+    return configs
 
 
 def main(words: Sequence[str] = ()) -> None:

@@ -94,7 +94,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     forget()
     try:
         arguments = [literal(argument) for argument in arguments]
-        check_choices(arguments, CONF)
+        check_choices(arguments, CONF, several=("data",) if config_name == "evaluate" else ())
         sys.argv = [program, *arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
     except (InputError, HydraException, OmegaConfBaseException) as error:

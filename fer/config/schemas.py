@@ -197,7 +197,9 @@ class Train:
 class Evaluate:
     # a name or path, or a list of them, which OmegaConf can't say; fer.evaluation.run checks it
     ckpt: Any = MISSING
-    split: str = MISSING
+    split: str | None = MISSING
+    classes: str | None = MISSING
+    contempt: str | None = MISSING
     ten_crop: bool = MISSING
     scales: list[int] | None = MISSING
     device: str = MISSING

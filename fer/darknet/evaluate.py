@@ -27,6 +27,8 @@ from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
 from fer.evaluation.metrics import summarize
 from fer.evaluation.report import report_folder, save_report
+from fer.evaluation.scoring import REMEDY
+from fer.evaluation.taxonomy import Common, check_protocol, common_classes
 from fer.evaluation.text import format_report
 from fer.labels import CLASSES_WITH_CONTEMPT, require_same
 from fer.system.files import claiming
@@ -42,6 +44,8 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
     Raises:
         InputError: a file is missing or does not fit, or photos that the net was trained on.
     """
+    classes, contempt = keys.get("classes"), keys.get("contempt")
+    check_protocol(classes, contempt)
     weights = Path(keys["ckpt"])
     net = open_configured_net(keys["ckpt"], options)
     facts = read_facts(weights)
@@ -54,8 +58,12 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
     exported = read_darknet(_folder(net, data, options, facts))
     if exported.task != net.task:
         raise InputError(f"{weights} is a {net.task}, but {exported.folder} is made for a {exported.task}")
-    require_same(net.names, exported.names, str(weights), str(exported.folder))
-    split = SPLIT_NAMES.get(keys["split"].lower())
+    if classes and net.task == "detector":
+        raise InputError(f"classes={classes}: for classifiers; {weights} is a detector")
+    if not classes:
+        remedy = REMEDY if net.task == "classifier" else ""
+        require_same(net.names, exported.names, str(weights), str(exported.folder), remedy)
+    split = SPLIT_NAMES.get((keys["split"] or "val").lower())
     if split not in ("val", "test"):
         raise InputError(f"split={keys['split']}: not val or test")
     listed = split if split in exported.lists else "test"
@@ -73,32 +81,53 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
         "size": int(net.sections[0].options["width"]), "pretrained": _pretrained(facts),
     }  # fmt: skip
     made_by = "program" if program else "torch"
-    own = _run_folder(weights) / "evaluate" / f"{weights.stem}-{made_by}-{exported.data}-{split}"
-    made_of = {key: report[key] for key in ("checkpoint", "file", "split", "program")}
+    common = None
+    name = f"{weights.stem}-{made_by}-{exported.data}-{split}"
+    if classes:
+        common = _common(net, exported, photos, contempt)
+        report |= {"classes": classes, "contempt": contempt, "common": common.facts}
+        name += "-common"
+    own = _run_folder(weights) / "evaluate" / name
+    made_of = {key: report.get(key) for key in ("checkpoint", "file", "split", "program", "classes", "contempt")}
     folder = report_folder(Path(keys["out"]) if keys["out"] else own, **made_of)
-    score = _score_classifier if net.task == "classifier" else _score_detector
     with claiming(folder):
-        return score(program, net, exported, listed, photos, report, folder, keys["device"])
+        if net.task == "classifier":
+            return _score_classifier(program, net, exported, listed, photos, report, folder, keys["device"], common)
+        return _score_detector(program, net, exported, listed, photos, report, folder, keys["device"])
 
 
 def _score_classifier(
     program: Program | None, net: Net, exported: DarknetData, listed: str, photos: pd.DataFrame, report: dict[str, Any],
-    folder: Path, device: str,
+    folder: Path, device: str, common: Common | None,
 ) -> float:  # fmt: skip
-    classes = _report_order(exported.class_names)
+    own: dict[str, Any] = {}
+    if common:
+        table = photos.rename(columns={"label": "own_label"})[["source", "path", "own_label"]]
+        labels = np.array([exported.class_names.index(label) for label in photos["label"]])
+        kept = common.kept(labels)
+        photos, labels = photos[kept], common.data[labels[kept]]
+        own = {"own_labels": photos["label"].tolist(), "tables": {"left_out.csv": table[~kept]}}
     files = [Path(file) for file in photos["file"]]
     if program:
         with _work() as work:
-            probabilities = classify(program, net, exported.names, files, work)
-            top = classifier_valid(program, net, exported.names, exported.lists[listed], work)
-        report["printed"] = {"top1": top.top1, f"top{top.k}": top.topk}
+            probabilities = classify(program, net, net.names, files, work)
+            if not common:
+                # of its own classes, so that it would tell nothing of those in common
+                top = classifier_valid(program, net, exported.names, exported.lists[listed], work)
+                report["printed"] = {"top1": top.top1, f"top{top.k}": top.topk}
     else:
         probabilities = torch_scores.classify(net, files, device)
-    probabilities = probabilities[:, [exported.class_names.index(name) for name in classes]]
-    labels = np.array([classes.index(label) for label in photos["label"]])
+    if common:
+        classes = common.names
+        # a logarithm of a probability is a logit but for a constant of its row
+        probabilities = common.fold(np.log(probabilities.clip(np.finfo(np.float64).tiny)), 0)
+    else:
+        classes = _report_order(exported.class_names)
+        probabilities = probabilities[:, [exported.class_names.index(name) for name in classes]]
+        labels = np.array([classes.index(label) for label in photos["label"]])
     report |= {"headline": "plain", "plain": summarize(probabilities, labels, classes)}
     written = save_report(
-        folder, report, probabilities, labels, photos["path"].tolist(), photos["source"].tolist(), classes
+        folder, report, probabilities, labels, photos["path"].tolist(), photos["source"].tolist(), classes, **own
     )
     print(format_report(report))
     print(f"confusion matrix: {written['confusion.png']}\nreport: {written['report.json']}")
@@ -149,6 +178,18 @@ def _rows(exported: DarknetData, listed: str) -> pd.DataFrame:
     """Return the photos of a list with source, path and label, in the order of the list."""
     files = [str(photo) for photo in read_list(exported.lists[listed])]
     return read_photos(exported.folder).set_index("file").loc[files].reset_index()
+
+
+def _common(net: Net, exported: DarknetData, photos: pd.DataFrame, contempt: str | None) -> Common:
+    """Return the classes that the net and an exported folder share, in the order of every other report."""
+    everything = read_photos(exported.folder)["label"].value_counts()
+    rows, scored = (
+        [int(counts.get(name, 0)) for name in exported.class_names]
+        for counts in (everything, photos["label"].value_counts())
+    )
+    where = str(exported.folder)
+    found = common_classes({str(net.weights): net.names}, exported.class_names, rows, scored, contempt, where)
+    return found.ordered(_report_order(found.names))
 
 
 def _report_order(class_names: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fer.errors import InputError
 from fer.evaluation.metrics import mcnemar, metrics_from_confusion, wilson_interval
+from fer.evaluation.taxonomy import short_common
 from fer.evaluation.text import (
     CROP_NAMES,
     DETECTOR_SCORES,
@@ -82,19 +83,24 @@ def compare(reports: Sequence[Path]) -> str:
         InputError: as ``compare_table``, or a predictions.csv that is not one.
     """
     named, parts = list(zip(_named(reports), map(_file, reports), strict=True)), []
-    classifiers = [(_classifier_row(*pair), file) for pair, file in named if not _is_detector(pair[1])]
+    classifiers = [(_classifier_row(*pair), file, pair[1]) for pair, file in named if not _is_detector(pair[1])]
     detectors = [_detector_row(*pair) for pair, _ in named if _is_detector(pair[1])]
     if classifiers:
         rows = [["name", "model", "data/split", "n", "crop", *SCORE_HEADER, *_NET_HEADER]]
-        for row, _ in classifiers:
+        for row, *_ in classifiers:
             n, *cells = score_cells(row | {"accuracy_95": (row["accuracy_low"], row["accuracy_high"])})
             rows.append([row["name"], row["model"], _data_text(row), n, row["crop"], *cells, *_net_cells(row)])
         parts.append(aligned(rows, left=3))
+        if common := [(row["name"], report["common"]) for row, _, report in classifiers if report.get("common")]:
+            parts.append("\n".join(f"{name}: {short_common(facts)}" for name, facts in common))
     if len(classifiers) > 1:
-        (first_row, first_file), *others = classifiers
+        (first_row, first_file, first_report), *others = classifiers
         first = _predictions(first_file)
         lines = [f"McNemar's exact test against {first_row['name']} (two-sided, not corrected for several tests):"]
-        lines += [f"  {row['name']}: {_test(first, _predictions(file))}" for row, file in others]
+        for row, file, report in others:
+            alike = _scored_classes(report) == _scored_classes(first_report)
+            says = _test(first, _predictions(file)) if alike else "no p-value, it is scored on other classes"
+            lines.append(f"  {row['name']}: {says}")
         parts.append("\n".join(lines))
     if detectors:
         rows = [["name", "model", "data/split", "faces", *_DETECTOR_HEADER, *_NET_HEADER]]
@@ -103,6 +109,15 @@ def compare(reports: Sequence[Path]) -> str:
             rows.append([*about, *detector_cells(row), *_net_cells(row)])
         parts.append(aligned(rows, left=3))
     return "\n\n".join(parts)
+
+
+def _scored_classes(report: dict[str, Any]) -> Any:
+    """Return the classes that a classifier was scored on: those in common, or those of its table of classes."""
+    if report.get("common"):
+        return sorted(report["common"]["classes"])
+    per_class = report[report["headline"]].get("per_class")
+    # reports of others may lack them
+    return sorted(str(entry["name"]) for entry in per_class) if isinstance(per_class, list) else None
 
 
 def _data_text(row: dict[str, Any]) -> str:
@@ -172,6 +187,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} does not exist: evaluate.py writes report.json into its run folder") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as JSON: give the report.json of a run of evaluate.py") from error
+    if isinstance(report, dict) and report.get("task") == "table":
+        raise InputError(f"{file} is a table of several data sets: give the reports in the folders beside it")
     try:
         _check(report)
     except ValueError as error:
@@ -215,6 +232,8 @@ def _check(report: Any) -> None:
     square = all(isinstance(row, list) and len(row) == len(rows) and all(map(_is_count, row)) for row in rows)
     _want(headline, "confusion", bool(rows) and square, f"{name}.")
     _check_agreement(headline, f"{name}.")
+    common = report.get("common")
+    _want(report, "common", common is None or _is_common(common))
 
 
 def _check_agreement(headline: dict[str, Any], group: str) -> None:
@@ -232,6 +251,18 @@ def _check_agreement(headline: dict[str, Any], group: str) -> None:
         raise ValueError(f"{group}accuracy_95 is {headline['accuracy_95']}, but its confusion gives {interval}")
     if headline["top2_accuracy"] < headline["accuracy"] - _ROUNDING:
         raise ValueError(f"{group}top2_accuracy is {headline['top2_accuracy']}, which is below the accuracy")
+
+
+def _is_common(facts: Any) -> bool:
+    if not isinstance(facts, dict) or not isinstance(facts.get("classes"), list):
+        return False
+    parts = [part for key in ("masked", "mapped", "left_out") if isinstance(part := facts.get(key), dict)]
+    if len(parts) < 3 or not parts[0]:
+        return False
+    masked, mapped, left_out = parts
+    lists = [facts["classes"], *masked.values()]
+    texts = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
+    return texts and all(isinstance(name, str) for name in mapped.values()) and all(map(_is_count, left_out.values()))
 
 
 def _want(values: dict[str, Any], key: str, right: bool, group: str = "") -> None:

@@ -1,6 +1,6 @@
 """Scoring classifiers on a split of a prepared file: what may be scored, and the probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,38 +20,67 @@ from fer.models.checkpoint import is_among, load_checkpoint
 from fer.models.classifier import EmotionClassifier
 from fer.system.device import to_device
 
+#: What an error says where classes differ.
+REMEDY = "evaluate's classes=common scores those in common"
+#: Beside the names of splits: every row of the file.
+ALL = "all"
+
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """A split that may be scored: its faces, their row and face hashes int64 (N,), and where each row stood."""
+    """A split that may be scored: labels, row and face hashes int64 (N,), and where each row stood.
 
-    dataset: FaceDataset
+    ``parts`` are the splits of the file that it consists of, ``all_rows`` the numbers of rows of each of its classes in
+    the whole file.
+    """
+
+    info: StoreInfo
+    parts: list[str]
+    shards: str | None
+    labels: np.ndarray
     rows: np.ndarray
     faces: np.ndarray
     sources: list[str]
     paths: list[str]
-    drawn: bool
+
+    @property
+    def all_rows(self) -> np.ndarray:
+        return np.sum([n for by_source in self.info.counts.values() for n in by_source.values()], axis=0)
+
+    def open(self) -> list[FaceDataset]:
+        """Read the faces, one data set a part; together they are in the order of the rows."""
+        return [FaceDataset(self.info.path, part, shards=self.shards) for part in self.parts]
 
 
 def open_split(
-    models: Sequence[EmotionClassifier], ckpts: Sequence[str], file: str, split: str, shards: str | None = None
+    models: Sequence[EmotionClassifier],
+    ckpts: Sequence[str],
+    file: str,
+    split: str,
+    shards: str | None = None,
+    same_classes: bool = True,
 ) -> SplitRows:
-    """Open a split of a prepared file on which to score models; ``ckpts`` are what errors call them.
+    """Open a split of a prepared file, or `ALL`, on which to score models; ``ckpts`` are what errors call them.
 
-    ``shards`` is where those of a folder lie, as the user says.
+    ``shards`` is where those of a folder lie, as the user says. ``same_classes=False`` lets classes differ.
 
     Raises:
         InputError: no such split, other classes or another face size, or rows that a model was trained on.
     """
     info = read_info(file)
     for model, ckpt in zip(models, ckpts, strict=True):
-        _require_fit(model, info, ckpt)
-    rows, faces = read_column(file, split, "row"), read_column(file, split, "face")
-    sources = [info.sources[code] for code in read_column(file, split, "source")]
-    paths = read_column(file, split, "path").tolist()
+        require_fit(model, info, ckpt, same_classes)
+    parts = list(info.counts) if split == ALL else [split]
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([read_column(file, part, name) for part in parts])
+
+    rows, faces = column("row"), column("face")
+    sources = [info.sources[code] for code in column("source")]
+    paths = column("path").tolist()
     for model, ckpt in zip(models, ckpts, strict=True):
-        _refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
-    return SplitRows(FaceDataset(file, split, shards=shards), rows, faces, sources, paths, info.drawn)
+        refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
+    return SplitRows(info, parts, shards, column("label"), rows, faces, sources, paths)
 
 
 def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tuple[str, str, str | None]:
@@ -69,16 +98,22 @@ def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tupl
 
 @torch.inference_mode()
 def predict(
-    model: EmotionClassifier, dataset: FaceDataset, device: str, average_ten_crop: bool, scales: Sequence[int] = ()
+    model: EmotionClassifier,
+    dataset: FaceDataset,
+    device: str,
+    average_ten_crop: bool,
+    scales: Sequence[int] = (),
+    of_logits: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> np.ndarray:
-    """Return class probabilities (N, classes) of all faces, in file order.
+    """Return class probabilities (N, classes) of all faces, in file order, or what ``of_logits`` makes of the logits.
 
-    The logits are those of the centre crop or the mean of ten crops; ``scales`` are the sizes in pixels over which ten
-    crops are averaged, none for the network's own.
+    The logits (n, classes) are those of the centre crop or the mean of ten crops; ``scales`` are the sizes in pixels
+    over which ten crops are averaged, none for the network's own.
 
     Raises:
         InputError: there is no such device.
     """
+    of_logits = of_logits or (lambda logits: logits.softmax(1))
     _, place = to_device(model.net, device)
     model.net.eval()
     loader = DataLoader(dataset, batch_size=None, sampler=EvalBatches(len(dataset)))
@@ -89,7 +124,7 @@ def predict(
             return model(faces, average_ten_crop)
         return torch.stack([model.ten_crop_logits(faces, size) for size in scales]).mean(0)
 
-    return torch.cat([logits(batch.image.to(place)).softmax(1).cpu() for batch in bar]).numpy()
+    return torch.cat([of_logits(logits(batch.image.to(place))).cpu() for batch in bar]).numpy()
 
 
 def val_temperature(ckpt: str | Path, data: dict[str, Any] | None) -> float:
@@ -102,15 +137,18 @@ def val_temperature(ckpt: str | Path, data: dict[str, Any] | None) -> float:
     """
     model = load_checkpoint(ckpt)
     file, _, shards = prepared_file(model, data)
-    faces = open_split([model], [str(ckpt)], file, "val", shards).dataset
+    (faces,) = open_split([model], [str(ckpt)], file, "val", shards).open()
     temperature = fit_temperature(predict(model, faces, "cpu", average_ten_crop=False), faces.labels.numpy())
     print(f"temperature {temperature:.4f}, fitted to {len(faces):,} val faces of {file}")
     return temperature
 
 
-def require_alike(first: EmotionClassifier, other: EmotionClassifier, first_ckpt: str, other_ckpt: str) -> None:
-    """Refuse two networks of an ensemble that take other faces or tell other classes; InputError."""
-    require_same(first.labels, other.labels, first_ckpt, other_ckpt)
+def require_alike(
+    first: EmotionClassifier, other: EmotionClassifier, first_ckpt: str, other_ckpt: str, same_classes: bool = True
+) -> None:
+    """Refuse two networks of an ensemble that take other faces or, with ``same_classes``, tell others; InputError."""
+    if same_classes:
+        require_same(first.labels, other.labels, first_ckpt, other_ckpt, REMEDY)
     for key, expected, actual in _differences(first, other.face):
         raise InputError(
             f"{other_ckpt} takes faces of {key} {actual}, {first_ckpt} of {key} {expected}: "
@@ -118,8 +156,10 @@ def require_alike(first: EmotionClassifier, other: EmotionClassifier, first_ckpt
         )
 
 
-def _require_fit(model: EmotionClassifier, info: StoreInfo, checkpoint: str) -> None:
-    require_same(model.labels, info.class_names, checkpoint, str(info.path))
+def require_fit(model: EmotionClassifier, info: StoreInfo, checkpoint: str, same_classes: bool = True) -> None:
+    """Refuse a prepared file of other classes, where ``same_classes``, or faces than a model's; InputError."""
+    if same_classes:
+        require_same(model.labels, info.class_names, checkpoint, str(info.path), REMEDY)
     for key, expected, actual in _differences(model, info.face):
         raise InputError(
             f"{checkpoint} was trained on faces of {key} {expected}, {info.path} holds {actual}; "
@@ -133,9 +173,10 @@ def _differences(model: EmotionClassifier, face: Any) -> list[tuple[str, Any, An
     return [(key, own[key], other[key]) for key in ("size", "color") if own[key] != other[key]]
 
 
-def _refuse_trained_on(
+def refuse_trained_on(
     model: EmotionClassifier, rows: np.ndarray, sources: list[str], paths: list[str], what: str, checkpoint: str
 ) -> None:
+    """Refuse to score a model on rows, int64 hashes (N,), that it was trained on; InputError with the first of them."""
     trained = is_among(rows, model.identities["train_rows"])
     if trained.any():
         first = int(trained.argmax())

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from fer.evaluation.taxonomy import format_common
+
 #: How the two ways of scoring are written for people.
 CROP_NAMES = {"plain": "plain", "ten_crop": "ten-crop"}
 
@@ -25,8 +27,9 @@ def format_report(report: dict[str, Any]) -> str:
 
     A precision or recall that no row defines is a dash. When the data are drawn, the first line says so. Where the
     report has them: ``size`` and ``pretrained``, the net's input in pixels and what its weights started from,
-    ``scales``, the sizes of the ten crops, ``temperature_scaled``, calibration before and after, and ``printed``,
-    accuracies by name as the darknet program itself gave them, of which ``program`` is the dialect.
+    ``common``, the classes in common (see `taxonomy.Common`), ``scales``, the sizes of the ten crops,
+    ``temperature_scaled``, calibration before and after, and ``printed``, accuracies by name as the darknet program
+    itself gave them, of which ``program`` is the dialect.
     """
     headline, checkpoint = report[report["headline"]], report["checkpoint"]
     lines = [
@@ -37,6 +40,8 @@ def format_report(report: dict[str, Any]) -> str:
     if "size" in report:
         started = f", pre-trained: {report['pretrained']}" if report.get("pretrained") else ""
         lines.insert(2, f"network {size_text(report['size'])}{started}")
+    if report.get("common"):
+        lines[-1:-1] = format_common(report["common"])
     if report["drawn"]:
         lines.insert(0, DRAWN)
     rows = [["", "n", *SCORE_HEADER]]

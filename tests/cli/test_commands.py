@@ -45,6 +45,15 @@ SHORT = [
 SCHEMAS = {"prepare.py": Prepare, "evaluate.py": Evaluate, "export.py": Export, "look.py": Look}
 
 
+def check_each_data(script, job):
+    """Check the data of a job, or each of the data sets of a list as evaluate.py composes them."""
+    (names,) = [o.value() for o in OverridesParser.create().parse_overrides(job) if o.key_or_group == "data"] or [None]
+    for name in names if isinstance(names, list) else [None]:
+        others = [word for word in job if not word.startswith("data=")]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            check_data(compose(script.removesuffix(".py"), job if name is None else [*others, f"data={name}"]).data)
+
+
 @cache
 def checked(script, *arguments):
     """Compose a command, each job of its sweep, and check it as the script does before it opens a file."""
@@ -63,7 +72,7 @@ def checked(script, *arguments):
         else:
             configs.append(check_keys(cfg, SCHEMAS[script]))
             if "data" in cfg:
-                check_data(cfg.data)
+                check_each_data(script, job)
             if str(configs[-1].get("ckpt")).endswith(".weights"):
                 check_darknet(cfg.darknet)
     return configs

@@ -1,9 +1,12 @@
 """Darknet nets scored and used in torch: pictures and numbers against Debian's program and by hand."""
 
 import json
+import re
+import shutil
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -25,6 +28,7 @@ from fer.darknet.torch_engine.network import DarknetNetwork
 from fer.darknet.torch_engine.picture import Place, centre, place, read_picture, resize
 from fer.darknet.torch_engine.weights_io import save_weights
 from fer.errors import InputError
+from fer.labels import CLASSES
 from tests.conftest import ROOT
 from tests.darknet.test_network import narrow, trained_like
 from tests.darknet.test_program_scores import DETECTOR, write_faces
@@ -259,6 +263,32 @@ def test_a_score_needs_no_program(sample, tmp_path, task, monkeypatch, capsys):
         score(sample, task, "binary", tmp_path)
     with pytest.raises(InputError, match="^device=cuda:99: "):
         score(sample, task, "torch", tmp_path, device="cuda:99")
+
+
+def test_classes_in_common_are_scored_of_a_classifier_with_others(sample, tmp_path):
+    home, nets = sample
+    # the same net, whose file of names has a spelling of its own, and a class that no photo is of
+    folder = shutil.copytree(nets["classifier"].weights.parent, tmp_path / "net")
+    names = (folder / "emotion.names").read_text()
+    (folder / "emotion.names").write_text(re.sub("(?i)sad", "boredom", re.sub("(?i)happy", "happiness", names)))
+    net = open_net(folder / "net.weights")
+    other = (home, {"classifier": net})
+    with pytest.raises(InputError, match="class names differ: .*; evaluate's classes=common scores those in common"):
+        score(other, "classifier", "torch", tmp_path / "out")
+    _, report = score(other, "classifier", "torch", tmp_path / "out", classes="common")
+    _, whole = score(sample, "classifier", "torch", tmp_path / "whole")
+    assert report["common"]["masked"] == {str(net.weights): ["boredom"]}
+    sad = next(entry["support"] for entry in whole["plain"]["per_class"] if entry["name"] == "Sad")
+    assert report["common"]["left_out"] == {"Sad": sad} and sad > 0
+    rows, before = (pd.read_csv(tmp_path / name / "predictions.csv") for name in ("out", "whole"))
+    before = before[before.label != "Sad"]
+    classes = [name for name in CLASSES if name != "Sad"]
+    kept = before[[f"p_{name}" for name in classes]].to_numpy()
+    expected = kept / kept.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(rows[[f"p_{name}" for name in classes]], expected, rtol=1e-3, atol=1e-6)
+    assert rows.path.tolist() == before.path.tolist() and rows.label.tolist() == before.label.tolist()
+    with pytest.raises(InputError, match="classes=common: for classifiers; .* is a detector"):
+        score(sample, "detector", "torch", tmp_path / "map", classes="common")
 
 
 @pytest.mark.darknet
