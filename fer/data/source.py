@@ -94,8 +94,8 @@ class Faces:
     """The decoded faces of a block, row by row; a row that belongs to two splits stands here twice.
 
     Shapes: ``image`` uint8 (n, *format.shape); ``label`` int64 (n,); ``split`` uint8 (n,), an index into SPLITS;
-    ``source`` uint8 (n,), an index into the Source's ``names``; ``path`` n strings; ``valence`` and ``arousal`` float32
-    (n,), NaN where unknown; ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where
+    ``source`` uint8 (n,), an index into the Source's ``names``; ``path`` n strings; ``group`` n strings, the person or
+    sequence that a row is of, "" where unknown; ``valence`` and ``arousal`` float32 (n,), NaN where unknown; ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where
     unknown; ``box`` int32 (n, 4), x, y, width, height in pixels of the photo, -1 where there is none; ``reaches_over``
     bool (n,), where the photo lacks a part of the crop.
     """
@@ -105,6 +105,7 @@ class Faces:
     split: np.ndarray
     source: np.ndarray
     path: list[str]
+    group: list[str]
     valence: np.ndarray
     arousal: np.ndarray
     landmarks: np.ndarray
@@ -143,13 +144,14 @@ class Source(Protocol):
 
 
 def empty_faces(n: int, face: FaceFormat) -> Faces:
-    """Return room for n faces with every optional field unknown (NaN or -1)."""
+    """Return room for n faces with every optional field unknown (NaN, -1 or "")."""
     return Faces(
         image=np.zeros((n, *face.shape), np.uint8),
         label=np.zeros(n, np.int64),
         split=np.zeros(n, np.uint8),
         source=np.zeros(n, np.uint8),
         path=[""] * n,
+        group=[""] * n,
         valence=np.full(n, np.nan, np.float32),
         arousal=np.full(n, np.nan, np.float32),
         landmarks=np.full((n, 68, 2), np.nan, np.float32),
