@@ -9,6 +9,9 @@ from fer.errors import InputError
 #: Characters that the name of a person or sequence has at most; the column of a file is as wide as its longest.
 MAX_GROUP = 100
 
+#: What is said of a split that was drawn with groups.
+KEPT_TOGETHER = "no person or sequence is divided between splits, so their shares are near the fractions, not equal"
+
 
 def unit_hash(seed: int, key: str) -> float:
     """Return a number in [0, 1) that looks uniformly random over keys and is fixed by seed and key."""
