@@ -5,9 +5,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.checks import check_data
-from fer.config.plain import check_target, choose, plain, typed
+from fer.config.plain import choose, plain, typed
 from fer.config.schemas import MODEL, SCHEDULE, Augment, Recipe, Train
 from fer.errors import InputError
+from fer.targets import check_target
 
 #: What training gives the trainer itself, and what to do instead of giving it.
 TRAINER_OWN = {
@@ -57,7 +58,9 @@ def _check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"trainer.{key}={trainer[key]} would have no effect: {remedy}")
     from pytorch_lightning import Trainer
 
-    check_target(trainer, "trainer", tuple(TRAINER_OWN), Trainer)
+    # auto is ours: it stands for one of Lightning's
+    theirs = trainer | {"precision": "32-true"} if trainer.get("precision") == "auto" else trainer
+    check_target(theirs, "trainer", tuple(TRAINER_OWN), Trainer)
     batches = trainer.get("accumulate_grad_batches", 1)
     if not _is_number(batches, int) or batches < 1:
         raise InputError(f"trainer.accumulate_grad_batches={batches} is not a number of batches; 1 is off")

@@ -20,7 +20,7 @@ from fer.data.loading.dataset import Batch
 from fer.errors import InputError
 from fer.evaluation.figures import confusion_figure
 from fer.system.files import replacing
-from fer.system.instantiate import build
+from fer.targets import build
 from fer.training.module import ClassifierModule
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ from fer.darknet.torch_engine.weights_io import load_weights
 from fer.errors import InputError
 from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group
-from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
+from fer.targets import build
 from fer.training.stopping import StopCleanly
 
 
