@@ -19,6 +19,14 @@ SPLIT_NAMES = {
 #: The largest faces in pixels a side, which config and files share.
 MAX_SIZE = 1024
 
+#: Keys of a data config that a reader of ``data.source`` is given where it takes arguments of these names.
+OWN = ("raw", "classes", "val_fraction", "test_fraction", "group")
+#: The same, and what is made of other keys: a FaceFormat, PhotoLimits and a number.
+OFFERED = (*OWN, "face", "limits", "seed")
+
+#: The most folds that a number can ask for.
+MOST_FOLDS = 1000
+
 #: Rows in a block: the unit that is decoded by one thread and that a resumed run does not decode again.
 BLOCK_ROWS = 256
 
@@ -95,9 +103,10 @@ class Faces:
 
     Shapes: ``image`` uint8 (n, *format.shape); ``label`` int64 (n,); ``split`` uint8 (n,), an index into SPLITS;
     ``source`` uint8 (n,), an index into the Source's ``names``; ``path`` n strings; ``group`` n strings, the person or
-    sequence that a row is of, "" where unknown; ``valence`` and ``arousal`` float32 (n,), NaN where unknown; ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where
-    unknown; ``box`` int32 (n, 4), x, y, width, height in pixels of the photo, -1 where there is none; ``reaches_over``
-    bool (n,), where the photo lacks a part of the crop.
+    sequence that a row is of, "" where unknown; ``valence`` and ``arousal`` float32 (n,), NaN where unknown;
+    ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where unknown; ``box`` int32 (n, 4), x,
+    y, width, height in pixels of the photo, -1 where there is none; ``reaches_over`` bool (n,), where the photo lacks a
+    part of the crop.
     """
 
     image: np.ndarray

@@ -112,16 +112,17 @@ def spread(groups: Mapping[str, Mapping[int, int]], shares: Sequence[float], see
     places: dict[str, int] = {}
     order = {name: (-sum(counts.values()), unit_hash(seed, name), name) for name, counts in groups.items()}
     for name in sorted(groups, key=order.__getitem__):
-        counts = sorted(groups[name].items())
+        classes = sorted(groups[name].items())
 
-        def growth(place: int, counts: list[tuple[int, int]] = counts) -> tuple[float, float, int]:
+        def growth(place: int, classes: list[tuple[int, int]] = classes) -> tuple[float, float, int]:
             share = shares[place]
             grown = sum(
-                n * (2 * (filled[place][label] - share * totals[label]) + n) / totals[label] ** 2 for label, n in counts
+                n * (2 * (filled[place][label] - share * totals[label]) + n) / totals[label] ** 2
+                for label, n in classes
             )
             return grown / share, rows[place] / share, place
 
         places[name] = best = min(range(len(shares)), key=growth)
-        filled[best].update(dict(counts))
-        rows[best] += sum(n for _, n in counts)
+        filled[best].update(dict(classes))
+        rows[best] += sum(n for _, n in classes)
     return {name: places[name] for name in groups}

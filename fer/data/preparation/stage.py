@@ -106,8 +106,8 @@ def mixed_notes(persons: Mapping[str, Set[Any]]) -> list[str]:
         for second in SPLITS[i + 1 :]:
             if both := len(persons[first] & persons[second]):
                 notes.append(
-                    f"{both:,} of the {len(persons[second]):,} groups of {second} (persons or sequences) are in {first} "
-                    "too, so its score is not one of new persons"
+                    f"{both:,} of the {len(persons[second]):,} groups of {second} (persons or sequences) are in "
+                    f"{first} too, so its score is not one of new persons"
                 )
     return notes
 

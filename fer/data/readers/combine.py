@@ -73,8 +73,10 @@ class MovedSource:
         kept = np.array([targets[code] is not None for code in faces.split], bool)
         codes = np.array([SPLITS.index(targets[code]) for code in faces.split[kept]], np.uint8)
         columns = ("image", "label", "source", "valence", "arousal", "landmarks", "box", "reaches_over")
-        texts = {name: [getattr(faces, name)[i] for i in np.flatnonzero(kept)] for name in ("path", "group")}
-        return replace(faces, split=codes, **texts, **{name: getattr(faces, name)[kept] for name in columns})
+        path, group = ([texts[i] for i in np.flatnonzero(kept)] for texts in (faces.path, faces.group))
+        return replace(
+            faces, split=codes, path=path, group=group, **{name: getattr(faces, name)[kept] for name in columns}
+        )
 
 
 class PreparedSource:

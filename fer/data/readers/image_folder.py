@@ -48,8 +48,9 @@ def folder_source(
     parentheses, searched in each path relative to ``root``: the person or sequence that no split may divide.
 
     Raises:
-        InputError: ``group`` is no such expression or finds nothing, no such folder, no class folders, split folders that hold pictures and no classes, numbers as
-            classes that are not counted from 0 or 1, classes that differ between splits, or fractions out of range.
+        InputError: ``group`` is no such expression or finds nothing, no such folder, no class folders, split folders
+            that hold pictures and no classes, numbers as classes that are not counted from 0 or 1, classes that differ
+            between splits, or fractions out of range.
     """
     check_fractions(val_fraction, test_fraction)
     return FolderSource(

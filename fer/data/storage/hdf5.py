@@ -223,9 +223,12 @@ def write_store(
     names += ["votes"] if votes is not None else []
     names += ["group"] if grouped else []
 
+    def kinds(n: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        return {name: columns(n, face, path_bytes, group_bytes)[name] for name in names}
+
     with replacing(out) as temporary, _create(temporary) as file:
         datasets = {
-            code: _create_datasets(file.create_group(split), names, int(counts[code].sum()), face, path_bytes, group_bytes)
+            code: _create_datasets(file.create_group(split), kinds(int(counts[code].sum())))
             for code, split in enumerate(SPLITS)
             if counts[code].any()
         }
@@ -323,11 +326,8 @@ def counts_by_name(counts: np.ndarray, sources: Sequence[str]) -> dict[str, dict
     }
 
 
-def _create_datasets(
-    group: h5py.Group, names: list[str], n: int, face: FaceFormat, path_bytes: int, group_bytes: int
-) -> dict[str, h5py.Dataset]:
-    kinds = columns(n, face, path_bytes, group_bytes)
-    return {name: group.create_dataset(name, *kinds[name]) for name in names}
+def _create_datasets(group: h5py.Group, kinds: dict[str, tuple[tuple[int, ...], Any]]) -> dict[str, h5py.Dataset]:
+    return {name: group.create_dataset(name, *kind) for name, kind in kinds.items()}
 
 
 def _count_duplicates(file: h5py.File) -> dict[str, int]:

@@ -16,8 +16,10 @@ SCHEMA_VERSION = 1
 OPTIONAL = ("valence", "arousal", "landmarks", "votes", "group")
 
 
-def columns(n: int, face: FaceFormat, path_bytes: int = 1, group_bytes: int = 1) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Return shape and type of each column of a split of n rows; a path takes ``path_bytes`` bytes."""
+def columns(
+    n: int, face: FaceFormat, path_bytes: int = 1, group_bytes: int = 1
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return shape and type of each column of a split of n rows; a path and a group take so many bytes."""
     return {
         "image": ((n, *face.shape), np.uint8),
         "label": ((n,), np.int64),

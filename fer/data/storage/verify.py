@@ -20,8 +20,8 @@ def verify(path: str | Path, shards: str | None = None) -> str:
     """Compare each row of a prepared file or folder of shards with what was written, and say how many rows are right.
 
     Pixels have a hash, source and path together another one, and all groups of a split one; of labels and sources the
-    numbers of rows are known. Boxes and what else is optional have no hash. Memory holds one block of pixels and the other columns of a split. ``shards`` is
-    where those of a folder lie, as the user says.
+    numbers of rows are known. Boxes and what else is optional have no hash. Memory holds one block of pixels and the
+    other columns of a split. ``shards`` is where those of a folder lie, as the user says.
 
     Raises:
         InputError: not a whole file of ours, or rows that differ: how many, and the first of them.
