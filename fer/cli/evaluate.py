@@ -21,11 +21,17 @@ def job(cfg: DictConfig, _: Path) -> float | None:
 
         print(compare([Path(path) for path in keys["compare"]]))
         return None
+    data = check_data(cfg.data) if "data" in cfg else None
+    if keys["folds"]:
+        if keys["ckpt"]:
+            raise InputError("folds= scores the checkpoints of all folds, ckpt= one: give one of them")
+        from fer.evaluation.folds import evaluate_folds
+
+        return evaluate_folds(keys, data)
     if not keys["ckpt"]:
         raise InputError(
             "ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt, or compare=[a/report.json,...]"
         )
-    data = check_data(cfg.data) if "data" in cfg else None
     one_file = isinstance(keys["ckpt"], str) and is_darknet(keys["ckpt"])
     return api.evaluate(keys, data, check_darknet(cfg.darknet) if one_file else None)
 

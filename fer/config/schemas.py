@@ -237,6 +237,8 @@ class Evaluate:
     scales: list[int] | None = MISSING
     device: str = MISSING
     compare: list[str] | None = MISSING
+    # a folder, or a list of them
+    folds: Any = None
     out: str | None = MISSING
 
 

@@ -4,8 +4,9 @@ Probabilities are (N, C), rows summing to 1; labels are integers (N,) in 0..C-1.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,14 @@ def save_report(
     paths: Sequence[str],
     sources: Sequence[str],
     class_names: Sequence[str],
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, Path]:
     """Write report.json, confusion.png, confusion.csv, per_class.csv and predictions.csv, and return name -> path.
 
     ``report`` is plain data: "plain" and, where made, "ten_crop" from ``summarize``; "headline" names the one that the
     pictures and tables show and whose probabilities are given here; split, data, checkpoint, model (strings); drawn
-    (bool); notes (sentences); optionally "without_duplicates", the headline way again on fewer rows. Each file is
-    written to a temporary name and renamed, report.json last.
+    (bool); notes (sentences); optionally "without_duplicates", the headline way again on fewer rows. ``tables`` are
+    further csv files by name. Each file is written to a temporary name and renamed, report.json last.
 
     Raises:
         ValueError: the probabilities and labels are not those of the headline, or the rows differ in number.
@@ -109,6 +111,9 @@ def save_report(
     figure = confusion_figure(counts, class_names, f"{data}, {report['split']} split: {score}")
     per_class = pd.DataFrame(headline["per_class"])
     writers: dict[str, Callable[[Path], Any]] = {
+        name: partial(_write_csv, table, index=False) for name, table in (tables or {}).items()
+    }
+    writers |= {
         "predictions.csv": lambda path: _write_csv(predictions, path, index=False, float_format="%.6g"),
         "per_class.csv": lambda path: _write_csv(per_class, path, index=False),
         "confusion.csv": lambda path: _write_csv(confusion, path),

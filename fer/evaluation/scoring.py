@@ -45,12 +45,12 @@ def open_split(
     """
     info = read_info(file)
     for model, ckpt in zip(models, ckpts, strict=True):
-        _require_fit(model, info, ckpt)
+        require_fit(model, info, ckpt)
     rows, faces = read_column(file, split, "row"), read_column(file, split, "face")
     sources = [info.sources[code] for code in read_column(file, split, "source")]
     paths = read_column(file, split, "path").tolist()
     for model, ckpt in zip(models, ckpts, strict=True):
-        _refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
+        refuse_trained_on(model, rows, sources, paths, f"split={split} of {file}", ckpt)
     return SplitRows(FaceDataset(file, split, shards=shards), rows, faces, sources, paths, info.drawn)
 
 
@@ -118,7 +118,8 @@ def require_alike(first: EmotionClassifier, other: EmotionClassifier, first_ckpt
         )
 
 
-def _require_fit(model: EmotionClassifier, info: StoreInfo, checkpoint: str) -> None:
+def require_fit(model: EmotionClassifier, info: StoreInfo, checkpoint: str) -> None:
+    """Refuse a prepared file of other classes or faces than a model's; InputError."""
     require_same(model.labels, info.class_names, checkpoint, str(info.path))
     for key, expected, actual in _differences(model, info.face):
         raise InputError(
@@ -133,9 +134,10 @@ def _differences(model: EmotionClassifier, face: Any) -> list[tuple[str, Any, An
     return [(key, own[key], other[key]) for key in ("size", "color") if own[key] != other[key]]
 
 
-def _refuse_trained_on(
+def refuse_trained_on(
     model: EmotionClassifier, rows: np.ndarray, sources: list[str], paths: list[str], what: str, checkpoint: str
 ) -> None:
+    """Refuse to score a model on rows, int64 hashes (N,), that it was trained on; InputError with the first of them."""
     trained = is_among(rows, model.identities["train_rows"])
     if trained.any():
         first = int(trained.argmax())
