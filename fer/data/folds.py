@@ -64,7 +64,9 @@ def draw_folds(file: str | Path, folds: int | str, seed: int) -> Folds:
         sources = read_column(file, split, "source")
         hashes = read_column(file, split, "row")
         sealed = np.isin(sources, [code for code, name in enumerate(info.sources) if name in SEALED])
-        taken = ~np.isin(hashes, seen) & ~(sealed if split == "test" else False)
+        taken = ~np.isin(hashes, seen)
+        if split == "test":
+            taken &= ~sealed
         members[split] = taken
         seen = np.concatenate([seen, hashes])
         names = [info.sources[code] for code in sources]
