@@ -61,6 +61,10 @@ def _check_source(config: dict[str, Any]) -> None:
     source = config["source"]
     if not isinstance(source, dict):
         raise InputError(f"data.source={source}: not a group of keys, of which _target_ names a reader")
+    if source.get("_target_") == "???":
+        raise InputError(
+            "data.source._target_ is missing: it names the reader, as data.source._target_=my_readers.MyData"
+        )
     check_target(source, "data.source", offered=OFFERED)
     taken = takes(source["_target_"], OWN)
     for key in OWN:

@@ -149,7 +149,7 @@ def test_val_of_raf_db_is_cut_from_train(prepare, tmp_path):
         (["data=jaffe", "data.raw=empty", "+data.group=(a)"], "data.group=(a) has no effect"),
         (["data=raf_db", "data.raw=empty"], "neither RAF-DB's list_patition_label.txt"),
         (["data=kdef", "data.raw=empty", "data.source.angles=[up]"], "data.source.angles: up: not one of S, HL"),
-        (["data=own", "data.raw=empty"], "data.source._target_=???"),
+        (["data=own", "data.raw=empty"], "data.source._target_ is missing: it names the reader"),
         (["data=own", "data.source._target_=no.Such"], "data.source._target_=no.Such: there is no such class"),
         (["data=own", "data.source._target_=builtins.dict"], "data.source._target_=builtins.dict"),
     ],
