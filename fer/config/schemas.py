@@ -89,22 +89,6 @@ DATA = {
 
 
 @dataclass
-class Model:
-    name: str = MISSING
-    library: str = MISSING
-    in_channels: int = MISSING
-    dropout: float = MISSING
-
-
-@dataclass
-class TorchvisionModel(Model):
-    weights: str | None = MISSING
-
-
-MODEL = {"fer": Model, "torchvision": TorchvisionModel}
-
-
-@dataclass
 class Step:
     name: str = MISSING
     start: int = MISSING
@@ -226,6 +210,7 @@ class Train:
     early_stop: int | None = MISSING
     resume: str | None = MISSING
     init: str | None = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -240,6 +225,7 @@ class Evaluate:
     # a folder, or a list of them
     folds: Any = None
     out: str | None = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -265,6 +251,7 @@ class Predict:
     smooth: float = MISSING
     batch: int = MISSING
     device: str = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -297,6 +284,7 @@ class Demo:
     ckpt: str | None = MISSING
     port: int = MISSING
     device: str = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -306,3 +294,4 @@ class Export:
     out: str | None = MISSING
     temperature: Any = MISSING
     calibration: int = MISSING
+    trust: list[str] = MISSING

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer.config.checks import check_data
 from fer.config.plain import choose, plain, typed
-from fer.config.schemas import MODEL, SCHEDULE, Augment, Recipe, Train
+from fer.config.schemas import SCHEDULE, Augment, Recipe, Train
 from fer.errors import InputError
 from fer.targets import check_target
 
@@ -29,17 +29,17 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     """
     config: dict[str, Any] = {
         "data": check_data(cfg.data),
-        "model": typed(cfg.model, choose(cfg.model, "library", MODEL, "model"), "model"),
         "schedule": typed(cfg.schedule, choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
         "augment": typed(cfg.augment, Augment, "augment"),
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
     }
-    groups = (*config, "optimizer", "trainer", "darknet")
+    groups = (*config, "model", "optimizer", "trainer", "darknet")
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     # last, because looking the classes up imports torch
     from torch.optim import Optimizer
 
+    config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
     config["optimizer"] = check_target(plain(cfg.optimizer, "optimizer"), "optimizer", ("params",), Optimizer)
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
     _check_sizes(config)
@@ -85,7 +85,7 @@ def _is_number(value: Any, kind: type) -> bool:
 
 def _check_sizes(config: dict[str, Any]) -> None:
     """Refuse sizes, colours and batches that do not go together."""
-    size, crop, channels = config["data"]["size"], config["augment"]["crop"], config["model"]["in_channels"]
+    size, crop, channels = config["data"]["size"], config["augment"]["crop"], config["model"].get("in_channels", 3)
     if not 1 <= crop <= size:
         raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
     if config["data"]["color"] == "rgb" and channels == 1:
