@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from fer.errors import InputError
 
 #: Keys whose values are names, never numbers.
-_NAMES = ("source", "ckpt", "out", "verify")
+_NAMES = ("source", "ckpt", "out", "verify", "folds")
 
 #: What other programs call the keys of this one.
 _OTHER_NAMES = {

@@ -25,12 +25,23 @@ def job(cfg: DictConfig, _: Path) -> float | None:
 
         print(compare([Path(path) for path in keys["compare"]]))
         return None
+    several = _data_sets()
+    if keys["folds"]:
+        if keys["ckpt"]:
+            raise InputError("folds= scores the checkpoints of all folds, ckpt= one: give one of them")
+        if several is not None:
+            raise InputError("folds= scores the runs on their own data: leave data=[...] out")
+        for key in ("classes", "contempt"):
+            if keys[key]:
+                raise InputError(f"folds= scores the runs on the classes that they were trained on: leave {key}= out")
+        from fer.evaluation.folds import evaluate_folds
+
+        return evaluate_folds(keys, check_data(cfg.data) if "data" in cfg else None)
     if not keys["ckpt"]:
         raise InputError(
             "ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt, or compare=[a/report.json,...]"
         )
     one_file = isinstance(keys["ckpt"], str) and is_darknet(keys["ckpt"])
-    several = _data_sets()
     if several is not None:
         if one_file:
             raise InputError(f"data=[{','.join(several)}]: a .weights file is scored on one data set: give data=NAME")

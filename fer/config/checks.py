@@ -5,9 +5,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.plain import choose, plain, shown, typed
-from fer.config.schemas import DATA, Faces, Predict
+from fer.config.schemas import DATA, Faces, Predict, SourceData
+from fer.data.source import MOST_FOLDS, OFFERED, OWN
 from fer.engines import is_darknet, resolve
 from fer.errors import InputError
+from fer.targets import check_target, takes
 
 
 def _face_crop(size: int) -> int:
@@ -39,7 +41,10 @@ def check_data(data: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: an unknown key, or a value of the wrong type or out of range.
     """
-    config = typed(data, choose(data, "name", DATA, "data"), "data")
+    source = plain(data, "data").get("source")
+    config = typed(data, SourceData if source else choose(data, "name", DATA, "data"), "data")
+    if source:
+        _check_source(config)
     if config["color"] not in ("grey", "rgb"):
         raise InputError(f"data.color={config['color']}: not grey or rgb")
     if config["keep"] not in ("auto", "device", "memory", "disk"):
@@ -52,8 +57,9 @@ def check_data(data: DictConfig) -> dict[str, Any]:
         raise InputError(f"data.margin={config['margin']}: not a fraction of the box between 0 and 2")
     check_seed(config["seed"], "data.seed")
     for key in ("val_fraction", "test_fraction"):
-        if not 0 <= config.get(key, 0) < 1:
+        if not 0 <= (config.get(key) or 0) < 1:
             raise InputError(f"data.{key}={config[key]}: not a fraction between 0 and 1")
+    _check_folds(config["folds"], config["fold"])
     return config
 
 
@@ -61,6 +67,35 @@ def check_seed(seed: int, key: str = "seed") -> None:
     """Refuse a seed that a generator of random numbers does not take."""
     if not 0 <= seed < 2**32:
         raise InputError(f"{key}={shown(seed)} is not between 0 and {2**32 - 1}")
+
+
+def _check_source(config: dict[str, Any]) -> None:
+    """Refuse a reader that there is none of, arguments that it lacks, and keys beside it that it does not take."""
+    source = config["source"]
+    if not isinstance(source, dict):
+        raise InputError(f"data.source={source}: not a group of keys, of which _target_ names a reader")
+    if source.get("_target_") == "???":
+        raise InputError(
+            "data.source._target_ is missing: it names the reader, as data.source._target_=my_readers.MyData"
+        )
+    check_target(source, "data.source", offered=OFFERED)
+    taken = takes(source["_target_"], OWN)
+    for key in OWN:
+        if config[key] is not None and key not in taken:
+            raise InputError(
+                f"data.{key}={config[key]} has no effect: {source['_target_']} takes no such argument; leave it out"
+            )
+
+
+def _check_folds(folds: Any, fold: int | None) -> None:
+    if folds is None:
+        if fold is not None:
+            raise InputError(f"data.fold={fold} needs data.folds, how many there are: a number, or persons")
+        return
+    if folds != "persons" and (type(folds) is not int or not 2 <= folds <= MOST_FOLDS):
+        raise InputError(f"data.folds={folds}: not a number of folds from 2 to {MOST_FOLDS:,}, or persons")
+    if fold is not None and not 0 <= fold < (folds if isinstance(folds, int) else fold + 1):
+        raise InputError(f"data.fold={fold}: not one of the folds 0..{folds - 1 if isinstance(folds, int) else '...'}")
 
 
 def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,6 +22,9 @@ class Data:
     exif: str = "apply"
     keep: str = "auto"
     shards: str | None = None
+    # a number or "persons", which OmegaConf can't say; check_data checks it
+    folds: Any = None
+    fold: int | None = None
 
 
 @dataclass
@@ -58,12 +61,29 @@ class OwnData(Data):
     test_fraction: float = MISSING
 
 
+@dataclass
+class FolderData(OwnData):
+    group: str | None = None
+
+
+@dataclass
+class SourceData(Data):
+    """Keys of data with a reader of its own: all but ``source`` are given to it where it takes them."""
+
+    source: Any = MISSING
+    raw: str | None = None
+    classes: list[str] | None = None
+    val_fraction: float | None = None
+    test_fraction: float | None = None
+    group: str | None = None
+
+
 DATA = {
     "sample": SampleData,
     "fer2013": Fer2013Data,
     "affectnet": AffectNetData,
     "fer2021": Fer2021Data,
-    "folder": OwnData,
+    "folder": FolderData,
     "csv": OwnData,
 }
 
@@ -204,6 +224,8 @@ class Evaluate:
     scales: list[int] | None = MISSING
     device: str = MISSING
     compare: list[str] | None = MISSING
+    # a folder, or a list of them
+    folds: Any = None
     out: str | None = MISSING
     trust: list[str] = MISSING
 

@@ -46,6 +46,7 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     _check_sizes(config)
     _check_run(config)
     _check_epochs(config)
+    _check_folds(config)
     _check_schedule(config["schedule"])
     _check_augment(config["augment"])
     _check_recipe(config["recipe"], config["trainer"])
@@ -153,6 +154,24 @@ def _check_epochs(config: dict[str, Any]) -> None:
             f"trainer.check_val_every_n_epoch={every} leaves no val/acc to choose the best epoch by: give 1 to "
             f"trainer.max_epochs={epochs}"
         )
+
+
+def _check_folds(config: dict[str, Any]) -> None:
+    """Refuse folds without one of them, and whatever would choose an epoch by the fold that is then scored."""
+    folds, fold = config["data"]["folds"], config["data"]["fold"]
+    if folds is None:
+        return
+    if fold is None:
+        count = folds if isinstance(folds, int) else "PERSONS"
+        raise InputError(
+            f"data.folds={folds} needs data.fold, the one to validate on; all of them: -m 'data.fold=range({count})'"
+        )
+    for key, chosen in (("early_stop", config["early_stop"]), ("schedule", config["schedule"]["name"] == "plateau")):
+        if chosen:
+            raise InputError(
+                f"{key} would look at the fold that is scored: with data.folds the number of epochs is fixed; "
+                "leave it out"
+            )
 
 
 def _check_schedule(schedule: dict[str, Any]) -> None:

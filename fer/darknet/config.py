@@ -47,6 +47,8 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
                 "leave it out and set darknet.KEY"
             )
     config = {"data": check_data(cfg.data), "darknet": darknet, "name": cfg.name, "resume": cfg.resume}
+    if config["data"]["folds"] is not None:
+        raise InputError("data.folds has no effect beside darknet=: its nets take the splits of their folder")
     if torch:
         for key in ("gpus", "mjpeg_port"):
             if darknet[key] is not None:

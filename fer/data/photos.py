@@ -39,7 +39,8 @@ class PhotoRow:
 
     ``path`` is relative to the data folder, with "/"; ``file`` is where the photo lies; ``splits`` may name several.
     ``box`` None means the whole photo. ``landmarks`` are 136 numbers x, y, x, y, ... in pixels of the photo, as the
-    text of the csv (separated by ";") or as an array. ``valence`` and ``arousal`` are NaN where unknown.
+    text of the csv (separated by ";") or as an array. ``valence`` and ``arousal`` are NaN where unknown, ``group``, the
+    person or sequence, is then "".
     """
 
     source: str
@@ -51,6 +52,7 @@ class PhotoRow:
     valence: float = math.nan
     arousal: float = math.nan
     landmarks: str | np.ndarray | None = None
+    group: str = ""
 
 
 def _edges(box: Box, margin: float) -> Corners:
@@ -307,6 +309,7 @@ def decode_photos(
             faces.split[at] = SPLITS.index(split)
             faces.source[at] = names.index(row.source)
             faces.path[at] = row.path
+            faces.group[at] = row.group
             faces.valence[at] = row.valence
             faces.arousal[at] = row.arousal
             if points is not None:
@@ -317,7 +320,7 @@ def decode_photos(
                 faces.box[at] = left, top, right - left, bottom - top
             at += 1
     return Faces(
-        faces.image[:at], faces.label[:at], faces.split[:at], faces.source[:at], faces.path[:at],
+        faces.image[:at], faces.label[:at], faces.split[:at], faces.source[:at], faces.path[:at], faces.group[:at],
         faces.valence[:at], faces.arousal[:at], faces.landmarks[:at], faces.box[:at], faces.reaches_over[:at],
         faces.skipped,
     )  # fmt: skip

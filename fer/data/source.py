@@ -19,6 +19,14 @@ SPLIT_NAMES = {
 #: The largest faces in pixels a side, which config and files share.
 MAX_SIZE = 1024
 
+#: Keys of a data config that a reader of ``data.source`` is given where it takes arguments of these names.
+OWN = ("raw", "classes", "val_fraction", "test_fraction", "group")
+#: The same, and what is made of other keys: a FaceFormat, PhotoLimits and a number.
+OFFERED = (*OWN, "face", "limits", "seed")
+
+#: The most folds that a number can ask for.
+MOST_FOLDS = 1000
+
 #: Rows in a block: the unit that is decoded by one thread and that a resumed run does not decode again.
 BLOCK_ROWS = 256
 
@@ -94,10 +102,11 @@ class Faces:
     """The decoded faces of a block, row by row; a row that belongs to two splits stands here twice.
 
     Shapes: ``image`` uint8 (n, *format.shape); ``label`` int64 (n,); ``split`` uint8 (n,), an index into SPLITS;
-    ``source`` uint8 (n,), an index into the Source's ``names``; ``path`` n strings; ``valence`` and ``arousal`` float32
-    (n,), NaN where unknown; ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where
-    unknown; ``box`` int32 (n, 4), x, y, width, height in pixels of the photo, -1 where there is none; ``reaches_over``
-    bool (n,), where the photo lacks a part of the crop.
+    ``source`` uint8 (n,), an index into the Source's ``names``; ``path`` n strings; ``group`` n strings, the person or
+    sequence that a row is of, "" where unknown; ``valence`` and ``arousal`` float32 (n,), NaN where unknown;
+    ``landmarks`` float32 (n, 68, 2), x and y in pixels of the stored face, NaN where unknown; ``box`` int32 (n, 4), x,
+    y, width, height in pixels of the photo, -1 where there is none; ``reaches_over`` bool (n,), where the photo lacks a
+    part of the crop.
     """
 
     image: np.ndarray
@@ -105,6 +114,7 @@ class Faces:
     split: np.ndarray
     source: np.ndarray
     path: list[str]
+    group: list[str]
     valence: np.ndarray
     arousal: np.ndarray
     landmarks: np.ndarray
@@ -143,13 +153,14 @@ class Source(Protocol):
 
 
 def empty_faces(n: int, face: FaceFormat) -> Faces:
-    """Return room for n faces with every optional field unknown (NaN or -1)."""
+    """Return room for n faces with every optional field unknown (NaN, -1 or "")."""
     return Faces(
         image=np.zeros((n, *face.shape), np.uint8),
         label=np.zeros(n, np.int64),
         split=np.zeros(n, np.uint8),
         source=np.zeros(n, np.uint8),
         path=[""] * n,
+        group=[""] * n,
         valence=np.full(n, np.nan, np.float32),
         arousal=np.full(n, np.nan, np.float32),
         landmarks=np.full((n, 68, 2), np.nan, np.float32),

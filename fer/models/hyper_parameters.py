@@ -57,6 +57,7 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     check_target(model, "model", ("num_classes",), offered=("download",))
     for key, kind in (("name", str), ("file", str), ("drawn", bool)):
         _of(groups["data"], "data", key, kind)
+    _check_division(groups["data"])
     for key in ("epochs", "seed"):
         _of(values, "", key, int)
     if values.get("recipe") is not None:
@@ -65,6 +66,18 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     if counts is not None and not (isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)):
         raise ValueError(f"counts={counts!r:.40} is not a list of numbers of faces")
     return values
+
+
+def _check_division(data: dict[str, Any]) -> None:
+    """Check which fold of which a network was trained for, where it was for one."""
+    if "folds" not in data:
+        return
+    if data["folds"] != "persons":
+        _of(data, "data", "folds", int)
+    for key in ("fold", "seed"):
+        _of(data, "data", key, int)
+    if data["fold"] < 0:
+        raise ValueError(f"data.fold={data['fold']!r:.40} is not a number from 0 on")
 
 
 def _group(value: Any, name: str) -> dict[str, Any]:

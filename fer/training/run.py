@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.preparation.prepare import prepare
 from fer.data.preparation.summary import command_for, describe, drawn_otherwise
-from fer.data.storage.hdf5 import StoreInfo, read_column
+from fer.data.storage.hdf5 import StoreInfo
 from fer.errors import InputError
 from fer.evaluation.figures import curves_figure
 from fer.models.checkpoint import load_checkpoint
@@ -39,7 +39,8 @@ from fer.training.transfer import load_teachers, require_same_model, start_from
 def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     """Train a checked config (see `check_train`) and write checkpoints, logs and curves under ``out``.
 
-    Returns ``val/acc`` of the best epoch by it, and the number of the network's ``parameters``.
+    Returns ``val/acc`` of the best epoch by it, with data.folds of the last one, and the number of the network's
+    ``parameters``.
 
     Raises:
         InputError: the prepared file is missing or does not fit the config, or a checkpoint does not fit the file.
@@ -53,7 +54,7 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
             print(chosen)
         print(
             f"{config['model']['name']}: {parameters(module.net):,} parameters; {data.info.path}: "
-            f"{data.info.rows('train'):,} train, {data.info.rows('val'):,} val"
+            f"{data.rows('train'):,} train, {data.rows('val'):,} val"
             + (" (drawn sample data)" if data.info.drawn else "")
             + f"; run folder {out}"
         )
@@ -69,9 +70,11 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     if best.best_model_score is None:
         raise InputError(f"no epoch was validated, so there is no best one; the run's checkpoints are in {last.parent}")
-    score = float(best.best_model_score)
+    # the best epoch would be chosen on the fold that it is scored on
+    folds = config["data"]["folds"] is not None
+    score = float(trainer.callback_metrics["val/acc"] if folds else best.best_model_score)
     if trainer.is_global_zero:
-        _conclude(config, out, data.info, best.best_model_path, score)
+        _conclude(config, out, data.info, str(last) if folds else best.best_model_path, score)
     return {"val/acc": score, "parameters": float(parameters(module.net))}
 
 
@@ -85,10 +88,16 @@ def _conclude(config: dict[str, Any], out: Path, info: StoreInfo, best: str, sco
         )
     title = config["name"] + (" (drawn sample data)" if info.drawn else "")
     curves_figure(pd.read_csv(numbers), title).savefig(out / "curves.png", dpi=100)
-    print(f"best val/acc {score:.4f}: {best}")
+    if config["data"]["folds"]:
+        print(f"val/acc of the last epoch {score:.4f}: {best}")
+    else:
+        print(f"best val/acc {score:.4f}: {best}")
     print(f"curves: {out / 'curves.png'}")
     print(f"TensorBoard: tensorboard --logdir {out}")
-    print(f"score it: {command('evaluate')} ckpt={best}")
+    if config["data"]["folds"]:
+        print(f"score all folds together: {command('evaluate')} folds={out.parent}")
+    else:
+        print(f"score it: {command('evaluate')} ckpt={best}")
 
 
 def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierModule, FaceDataModule, str | None]:
@@ -106,7 +115,7 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierM
         said = require_resumable(config, trainer, module)
         if trainer.is_global_zero:
             print(said)
-    _require_divisible(config, data.info, trainer)
+    _require_divisible(config, data, trainer)
     return trainer, module, data, config["resume"]
 
 
@@ -120,6 +129,9 @@ def _open_data(config: dict[str, Any]) -> FaceDataModule:
         sampler=config["recipe"]["sampler"],
         votes=config["recipe"]["votes"],
         shards=config["data"]["shards"],
+        folds=config["data"]["folds"],
+        fold=config["data"]["fold"],
+        fold_seed=config["data"]["seed"],
     )
     _require_same_faces(config["data"], data.info)
     return data
@@ -138,7 +150,7 @@ def _build_module(config: dict[str, Any], data: FaceDataModule) -> ClassifierMod
         epochs=config["trainer"]["max_epochs"],
         seed=config["seed"],
         counts=_counts(config["recipe"], data),
-        data={"name": config["data"]["name"], "file": config["data"]["file"], "drawn": data.info.drawn},
+        data=_described(config["data"], data.info.drawn),
     )
     if config["channels_last"]:
         module.net.to(memory_format=torch.channels_last)
@@ -149,6 +161,12 @@ def _build_module(config: dict[str, Any], data: FaceDataModule) -> ClassifierMod
     if config["recipe"]["teachers"]:
         module.teachers = load_teachers(config["recipe"], module.classifier)
     return module
+
+
+def _described(data: dict[str, Any], drawn: bool) -> dict[str, Any]:
+    """Return what a checkpoint says of its data; of a fold also which one, for `evaluate folds=`."""
+    division = {"folds": data["folds"], "fold": data["fold"], "seed": data["seed"]} if data["folds"] else {}
+    return {"name": data["name"], "file": data["file"], "drawn": drawn} | division
 
 
 def _take_weights(config: dict[str, Any], module: ClassifierModule) -> None:
@@ -176,10 +194,10 @@ def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
     return trainer
 
 
-def _require_divisible(config: dict[str, Any], info: StoreInfo, trainer: pl.Trainer) -> None:
+def _require_divisible(config: dict[str, Any], data: FaceDataModule, trainer: pl.Trainer) -> None:
     for split in ("train", "val"):
-        if (rows := info.rows(split)) < trainer.world_size:
-            raise InputError(f"{info.path}: {rows} {split} rows for {trainer.world_size} devices")
+        if (rows := data.rows(split)) < trainer.world_size:
+            raise InputError(f"{data.info.path}: {rows} {split} rows for {trainer.world_size} devices")
     if config["batch_size"] % trainer.world_size:
         raise InputError(
             f"batch_size={config['batch_size']} is the global batch and does not divide by {trainer.world_size} devices"
@@ -190,7 +208,7 @@ def _counts(recipe: dict[str, Any], data: FaceDataModule) -> list[int] | None:
     """Return the training faces of each class, or None where the recipe does not need them."""
     if recipe["class_weights"] == "none" and not recipe["logit_adjustment"]:
         return None
-    labels = read_column(data.info.path, "train", "label")
+    labels = data.column("train", "label")
     return np.bincount(labels, minlength=len(data.info.class_names)).tolist()
 
 

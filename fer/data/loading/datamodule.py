@@ -8,12 +8,14 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from fer.data.loading.dataset import EvalBatches, FaceDataset
+from fer.data.folds import Folds, draw_folds
+from fer.data.loading.dataset import EvalBatches, FaceDataset, FoldDataset
 from fer.data.loading.samplers import Order, TrainBatches
 from fer.data.readers.ferplus import apply_votes
 from fer.data.storage.hdf5 import StoreInfo, has_column, read_column, read_info
 from fer.data.storage.lazy_images import DiskImages, choose_keep
 from fer.errors import InputError
+from fer.system.command import command
 
 Whole = TypeVar("Whole")
 
@@ -30,10 +32,13 @@ class FaceDataModule(pl.LightningDataModule):
     uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
     file or the shards, where an epoch is shuffled among blocks of rows; or "auto", as `choose_keep` finds. ``sampler``
     is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of `apply_votes`, which concerns train alone.
-    ``shards`` is where those of the folder lie, as the user says.
+    ``shards`` is where those of the folder lie, as the user says. With ``folds``, a number or "persons", train and val
+    are the rows of all other folds and of ``fold`` (see `draw_folds`, which takes ``fold_seed``), kept in memory or on
+    the device.
 
     Raises:
-        InputError: the file is missing or not prepared, or has no train or val split, or not the votes to train on.
+        InputError: the file is missing or not prepared, or has no train or val split, no such folds, or not the votes
+            to train on.
     """
 
     def __init__(
@@ -46,16 +51,26 @@ class FaceDataModule(pl.LightningDataModule):
         sampler: str = "shuffle",
         votes: str = "none",
         shards: str | None = None,
+        folds: int | str | None = None,
+        fold: int | None = None,
+        fold_seed: int = 0,
     ) -> None:
         super().__init__()
         self.info: StoreInfo = read_info(file)
-        for split in ("train", "val"):
+        #: by the name of what they are here, the rows of each split of the file; None where that is the split itself
+        self._rows: dict[str, dict[str, np.ndarray]] | None = None
+        #: what tells this division from another one
+        self._division = "" if folds is None else f"folds={folds} fold={fold} seed={fold_seed}"
+        if folds is not None:
+            self._rows = _fold_rows(draw_folds(file, folds, fold_seed), fold, keep)
+        for split in () if self._rows else ("train", "val"):
             if not self.info.rows(split):
                 raise InputError(
                     f"{file}: has no {split} split, which training needs; prepare it again from raw data that has one, "
                     "or with data.val_fraction=0.1 where data= takes it"
                 )
-        if votes != "none" and not has_column(file, "train", "votes"):
+        voted = self._rows["train"] if self._rows else ("train",)
+        if votes != "none" and not all(has_column(file, split, "votes") for split in voted):
             raise InputError(
                 f"{file}: has no FER+ votes, which recipe.votes={votes} needs; prepare it again from FER2013's csv "
                 "with data.votes=fer2013new.csv"
@@ -74,13 +89,19 @@ class FaceDataModule(pl.LightningDataModule):
             if self.trainer:
                 # ranks that chose differently would draw different orders
                 self._keep = self.trainer.strategy.broadcast(self._keep)
+            if self._rows and self._keep == "disk":
+                raise InputError(f"{self._file}: data.folds keeps faces in memory, which has no room for these")
             if self._keep != "memory":
                 self._print(f"data.keep=auto: the faces are kept on {self._keep}")
         self._device = device if self._keep == "device" else torch.device("cpu")
         rows, target = self._training_rows()
         disk = self._keep == "disk"
-        train = FaceDataset(self._file, "train", self._device, disk, target, self._shards)
-        val = FaceDataset(self._file, "val", self._device, disk, shards=self._shards)
+        if self._rows:
+            train: FaceDataset = FoldDataset(self._file, self._rows["train"], self._device, target, self._shards)
+            val: FaceDataset = FoldDataset(self._file, self._rows["val"], self._device, shards=self._shards)
+        else:
+            train = FaceDataset(self._file, "train", self._device, disk, target, self._shards)
+            val = FaceDataset(self._file, "val", self._device, disk, shards=self._shards)
         self._splits = {"train": train, "val": val}
         self._order = Order(
             rows,
@@ -90,10 +111,10 @@ class FaceDataModule(pl.LightningDataModule):
 
     def _training_rows(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the rows to train on, and the targets of all rows where votes give them."""
-        n = self.info.rows("train")
+        n = self.rows("train")
         if self._votes == "none":
             return torch.arange(n), None
-        kept, target = apply_votes(self._votes, read_column(self._file, "train", "votes"), self.info.class_names)
+        kept, target = apply_votes(self._votes, self.column("train", "votes"), self.info.class_names)
         rows = torch.from_numpy(np.flatnonzero(kept))
         if not len(rows):
             raise InputError(f"{self._file}: recipe.votes={self._votes} leaves no row to train on")
@@ -123,10 +144,22 @@ class FaceDataModule(pl.LightningDataModule):
     def identities(self) -> dict[str, torch.Tensor]:
         """Return the hashes by which evaluation knows what a model was trained and selected on."""
         return {
-            "train_rows": torch.from_numpy(np.unique(read_column(self._file, "train", "row"))),
-            "train_faces": torch.from_numpy(np.unique(read_column(self._file, "train", "face"))),
-            "val_rows": torch.from_numpy(np.unique(read_column(self._file, "val", "row"))),
+            "train_rows": torch.from_numpy(np.unique(self.column("train", "row"))),
+            "train_faces": torch.from_numpy(np.unique(self.column("train", "face"))),
+            "val_rows": torch.from_numpy(np.unique(self.column("val", "row"))),
         }
+
+    def rows(self, split: str) -> int:
+        """Return the number of rows of train or val."""
+        if self._rows is None:
+            return self.info.rows(split)
+        return sum(map(len, self._rows[split].values()))
+
+    def column(self, split: str, name: str) -> np.ndarray:
+        """Return a column of train or val, in the order of its rows."""
+        if self._rows is None:
+            return read_column(self._file, split, name)
+        return np.concatenate([read_column(self._file, s, name)[rows] for s, rows in self._rows[split].items()])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step within the epoch, which a run interrupted between two epochs' ends needs, and the order."""
@@ -135,13 +168,20 @@ class FaceDataModule(pl.LightningDataModule):
         done = progress.current.completed
         # before the last step of an epoch its batch is the last one too, but not done
         ended = progress.is_last_batch and progress.current.ready == done
-        return {"step": 0 if ended else done, "disk": self._keep == "disk"} | self._step_keys()
+        order = {"step": 0 if ended else done, "disk": self._keep == "disk"} | self._step_keys()
+        return order | {"division": self._division}
 
     def _step_keys(self) -> dict[str, int]:
         """Return what decides beside the rows which faces the steps of an epoch have seen."""
         return {"batch_size": self._batch_size, "seed": self._seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if str(was := state_dict.get("division", "")) != self._division:
+            # what it validates on was trained on otherwise
+            raise InputError(
+                f"resume: the run was one of {str(was) or 'the splits, without folds'}, not of "
+                f"{self._division or 'the splits'}; give the same data.folds, data.fold and data.seed"
+            )
         disk = state_dict.get("disk", False)
         if state_dict["step"] and disk != (self._keep == "disk"):
             raise InputError(
@@ -173,3 +213,14 @@ class FaceDataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available() and self._keep != "device",
         )
+
+
+def _fold_rows(folds: Folds, fold: int | None, keep: str) -> dict[str, dict[str, np.ndarray]]:
+    if fold is None or not 0 <= fold < len(folds):
+        raise InputError(
+            f"data.fold={fold}: not one of the folds 0..{len(folds) - 1} of {folds.file}; all of them: "
+            f"{command('train')} -m 'data.fold=range({len(folds)})' ..."
+        )
+    if keep == "disk":
+        raise InputError("data.keep=disk: data.folds keeps faces in memory or on the device; give another")
+    return {"train": folds.train(fold), "val": folds.val(fold)}

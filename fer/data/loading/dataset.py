@@ -1,9 +1,10 @@
 """One split of a prepared file as whole batches, and the rows of each batch of an evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
@@ -67,6 +68,29 @@ class FaceDataset(Dataset):
         numbers, share = rows
         target = None if self.target is None else self.target[numbers]
         return Batch(self.images[numbers], self.labels[numbers], numbers, share, target)
+
+
+class FoldDataset(FaceDataset):
+    """Some rows of several splits of a prepared file or folder of shards, in memory or on ``device``, as one.
+
+    ``rows`` are the numbers int64 of each split's rows (see `Folds`); the other arguments are those of `FaceDataset`.
+    """
+
+    def __init__(
+        self,
+        file: str | Path,
+        rows: Mapping[str, np.ndarray],
+        device: torch.device | str = "cpu",
+        target: torch.Tensor | None = None,
+        shards: str | None = None,
+    ) -> None:
+        images, labels = [], []
+        for split, numbers in rows.items():
+            whole, index = FaceDataset(file, split, shards=shards), torch.from_numpy(numbers)
+            images.append(whole.images[index])
+            labels.append(whole.labels[index])
+        self.images, self.labels = torch.cat(images).to(device), torch.cat(labels).to(device)
+        self.target = None if target is None else target.to(device)
 
 
 class EvalBatches(Sampler):

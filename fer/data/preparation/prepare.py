@@ -156,7 +156,7 @@ def _write(
         write_folder(out, stage.blocks, source.class_names, source.names)
         return {}
     # what concerns readers only, or was not given, is no part of how the file was made
-    idle = ("keep", "shards", *(() if data.get("votes") else ("votes",)))
+    idle = ("keep", "shards", "folds", "fold", *(() if data.get("votes") else ("votes",)))
     made_by = {key: value for key, value in data.items() if key not in idle}
     facts = (source.class_names, source.names, face, drawn, made_by, votes)
     if form == "litdata":

@@ -1,5 +1,6 @@
 """Which reader reads the raw files of a ``data`` config."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from fer.data.readers.combine import MergedSource, MovedSource, PreparedSource
 from fer.data.readers.fer2013 import fer2013_source
 from fer.data.readers.image_folder import folder_source
 from fer.data.readers.image_table import table_source
-from fer.data.source import FaceFormat, PhotoLimits, Source
+from fer.data.source import OFFERED, OWN, FaceFormat, PhotoLimits, Source
 from fer.data.storage.hdf5 import is_store, read_info
 from fer.data.synthetic.dataset import draw_sample, is_drawn
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
+from fer.targets import build, locate, takes
+
+#: What a Source has.
+_PROTOCOL = ("names", "class_names", "notes", "fingerprint", "blocks", "decode")
 
 
 def open_source(data: Mapping[str, Any]) -> Source:
@@ -24,6 +29,8 @@ def open_source(data: Mapping[str, Any]) -> Source:
     Raises:
         InputError: the raw files are not named, not there, or not what the reader expects.
     """
+    if data.get("source"):
+        return _built_source(data)
     name = data["name"]
     face = FaceFormat(data["size"], data["color"], data["margin"])
     limits = photo_limits(data)
@@ -49,8 +56,27 @@ def open_source(data: Mapping[str, Any]) -> Source:
         return _fer2013(raw, data, face, limits, classes)
     splits = data["val_fraction"], data["test_fraction"], data["seed"]
     if name == "folder":
-        return folder_source(raw, face, limits, data["classes"], *splits)
+        return folder_source(raw, face, limits, data["classes"], *splits, group=data.get("group"))
     return table_source(raw, face, limits, data["classes"], *splits)
+
+
+def _built_source(data: Mapping[str, Any]) -> Source:
+    """Return the reader that ``data.source`` names, built with what it takes of `OFFERED`."""
+    target = data["source"]["_target_"]
+    parameters = inspect.signature(locate(target, "data.source")).parameters
+    given: dict[str, Any] = {
+        "face": FaceFormat(data["size"], data["color"], data["margin"]), "limits": photo_limits(data),
+        "seed": data["seed"],
+    }  # fmt: skip
+    given |= {key: _raw(data, key) if key == "raw" else data.get(key) for key in takes(target, OWN)}
+    for key, value in given.items():
+        if value is None and key in parameters and parameters[key].default is parameters[key].empty:
+            raise InputError(f"data.{key} is not set: {target} needs it")
+    arguments = {key: given[key] for key in takes(target, OFFERED) if given[key] is not None}
+    source = build(data["source"], **arguments)
+    if lacking := [name for name in _PROTOCOL if not hasattr(source, name)]:
+        raise InputError(f"data.source._target_={target}: what it gives has no {lacking[0]}, which a Source has")
+    return source
 
 
 def photo_limits(data: Mapping[str, Any]) -> PhotoLimits:

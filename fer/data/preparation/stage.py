@@ -3,7 +3,7 @@
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +18,8 @@ from fer.system.files import is_of_disk, replacing
 
 #: Columns that the file of a block lacks when they are unknown in all its rows.
 _OPTIONAL = ("valence", "arousal", "landmarks", "box", "reaches_over")
+#: Columns of texts, which are kept as UTF-8.
+_TEXTS = ("path", "group")
 _NO_PIXELS = FaceFormat(size=0)
 
 #: Given a decoding function and blocks with the file that each one's faces belong in, gives the blocks in their order
@@ -59,6 +61,7 @@ class Stage:
         )
         self.counts = np.zeros((len(SPLITS), len(source.names), len(source.class_names)), np.int64)
         self.skipped, self.notes = [], []
+        persons: dict[str, set[tuple[int, str]]] = {split: set() for split in SPLITS}
         reach_over = 0
         with bar:
             for block, faces in backend(source.decode, self._all(source)):
@@ -66,6 +69,9 @@ class Stage:
                 np.add.at(self.counts, (faces.split, faces.source, faces.label), 1)
                 self.skipped += faces.skipped
                 reach_over += int(faces.reaches_over.sum())
+                for code, source_code, group in zip(faces.split, faces.source, faces.group, strict=True):
+                    if group:
+                        persons[SPLITS[code]].add((int(source_code), group))
                 rows = self.counts.sum()
                 bar.set_postfix_str(
                     f"{rows:,} faces, {rows / max(bar.format_dict['elapsed'], 1e-3):,.0f}/s", refresh=False
@@ -76,6 +82,7 @@ class Stage:
             self.notes.append(
                 f"{reach_over:,} faces reach over the edge of their photo: what it lacks of them repeats the edge"
             )
+        self.notes += mixed_notes(persons)
 
     def _all(self, source: Source) -> Iterator[tuple[Block, Path]]:
         for number, block in enumerate(source.blocks()):
@@ -113,6 +120,23 @@ class Stage:
         return self.folder / f"{number:07d}.npz"
 
 
+def mixed_notes(persons: Mapping[str, Set[Any]]) -> list[str]:
+    """Return what is to be said of groups (see `Faces`) of one split, by its name, that another one has too.
+
+    >>> mixed_notes({"train": {"Ann", "Bob"}, "val": set(), "test": {"Bob", "Cem"}})
+    ['1 of the 2 groups of test (persons or sequences) are in train too, so its score is not one of new persons']
+    """
+    notes = []
+    for i, first in enumerate(SPLITS):
+        for second in SPLITS[i + 1 :]:
+            if both := len(persons[first] & persons[second]):
+                notes.append(
+                    f"{both:,} of the {len(persons[second]):,} groups of {second} (persons or sequences) are in "
+                    f"{first} too, so its score is not one of new persons"
+                )
+    return notes
+
+
 def load_whole(path: Path) -> Faces | None:
     """Read the faces of a block; None where it is not there, or is what a crash of the machine left of it."""
     try:
@@ -128,7 +152,8 @@ def load(path: Path) -> Faces:
     faces = empty_faces(len(values["label"]), _NO_PIXELS)
     for name, value in values.items():
         setattr(faces, name, value)
-    faces.path = [path.decode() for path in values["path"].tolist()]
+    for name in _TEXTS:
+        setattr(faces, name, [text.decode() for text in values[name].tolist()])
     faces.skipped = [Skipped(*entry) for entry in json.loads(str(values["skipped"]))]
     return faces
 
@@ -140,7 +165,8 @@ def save(path: Path, faces: Faces) -> None:
     for name in _OPTIONAL:
         if values[name].tobytes() == getattr(unknown, name).tobytes():
             del values[name]
-    values["path"] = np.array([text.encode() for text in faces.path], dtype=np.bytes_)
+    for name in _TEXTS:
+        values[name] = np.array([text.encode() for text in values[name]], dtype=np.bytes_)
     values["skipped"] = np.array(json.dumps([[s.source, s.path, s.reason] for s in faces.skipped]))
     with replacing(path, sync=False) as temporary, open(temporary, "wb") as file:
         np.savez(file, **values)

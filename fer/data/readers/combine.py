@@ -73,8 +73,10 @@ class MovedSource:
         kept = np.array([targets[code] is not None for code in faces.split], bool)
         codes = np.array([SPLITS.index(targets[code]) for code in faces.split[kept]], np.uint8)
         columns = ("image", "label", "source", "valence", "arousal", "landmarks", "box", "reaches_over")
-        path = [path for path, keep in zip(faces.path, kept, strict=True) if keep]
-        return replace(faces, split=codes, path=path, **{name: getattr(faces, name)[kept] for name in columns})
+        path, group = ([texts[i] for i in np.flatnonzero(kept)] for texts in (faces.path, faces.group))
+        return replace(
+            faces, split=codes, path=path, group=group, **{name: getattr(faces, name)[kept] for name in columns}
+        )
 
 
 class PreparedSource:
@@ -128,7 +130,9 @@ class PreparedSource:
             for name in ("label", "source", "box", "valence", "arousal", "landmarks"):
                 if name in group:
                     setattr(faces, name, group[name][start:stop])
-            faces.path = group["path"].asstr()[start:stop].tolist()
+            for name in ("path", "group"):
+                if name in group:
+                    setattr(faces, name, group[name].asstr()[start:stop].tolist())
         faces.landmarks *= np.float32(self._face.size / self._info.face.size)
         faces.split[:] = SPLITS.index(split)
         return faces

@@ -11,14 +11,17 @@ from typing import Any
 from fer.data.photos import PhotoRow, decode_photos, in_blocks
 from fer.data.readers.class_labels import label_indices, name_classes, whole_number
 from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
-from fer.data.split import check_fractions, stratified_split
+from fer.data.split import KEPT_TOGETHER, MAX_GROUP, check_fractions, stratified_split
 from fer.errors import InputError
 from fer.labels import canonical
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
-# What file managers and archivers leave behind.
-_CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
+#: Characters of an expression that finds a person in a path.
+_MOST_PATTERN = 300
+
+#: What file managers and archivers leave behind.
+CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 
 #: Names that mean a split and no class: train, FER2013Valid, my_test.
 _SPLIT_LIKE = re.compile(r"(.*[^a-z])?(train(ing)?|val(id|idation)?|(public|private)?test(ing)?)", re.IGNORECASE)
@@ -33,6 +36,7 @@ def folder_source(
     test_fraction: float = 0.1,
     seed: int = 0,
     source_name: str | None = None,
+    group: str | None = None,
 ) -> "FolderSource":
     """Return the Source of an image folder; the whole picture is the face.
 
@@ -40,17 +44,40 @@ def folder_source(
     class of train becomes val. Without split folders each class is divided by both fractions. Class names that are not
     given come from the folder names (see ``name_classes``). Class and split folders may be links to anywhere; links to
     files are followed within ``root`` and within their class folder. Rows are recorded under ``source_name``, or the
-    folder's own name, as other folders have such paths too.
+    folder's own name, as other folders have such paths too. ``group`` is a regular expression with one group in
+    parentheses, searched in each path relative to ``root``: the person or sequence that no split may divide.
 
     Raises:
-        InputError: no such folder, no class folders, split folders that hold pictures and no classes, numbers as
-            classes that are not counted from 0 or 1, classes that differ between splits, or fractions out of range.
+        InputError: ``group`` is no such expression or finds nothing, no such folder, no class folders, split folders
+            that hold pictures and no classes, numbers as classes that are not counted from 0 or 1, classes that differ
+            between splits, or fractions out of range.
     """
     check_fractions(val_fraction, test_fraction)
     return FolderSource(
         Path(root), face, limits, None if class_names is None else tuple(class_names), val_fraction, test_fraction,
-        seed, source_name or Path(root).resolve().name,
+        seed, source_name or Path(root).resolve().name, None if group is None else group_pattern(group),
     )  # fmt: skip
+
+
+def group_pattern(text: str) -> re.Pattern[str]:
+    r"""Return the regular expression of ``data.group``, which has one group in parentheses.
+
+    >>> group_pattern(r"([A-Z]+)\.").search("happy/KA.HA1.29.png")[1]
+    'KA'
+
+    Raises:
+        InputError: it is none, or too long.
+    """
+    remedy = "give one with the person in parentheses, such as data.group='([A-Z]+)[.]'"
+    if len(text) > _MOST_PATTERN:
+        raise InputError(f"data.group: an expression of {len(text):,} characters, not up to {_MOST_PATTERN}; {remedy}")
+    try:
+        pattern = re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InputError(f"data.group={text}: not a regular expression ({error}); {remedy}") from error
+    if pattern.groups != 1:
+        raise InputError(f"data.group={text}: has {pattern.groups} groups in parentheses, not one; {remedy}")
+    return pattern
 
 
 class FolderSource:
@@ -58,12 +85,12 @@ class FolderSource:
 
     def __init__(
         self, root: Path, face: FaceFormat, limits: PhotoLimits, class_names: tuple[str, ...] | None,
-        val_fraction: float, test_fraction: float, seed: int, source_name: str,
+        val_fraction: float, test_fraction: float, seed: int, source_name: str, group: re.Pattern[str] | None = None,
     ):  # fmt: skip
         self.names = (source_name,)
         self.notes: list[str] = []
         self._face, self._limits = face, limits
-        self._fractions, self._seed = (val_fraction, test_fraction), seed
+        self._fractions, self._seed, self._group = (val_fraction, test_fraction), seed, group
         if not root.is_dir():
             raise InputError(f"image folder {root} does not exist: give the one with class or split folders")
         self._root = root.absolute()
@@ -102,6 +129,11 @@ class FolderSource:
         self._label_of, notes = label_indices(every_label, class_names, f"class folders of {root}")
         self.notes += notes
         self._note_splits()
+        self._groups = self._find_groups()
+        #: path -> split, where groups are kept together over all classes
+        self._drawn: dict[str, str] = {}
+        for split in (None, "train") if self._groups else ():
+            self._draw(split)
 
     def _require_no_split(self, labels: set[str]) -> None:
         if splits := sorted(label for label in labels if _SPLIT_LIKE.fullmatch(label)):
@@ -139,6 +171,45 @@ class FolderSource:
             if split not in self._classes and not (split == "val" and self._carves_val)
         ]
 
+    def _find_groups(self) -> dict[str, str]:
+        """Return the group of each picture's path, where ``data.group`` finds one."""
+        if self._group is None:
+            return {}
+        folders = [folder for folders in self._classes.values() for folder in folders]
+        paths = [path for folder in folders for path in self._pictures(folder)]
+        groups = {path: found[1] for path in paths if (found := self._group.search(path)) and found[1]}
+        if paths and not groups:
+            raise InputError(
+                f"data.group={self._group.pattern}: finds nothing in any of the {len(paths):,} paths in {self._root}, "
+                f"such as {paths[0]}"
+            )
+        if long := next((group for group in groups.values() if len(group) > MAX_GROUP), None):
+            raise InputError(
+                f"data.group={self._group.pattern}: finds {long[:40]!r}..., no name of at most {MAX_GROUP} characters"
+            )
+        self.notes.append(f"{len(set(groups.values())):,} groups (persons or sequences) by data.group")
+        if rest := len(paths) - len(groups):
+            self.notes.append(f"{rest:,} of {len(paths):,} pictures have no group: data.group finds nothing in them")
+        return groups
+
+    def _draw(self, split: str | None) -> None:
+        """Draw the splits of the pictures of a split folder, or of those without, over all classes at once."""
+        if split not in self._classes or split == "train" and not self._carves_val:
+            return
+        labels = {
+            path: label for folder in self._classes[split]
+            if (label := self._label_of[_class_of(folder)]) is not None for path in self._pictures(folder)
+        }  # fmt: skip
+        val, test = self._fractions if split is None else (self._fractions[0], 0.0)
+        groups = [self._groups.get(path, "") for path in labels]
+        splits = stratified_split(list(labels), labels.values(), val, test, self._seed, groups)
+        self._drawn |= dict(zip(labels, splits, strict=True))
+        self.notes.append(KEPT_TOGETHER)
+
+    def _pictures(self, folder: str) -> list[str]:
+        """Return the paths of the files of a class folder that are pictures by their names."""
+        return [f"{folder}/{e.name}" for e in self._entries(folder) if e.name.lower().endswith(IMAGE_SUFFIXES)]
+
     @property
     def _carves_val(self) -> bool:
         return "val" not in self._classes and "train" in self._classes and self._fractions[0] > 0
@@ -146,7 +217,7 @@ class FolderSource:
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         """Return what lies in a folder, sorted, without clutter."""
         with os.scandir(self._root / folder) as entries:
-            kept = [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in _CLUTTER]
+            kept = [entry for entry in entries if entry.name[0] != "." and entry.name.lower() not in CLUTTER]
         return sorted(kept, key=lambda entry: entry.name)
 
     def _leads_out(self, entry: os.DirEntry[str], folder: str) -> bool:
@@ -188,6 +259,7 @@ class FolderSource:
             "class_names": list(self.class_names),
             "fractions": list(self._fractions),
             "seed": self._seed,
+            "group": self._group and self._group.pattern,
         }
 
     def blocks(self) -> Iterator[Block]:
@@ -223,14 +295,18 @@ class FolderSource:
                 paths.append(path)
         if label is None:
             return
-        if split is None:
+        if self._drawn and (split is None or split == "train"):
+            # a picture that came after the split was drawn is none of it
+            splits = [self._drawn.get(path, "train") for path in paths]
+        elif split is None:
             splits = stratified_split(paths, [label] * len(paths), *self._fractions, self._seed)
         elif split == "train" and self._carves_val:
             splits = stratified_split(paths, [label] * len(paths), self._fractions[0], 0.0, self._seed)
         else:
             splits = [split] * len(paths)
         for path, its_split in zip(paths, splits, strict=True):
-            yield PhotoRow(source, path, f"{self._root}/{path}", (its_split,), label)
+            group = self._groups.get(path, "")
+            yield PhotoRow(source, path, f"{self._root}/{path}", (its_split,), label, group=group)
 
     def decode(self, block: Block) -> Faces:
         return decode_photos(block.rows, self._face, self._limits, self.names)

@@ -1,4 +1,4 @@
-"""Anyone's own photos listed in a csv: columns path, label, optional split and optional box."""
+"""Anyone's own photos listed in a csv: columns path, label, optional split, group and box."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from fer.data.photos import PhotoRow, decode_photos, in_blocks, relative_path
 from fer.data.readers.class_labels import label_indices, name_classes, whole_number
 from fer.data.readers.csv_lines import split_line
 from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped
-from fer.data.split import check_fractions, stratified_split
+from fer.data.split import KEPT_TOGETHER, MAX_GROUP, check_fractions, joined, stratified_split
 from fer.errors import InputError
 
 #: The columns of a box; the last are its edges, the others its corner and its size.
@@ -39,14 +39,14 @@ def table_source(
     seed: int = 0,
     root: str | os.PathLike[str] | None = None,
 ) -> "TableSource":
-    """Return the Source of a csv with columns path and label, and perhaps split and a box.
+    """Return the Source of a csv with columns path and label, and perhaps split, group (a person) and a box.
 
     Paths are relative to ``root``, by default the csv's folder. The box is face_x, face_y, face_width, face_height, or
     x, y, width, height, or xmin, ymin, xmax, ymax, in pixels; beside the first and the last, width and height are taken
     as the photo's and not read. Labels are names in any known spelling, or numbers for ``class_names``, counted from 0
     or from 1 (see ``label_indices``). Without a split column each class is divided by both fractions; with one that has
     no val rows, ``val_fraction`` of each class of train becomes val. All rows of one photo stay in one split, chosen
-    with the class of its first row.
+    with the class of its first row, and so do all photos of a group, "" being none.
 
     Raises:
         InputError: the csv is not there or no csv, columns are missing, columns look like a box that is not read,
@@ -157,7 +157,10 @@ class TableSource:
         box = self._box(cells) if self._box_columns else None
         if isinstance(box, str):
             return box
-        return PhotoRow(self.names[0], path, str(self._root / path), splits, label, box)
+        group = cells.get("group", "")
+        if len(group) > MAX_GROUP or "\0" in group:
+            return f"group {group[:40]!r} is no name of at most {MAX_GROUP} characters"
+        return PhotoRow(self.names[0], path, str(self._root / path), splits, label, box, group=group)
 
     def _box(self, cells: Mapping[str, str]) -> Box | str:
         try:
@@ -197,12 +200,15 @@ class TableSource:
                 f" test by seed {self._seed}"
             )
         label_of_photo: dict[str, int] = {}
-        for row in rows:
+        group_of_photo: dict[str, str] = {}
+        for row, group in zip(rows, joined([row.path for row in rows], [row.group for row in rows]), strict=True):
             label_of_photo.setdefault(row.path, row.label)
-        paths = list(label_of_photo)
-        split_of_photo = dict(
-            zip(paths, stratified_split(paths, label_of_photo.values(), val, test, self._seed), strict=True)
-        )
+            group_of_photo[row.path] = group
+        paths, groups = list(label_of_photo), list(group_of_photo.values())
+        if any(groups):
+            self.notes.append(KEPT_TOGETHER)
+        splits = stratified_split(paths, label_of_photo.values(), val, test, self._seed, groups)
+        split_of_photo = dict(zip(paths, splits, strict=True))
         for row in rows:
             row.splits = (split_of_photo[row.path],)
 

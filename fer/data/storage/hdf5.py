@@ -7,6 +7,7 @@ Layout: one group a split (``train``, ``val``, ``test``; a split without rows ha
 * ``face`` and ``row`` int64: hashes of the pixels and of (source, path), by which equal faces and equal rows are found
 * ``box`` int32 (n, 4); where a source has them ``valence``, ``arousal`` float32 and ``landmarks`` float32 (n, 68, 2)
 * ``votes`` uint8 (n, 10), only where they were asked for: FER+'s annotators for each of `ferplus.VOTES`
+* ``group`` UTF-8, only where a source knows it: the person or sequence that a row is of, "" where it is not known
 
 and root attributes ``schema_version, class_names, sources, size, color, margin, drawn`` and, as JSON,
 ``counts`` (split -> source -> number per class), ``duplicates`` and ``made_by``.
@@ -157,7 +158,7 @@ def read_column(path: str | Path, split: str, name: str) -> np.ndarray:
             remedy = "give the folder that it lies in" if Path(path).name == ROWS else _remedy()
             raise InputError(f"{path}: has no column {split}/{name}; {remedy}")
         dataset = file[split][name]
-        if name == "path":
+        if name in ("path", "group"):
             return dataset.asstr()[:]
         values = np.empty(dataset.shape, dataset.dtype)
         if len(values):
@@ -209,28 +210,35 @@ def write_store(
     """
     counts = np.zeros((len(SPLITS), len(sources), len(class_names)), np.int64)
     present = dict.fromkeys(_OPTIONAL, False)
-    path_bytes = 1
+    grouped = False
+    path_bytes = group_bytes = 1
     for faces in blocks():
         np.add.at(counts, (faces.split, faces.source, faces.label), 1)
         for name in _OPTIONAL:
             present[name] = present[name] or not np.isnan(getattr(faces, name)).all()
         path_bytes = max(path_bytes, *(len(path.encode()) for path in faces.path), 1)
+        group_bytes = max(group_bytes, *(len(group.encode()) for group in faces.group), 1)
+        grouped = grouped or any(faces.group)
     names = ["image"] if images else []
     names += ["label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
-    names += [] if votes is None else ["votes"]
+    names += ["votes"] if votes is not None else []
+    names += ["group"] if grouped else []
+
+    def kinds(n: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+        return {name: columns(n, face, path_bytes, group_bytes)[name] for name in names}
 
     with replacing(out) as temporary, _create(temporary) as file:
         datasets = {
-            code: _create_datasets(file.create_group(split), names, int(counts[code].sum()), face, path_bytes)
+            code: _create_datasets(file.create_group(split), kinds(int(counts[code].sum())))
             for code, split in enumerate(SPLITS)
             if counts[code].any()
         }
         filled = [0] * len(SPLITS)
+        digests = {code: hashlib.blake2b(digest_size=16) for code in datasets}
         for faces in blocks():
-            values = {name: getattr(faces, name) for name in names if name not in ("face", "row", "path", "votes")}
-            values["path"] = np.array([path.encode() for path in faces.path]).astype(
-                h5py.string_dtype("utf-8", path_bytes)
-            )
+            values = {name: getattr(faces, name) for name in names if name not in ("face", "row", "votes")}
+            values["path"] = _texts(faces.path, path_bytes)
+            values["group"] = _texts(faces.group, group_bytes)
             values["face"] = hash_faces(faces.image)
             values["row"] = hash_rows((sources[code] for code in faces.source), faces.path)
             if votes is not None:
@@ -241,6 +249,9 @@ def write_store(
                 filled[code] = stop = start + int(chosen.sum())
                 for name, dataset in datasets[code].items():
                     dataset[start:stop] = values[name] if chosen.all() else values[name][chosen]
+                _add_groups(digests[code], [faces.group[i] for i in np.flatnonzero(chosen)])
+        for code, digest in digests.items() if grouped else ():
+            datasets[code]["group"].attrs["blake2b"] = digest.hexdigest()
         attributes = file.attrs
         attributes["schema_version"] = SCHEMA_VERSION
         attributes["class_names"] = list(class_names)
@@ -251,6 +262,40 @@ def write_store(
         attributes["duplicates"] = json.dumps(_count_duplicates(file))
         attributes["made_by"] = json.dumps(made_by)
     return read_info(out)
+
+
+def _add_groups(digest: "hashlib.blake2b", groups: Iterable[str]) -> None:
+    digest.update("".join(f"{group}\0" for group in groups).encode())
+
+
+def groups_are_right(path: str | Path, split: str) -> bool:
+    """Say whether the groups of a split are what was written, by their hash; a file without groups has nothing wrong.
+
+    Raises:
+        InputError: the column cannot be read.
+    """
+    if not has_column(path, split, "group"):
+        return True
+    digest = hashlib.blake2b(digest_size=16)
+    _add_groups(digest, read_column(path, split, "group"))
+    with opened(path) as file:
+        return file[split]["group"].attrs.get("blake2b") == digest.hexdigest()
+
+
+def read_groups(path: str | Path, split: str) -> list[str]:
+    """Return the group of each row of a split, "" where the file does not know it.
+
+    Raises:
+        InputError: no such split, or a column that cannot be read.
+    """
+    if not has_column(path, split, "group"):
+        return [""] * len(read_column(path, split, "label"))
+    return read_column(path, split, "group").tolist()
+
+
+def _texts(texts: Sequence[str], size: int) -> np.ndarray:
+    """Return texts as a column of UTF-8 of ``size`` bytes each."""
+    return np.array([text.encode() for text in texts], np.bytes_).astype(h5py.string_dtype("utf-8", size))
 
 
 @contextmanager
@@ -285,11 +330,8 @@ def counts_by_name(counts: np.ndarray, sources: Sequence[str]) -> dict[str, dict
     }
 
 
-def _create_datasets(
-    group: h5py.Group, names: list[str], n: int, face: FaceFormat, path_bytes: int
-) -> dict[str, h5py.Dataset]:
-    kinds = columns(n, face, path_bytes)
-    return {name: group.create_dataset(name, *kinds[name]) for name in names}
+def _create_datasets(group: h5py.Group, kinds: dict[str, tuple[tuple[int, ...], Any]]) -> dict[str, h5py.Dataset]:
+    return {name: group.create_dataset(name, *kind) for name, kind in kinds.items()}
 
 
 def _count_duplicates(file: h5py.File) -> dict[str, int]:

@@ -13,11 +13,13 @@ from fer.labels import labels_from_file
 
 SCHEMA_VERSION = 1
 #: Columns that a file has only where its source has such values.
-OPTIONAL = ("valence", "arousal", "landmarks", "votes")
+OPTIONAL = ("valence", "arousal", "landmarks", "votes", "group")
 
 
-def columns(n: int, face: FaceFormat, path_bytes: int = 1) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Return shape and type of each column of a split of n rows; a path takes ``path_bytes`` bytes."""
+def columns(
+    n: int, face: FaceFormat, path_bytes: int = 1, group_bytes: int = 1
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return shape and type of each column of a split of n rows; a path and a group take so many bytes."""
     return {
         "image": ((n, *face.shape), np.uint8),
         "label": ((n,), np.int64),
@@ -30,6 +32,7 @@ def columns(n: int, face: FaceFormat, path_bytes: int = 1) -> dict[str, tuple[tu
         "arousal": ((n,), np.float32),
         "landmarks": ((n, 68, 2), np.float32),
         "votes": ((n, 10), np.uint8),
+        "group": ((n,), h5py.string_dtype("utf-8", group_bytes)),
     }
 
 

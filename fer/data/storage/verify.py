@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fer.data.source import SPLITS
-from fer.data.storage.hdf5 import hash_faces, hash_rows, read_column, read_info
+from fer.data.storage.hdf5 import groups_are_right, hash_faces, hash_rows, read_column, read_info
 from fer.data.storage.lazy_images import DiskImages
 from fer.data.storage.shards import StreamImages
 from fer.errors import InputError
@@ -19,9 +19,9 @@ _NAMED = 5
 def verify(path: str | Path, shards: str | None = None) -> str:
     """Compare each row of a prepared file or folder of shards with what was written, and say how many rows are right.
 
-    Pixels have a hash, source and path together another one; of labels and sources the numbers of rows are known. Boxes
-    and what is optional have no hash. Memory holds one block of pixels and the other columns of a split. ``shards`` is
-    where those of a folder lie, as the user says.
+    Pixels have a hash, source and path together another one, and all groups of a split one; of labels and sources the
+    numbers of rows are known. Boxes and what else is optional have no hash. Memory holds one block of pixels and the
+    other columns of a split. ``shards`` is where those of a folder lie, as the user says.
 
     Raises:
         InputError: not a whole file of ours, or rows that differ: how many, and the first of them.
@@ -37,6 +37,8 @@ def verify(path: str | Path, shards: str | None = None) -> str:
         told = {name: numbers for name, numbers in zip(info.sources, counts.tolist(), strict=True) if any(numbers)}
         if told != {name: numbers for name, numbers in info.counts[split].items() if any(numbers)}:
             raise InputError(f"{path}: labels or sources of {split} are not as many as counts tells; {_remedy()}")
+        if not groups_are_right(path, split):
+            raise InputError(f"{path}: the groups of {split} are not what was written; {_remedy()}")
         pixels = _face_hashes(path, split, n, shards) != read_column(path, split, "face")
         names = hash_rows((info.sources[code] for code in sources), read_column(path, split, "path").tolist())
         places = names != read_column(path, split, "row")
