@@ -166,7 +166,7 @@ def test_without_votes_the_file_is_what_it_was(tmp_path):
     assert config["votes"] is None and config["keep"] == "auto"
     prepare(config, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
-        assert set(file["train"]) == {"image", "label", "source", "path", "face", "row", "box"}
+        assert set(file["train"]) == {"image", "label", "source", "path", "face", "row", "annotation", "box"}
         assert not {"votes", "keep"} & set(json.loads(file.attrs["made_by"]))
 
 

@@ -10,8 +10,8 @@ import torch
 
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.readers.combine import PreparedSource
-from fer.data.source import FaceFormat
-from fer.data.storage.hdf5 import is_store, opened, read_column, read_info
+from fer.data.source import FaceFormat, empty_faces
+from fer.data.storage.hdf5 import is_store, opened, read_column, read_info, write_store
 from fer.data.storage.lazy_images import DiskImages
 from fer.data.storage.verify import verify
 from fer.errors import InputError
@@ -82,7 +82,7 @@ def test_an_attribute_of_another_type_or_out_of_range_is_named(file, name, value
     refused(file, message)
 
 
-@pytest.mark.parametrize("name", ["image", "label", "source", "path", "face", "row", "box"])
+@pytest.mark.parametrize("name", ["image", "label", "source", "path", "face", "row", "box", "annotation"])
 def test_a_missing_column_is_named(file, name):
     with h5py.File(file, "a") as store:
         del store["val"][name]
@@ -211,6 +211,63 @@ def test_verify_counts_labels_and_names_five_rows(file):
         store["train/label"][0] = 5
     with pytest.raises(InputError, match=r"labels or sources of train are not as many as counts tells"):
         verify(file)
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """A prepared file of 4 train faces with all that can be known of a face, written by the writer."""
+    faces = empty_faces(4, FaceFormat(20))
+    faces.label[:], faces.path = [0, 1, 0, 1], ["0", "1", "2", "3"]
+    faces.box[:], faces.valence[:], faces.arousal[:] = [1, 2, 3, 4], 0.5, -0.25
+    faces.landmarks[1:], votes = 7.5, np.arange(40, dtype=np.uint8).reshape(4, 10)
+    names = ("Sad", "Happy")
+    write_store(tmp_path / "a.h5", lambda: [faces], names, ("mine",), FaceFormat(20), False, {}, votes)
+    return tmp_path / "a.h5"
+
+
+@pytest.mark.parametrize("name", ["box", "valence", "arousal", "landmarks", "votes"])
+def test_verify_sees_a_changed_bit_of_what_is_known_of_a_face(annotated, name):
+    assert verify(annotated) == f"{annotated}: all 4 rows are what was written (4 train)"
+    with h5py.File(annotated, "a") as store:
+        values = store["train"][name][:]
+        values[2:3].view(np.uint8).flat[0] ^= 1
+        store["train"][name][:] = values
+    what = r"train row 2 \(label or box or valence or arousal or landmarks or votes\)"
+    with pytest.raises(InputError, match=rf": 1 of 4 rows are not what was written: {what}; copy the file again"):
+        verify(annotated)
+
+
+def test_verify_sees_labels_that_changed_places(annotated):
+    with h5py.File(annotated, "a") as store:
+        # as many of each class as before
+        store["train/label"][:2] = [1, 0]
+    with pytest.raises(
+        InputError, match=r"2 of 4 rows are not what was written: train row 0 \(label or .*, train row 1 "
+    ):
+        verify(annotated)
+
+
+def test_a_column_that_had_a_hash_and_is_gone_is_named(annotated):
+    with h5py.File(annotated, "a") as store:
+        del store["train/valence"]
+    refused(annotated, "it has no column train/valence")
+
+
+@pytest.mark.parametrize("names", ["box", ["box", "label"], ["label", "label"], ["image"], [1]])
+def test_what_cannot_be_the_columns_with_a_hash_is_refused(annotated, names):
+    with h5py.File(annotated, "a") as store:
+        store.attrs["hashed"] = names
+    refused(annotated, "are not columns of label, box, valence, arousal, landmarks, votes in this order")
+
+
+def test_verify_says_what_it_cannot_check_of_an_older_file(annotated):
+    with h5py.File(annotated, "a") as store:
+        del store["train/annotation"], store.attrs["hashed"]
+    assert read_info(annotated).hashed == ()
+    assert verify(annotated) == (
+        f"{annotated}: all 4 rows are what was written (4 train); it has no hash of label, box, valence, arousal, "
+        "landmarks, votes, which could not be checked row by row"
+    )
 
 
 def test_made_by_is_kept_as_it_is(file):

@@ -5,11 +5,12 @@ Layout: one group a split (``train``, ``val``, ``test``; a split without rows ha
 * ``image`` uint8 (n, size, size) grey or (n, size, size, 3) RGB; ``label`` int64, an index into ``class_names``
 * ``source`` uint8, an index into the attribute ``sources``; ``path`` UTF-8, where the row stood in that source
 * ``face`` and ``row`` int64: hashes of the pixels and of (source, path), by which equal faces and equal rows are found
+* ``annotation`` int64: a hash of the row in the columns that the attribute ``hashed`` names; older files have neither
 * ``box`` int32 (n, 4); where a source has them ``valence``, ``arousal`` float32 and ``landmarks`` float32 (n, 68, 2)
 * ``votes`` uint8 (n, 10), only where they were asked for: FER+'s annotators for each of `ferplus.VOTES`
 * ``group`` UTF-8, only where a source knows it: the person or sequence that a row is of, "" where it is not known
 
-and root attributes ``schema_version, class_names, sources, size, color, margin, drawn`` and, as JSON,
+and root attributes ``schema_version, class_names, sources, size, color, margin, drawn, hashed`` and, as JSON,
 ``counts`` (split -> source -> number per class), ``duplicates`` and ``made_by``.
 """
 
@@ -17,7 +18,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ import h5py
 import numpy as np
 
 from fer.data.source import SPLITS, FaceFormat, Faces
-from fer.data.storage.schema import SCHEMA_VERSION, check_columns, columns, foreign, read_attributes
+from fer.data.storage.schema import ANNOTATIONS, SCHEMA_VERSION, check_columns, columns, foreign, read_attributes
 from fer.errors import InputError
 from fer.system.command import command
 from fer.system.files import replacing
@@ -53,9 +54,19 @@ def hash_rows(sources: Iterable[str], paths: Iterable[str]) -> np.ndarray:
     return _hash(f"{source}\0{path}".encode() for source, path in zip(sources, paths, strict=True))
 
 
+def hash_annotations(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the int64 hash of each row over columns (n, ...) of `ANNOTATIONS`, which are all that is given."""
+    rows = [np.ascontiguousarray(values[name].astype(values[name].dtype.newbyteorder("<"))) for name in ANNOTATIONS
+            if name in values]  # fmt: skip
+    return _hash(b"".join(row.tobytes() for row in cells) for cells in zip(*rows, strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What a prepared file says of itself; ``counts[split][source][label]`` are numbers of rows."""
+    """What a prepared file says of itself; ``counts[split][source][label]`` are numbers of rows.
+
+    ``hashed`` are the columns that the hash ``annotation`` of a row is made of.
+    """
 
     path: Path
     class_names: tuple[str, ...]
@@ -65,6 +76,7 @@ class StoreInfo:
     counts: dict[str, dict[str, list[int]]]
     duplicates: dict[str, int]
     made_by: dict[str, Any]
+    hashed: tuple[str, ...]
 
     def rows(self, split: str) -> int:
         """Return the number of rows of a split."""
@@ -220,9 +232,11 @@ def write_store(
         group_bytes = max(group_bytes, *(len(group.encode()) for group in faces.group), 1)
         grouped = grouped or any(faces.group)
     names = ["image"] if images else []
-    names += ["label", "source", "path", "face", "row", "box", *(name for name in _OPTIONAL if present[name])]
-    names += ["votes"] if votes is not None else []
+    names += ["label", "source", "path", "face", "row", "annotation", "box"]
+    names += [name for name in _OPTIONAL if present[name]]
+    names += [] if votes is None else ["votes"]
     names += ["group"] if grouped else []
+    hashed = [name for name in ANNOTATIONS if name in names]
 
     def kinds(n: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         return {name: columns(n, face, path_bytes, group_bytes)[name] for name in names}
@@ -236,13 +250,16 @@ def write_store(
         filled = [0] * len(SPLITS)
         digests = {code: hashlib.blake2b(digest_size=16) for code in datasets}
         for faces in blocks():
-            values = {name: getattr(faces, name) for name in names if name not in ("face", "row", "votes")}
+            made = ("path", "face", "row", "annotation", "votes")
+            values = {name: getattr(faces, name) for name in names if name not in made}
             values["path"] = _texts(faces.path, path_bytes)
             values["group"] = _texts(faces.group, group_bytes)
             values["face"] = hash_faces(faces.image)
             values["row"] = hash_rows((sources[code] for code in faces.source), faces.path)
             if votes is not None:
                 values["votes"] = votes[[int(path) for path in faces.path]]
+            types = columns(len(faces.path), face)
+            values["annotation"] = hash_annotations({name: values[name].astype(types[name][1]) for name in hashed})
             for code in np.unique(faces.split):
                 chosen = faces.split == code
                 start = filled[code]
@@ -258,6 +275,7 @@ def write_store(
         attributes["sources"] = list(sources)
         attributes["size"], attributes["color"], attributes["margin"] = face.size, face.color, face.margin
         attributes["drawn"] = drawn
+        attributes["hashed"] = hashed
         attributes["counts"] = json.dumps(counts_by_name(counts, sources))
         attributes["duplicates"] = json.dumps(_count_duplicates(file))
         attributes["made_by"] = json.dumps(made_by)

@@ -14,6 +14,8 @@ from fer.labels import labels_from_file
 SCHEMA_VERSION = 1
 #: Columns that a file has only where its source has such values.
 OPTIONAL = ("valence", "arousal", "landmarks", "votes", "group")
+#: Columns that the hash ``annotation`` of a row is made of, where the file has them; in this order. Groups have one.
+ANNOTATIONS = ("label", "box", "valence", "arousal", "landmarks", "votes")
 
 
 def columns(
@@ -27,6 +29,7 @@ def columns(
         "path": ((n,), h5py.string_dtype("utf-8", path_bytes)),
         "face": ((n,), np.int64),
         "row": ((n,), np.int64),
+        "annotation": ((n,), np.int64),
         "box": ((n, 4), np.int32),
         "valence": ((n,), np.float32),
         "arousal": ((n,), np.float32),
@@ -59,13 +62,20 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
         "class_names": tuple(classes), "sources": tuple(sources),
         "face": FaceFormat.from_file({name: given[name] for name in ("size", "color", "margin")}),
         "drawn": given["drawn"], "counts": _counts(_mapping(given["counts"], "counts"), classes, sources),
-        "duplicates": duplicates, "made_by": made_by,
+        "duplicates": duplicates, "made_by": made_by, "hashed": _hashed(given.get("hashed", [])),
     }  # fmt: skip
 
 
 def _plain(value: Any) -> Any:
     """Return an attribute as a list, text or number of Python's."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _hashed(names: Any) -> tuple[str, ...]:
+    """Return the columns that the file says have a hash; older files say nothing."""
+    if not isinstance(names, list) or names != [name for name in ANNOTATIONS if name in names]:
+        raise ValueError(f"hashed={names!r:.80} are not columns of {', '.join(ANNOTATIONS)} in this order")
+    return tuple(names)
 
 
 def _mapping(text: Any, name: str) -> dict[str, Any]:
@@ -104,10 +114,12 @@ def check_columns(file: h5py.File, attributes: dict[str, Any], images: bool) -> 
         if not isinstance(group, h5py.Group):
             raise ValueError(f"{split} is no group of columns")
         n = sum(map(sum, counts[split].values()))
+        hashed = attributes["hashed"]
+        optional = {*OPTIONAL, "annotation"} - ({*hashed, "annotation"} if hashed else set())
         for name, (shape, dtype) in columns(n, attributes["face"]).items():
             if name in group:
                 _check_column(group[name], f"{split}/{name}", shape, np.dtype(dtype))
-            elif name not in OPTIONAL and (images or name != "image"):
+            elif name not in optional and (images or name != "image"):
                 raise ValueError(f"it has no column {split}/{name}")
 
 

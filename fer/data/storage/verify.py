@@ -6,8 +6,17 @@ import numpy as np
 import torch
 
 from fer.data.source import SPLITS
-from fer.data.storage.hdf5 import groups_are_right, hash_faces, hash_rows, read_column, read_info
+from fer.data.storage.hdf5 import (
+    groups_are_right,
+    hash_annotations,
+    hash_faces,
+    hash_rows,
+    opened,
+    read_column,
+    read_info,
+)
 from fer.data.storage.lazy_images import DiskImages
+from fer.data.storage.schema import ANNOTATIONS
 from fer.data.storage.shards import StreamImages
 from fer.errors import InputError
 from fer.system.command import command
@@ -19,9 +28,10 @@ _NAMED = 5
 def verify(path: str | Path, shards: str | None = None) -> str:
     """Compare each row of a prepared file or folder of shards with what was written, and say how many rows are right.
 
-    Pixels have a hash, source and path together another one, and all groups of a split one; of labels and sources the
-    numbers of rows are known. Boxes and what else is optional have no hash. Memory holds one block of pixels and the
-    other columns of a split. ``shards`` is where those of a folder lie, as the user says.
+    Pixels have a hash, source and path together another one, labels, boxes and what is optional a third, and all groups
+    of a split one; of labels and sources the numbers of rows are known too. Older files lack the third: what could not
+    be checked of a file is said. Memory holds one block of pixels and the other columns of a split. ``shards`` is where
+    those of a folder lie, as the user says.
 
     Raises:
         InputError: not a whole file of ours, or rows that differ: how many, and the first of them.
@@ -42,8 +52,13 @@ def verify(path: str | Path, shards: str | None = None) -> str:
         pixels = _face_hashes(path, split, n, shards) != read_column(path, split, "face")
         names = hash_rows((info.sources[code] for code in sources), read_column(path, split, "path").tolist())
         places = names != read_column(path, split, "row")
-        for row in np.flatnonzero(pixels | places).tolist():
-            what = [text for bad, text in ((pixels[row], "pixels"), (places[row], "source and path")) if bad]
+        notes = np.zeros(n, bool)
+        if info.hashed:
+            values = {name: read_column(path, split, name) for name in info.hashed}
+            notes = hash_annotations(values) != read_column(path, split, "annotation")
+        checks = ((pixels, "pixels"), (places, "source and path"), (notes, " or ".join(info.hashed)))
+        for row in np.flatnonzero(pixels | places | notes).tolist():
+            what = [text for bad, text in checks if bad[row]]
             wrong.append(f"{split} row {row} ({', '.join(what)})")
     rows = sum(map(info.rows, splits))
     if wrong:
@@ -53,7 +68,13 @@ def verify(path: str | Path, shards: str | None = None) -> str:
             f"{_remedy()}"
         )
     each = ", ".join(f"{info.rows(split):,} {split}" for split in splits)
-    return f"{path}: all {rows:,} rows are what was written ({each})"
+    with opened(path) as file:
+        present = [name for name in ANNOTATIONS if any(name in file[split] for split in splits)]
+    unchecked = [name for name in present if name not in info.hashed]
+    text = f"{path}: all {rows:,} rows are what was written ({each})"
+    if unchecked:
+        text += f"; it has no hash of {', '.join(unchecked)}, which could not be checked row by row"
+    return text
 
 
 def _remedy() -> str:
