@@ -7,7 +7,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fer import api
+from fer.cli.errors import ends_quietly
 from fer.cli.launch import launch
+from fer.cli.sweep import hide_passwords, print_table
 from fer.config.plain import plain
 from fer.config.train import check_train
 from fer.darknet.config import check_darknet_train
@@ -19,6 +21,7 @@ def job(cfg: DictConfig, out: Path) -> float:
     if not is_first_rank():
         return _train(cfg, out)
     with claiming(out, "wait for it to end, or give another hydra.run.dir=FOLDER"):
+        hide_passwords(out / ".hydra")
         return _train(cfg, out)
 
 
@@ -28,6 +31,11 @@ def _train(cfg: DictConfig, out: Path) -> float:
     return api.train(check_train(cfg), out)
 
 
+@ends_quietly
 def main(words: Sequence[str] = ()) -> None:
     """Run the command line; ``words`` are those before its keys (see `launch`)."""
-    launch(job, "train", words)
+    try:
+        launch(job, "train", words)
+    finally:
+        # also of a sweep that a job has ended
+        print_table()

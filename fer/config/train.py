@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fer.config.checks import check_data
+from fer.config.checks import check_data, check_labels
 from fer.config.plain import check_target, choose, plain, typed
 from fer.config.schemas import MODEL, SCHEDULE, Augment, Recipe, Train
 from fer.errors import InputError
@@ -36,6 +36,7 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     groups = (*config, "optimizer", "trainer", "darknet")
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
+    check_labels(config["tags"], config["notes"])
     # last, because looking the classes up imports torch
     from torch.optim import Optimizer
 

@@ -16,26 +16,29 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.preparation.prepare import prepare
 from fer.data.preparation.summary import command_for, describe
-from fer.data.storage.hdf5 import StoreInfo, read_column
+from fer.data.storage.hdf5 import StoreInfo, fingerprint, read_column
 from fer.errors import InputError
 from fer.evaluation.figures import curves_figure
 from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import parameters
+from fer.runs.record import note, recorded
 from fer.system.command import command
 from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
-from fer.training.callbacks import EMA, Bar, Best, Pictures, Speed
+from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
 from fer.training.module import ClassifierModule
+from fer.training.pictures import Pictures
 from fer.training.resuming import require_resumable
 from fer.training.stopping import StopCleanly
 from fer.training.transfer import load_teachers, require_same_model, start_from
 
 
+@recorded
 def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     """Train a checked config (see `check_train`) and write checkpoints, logs and curves under ``out``.
 
@@ -49,6 +52,7 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     _, chosen = with_precision(config["trainer"])
     trainer, module, data, resume = assemble(config, out)
     if trainer.is_global_zero:
+        note(out, data={"file": str(data.info.path.absolute()), "fingerprint": fingerprint(data.info)})
         if chosen:
             print(chosen)
         print(
@@ -63,8 +67,12 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     best = next(callback for callback in callbacks if isinstance(callback, Best))
     # the folder of the first rank, which is not that of this machine's
     last = Path(best.dirpath or ".") / "last.ckpt"
-    with stop.watching(), naming_lost_ranks(trainer, last):
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        with stop.watching(), naming_lost_ranks(trainer, last):
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    finally:
+        if trainer.is_global_zero and best.scores:
+            note(out, result={"scores": best.scores, "epoch": best.epoch, "parameters": parameters(module.net)})
     if best.best_model_score is None:
         raise InputError(f"no epoch was validated, so there is no best one; the run's checkpoints are in {last.parent}")
     score = float(best.best_model_score)
@@ -215,7 +223,9 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
         last,
         StopCleanly(folder),
         Speed(config["batch_size"] if config["bare_step"] else None, config["compile"]),
+        Running(),
         Pictures(),
+        HParams(config),
     ]
     if config["recipe"]["ema"] is not None:
         # first, so that best.ckpt and the pictures are of the averaged weights

@@ -1,0 +1,51 @@
+"""The HPARAMS tab of TensorBoard: a run's config as a row, beside the last value of some of its scalars."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fer.system.addresses import without_password
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config by dotted keys; lists, which are values, as text.
+
+    >>> flat({"seed": 0, "optimizer": {"lr": 0.1, "betas": [0.9, 0.999]}, "init": None})
+    {'seed': 0, 'optimizer.lr': 0.1, 'optimizer.betas': '[0.9, 0.999]', 'init': None}
+    """
+    return dict(_flat(config, prefix))
+
+
+def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, int | float | str | None) else str(value)
+
+
+def begin_session(writer: "SummaryWriter", config: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    """Write the row of a run; ``metrics`` are tags of scalars that stand, or will, in the same log."""
+    for summary in _summaries(config, metrics)[:2]:
+        writer._get_file_writer().add_summary(summary)
+
+
+def end_session(writer: "SummaryWriter") -> None:
+    """Say that the run of the row has ended well."""
+    writer._get_file_writer().add_summary(_summaries({}, ())[2])
+
+
+def _summaries(config: Mapping[str, Any], metrics: Sequence[str]) -> Any:
+    from torch.utils.tensorboard.summary import hparams
+
+    # TensorBoard leaves out what is None, and takes true and false for numbers
+    values = {key: _shown(value) for key, value in flat(config).items()}
+    return hparams(values, dict.fromkeys(metrics, 0))
+
+
+def _shown(value: Any) -> float | str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return without_password(value) if isinstance(value, str) else value
