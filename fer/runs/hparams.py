@@ -1,6 +1,11 @@
-"""The HPARAMS tab of TensorBoard: a run's config as a row, beside the last value of some of its scalars."""
+"""The HPARAMS tab of TensorBoard: a run's config as a row, beside the last values of its scalars.
 
-from collections.abc import Iterator, Mapping, Sequence
+TensorBoard finds the columns by itself in all runs that it is given: first the keys that differ between them, and the
+first five scalars by name, which are those of ``best/``. From torch's own ``add_hparams`` it would take the columns of
+whichever run it reads first, and show the first five keys by name.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fer.system.addresses import without_password
@@ -26,23 +31,20 @@ def _flat(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value if isinstance(value, int | float | str | None) else str(value)
 
 
-def begin_session(writer: "SummaryWriter", config: Mapping[str, Any], metrics: Sequence[str]) -> None:
-    """Write the row of a run; ``metrics`` are tags of scalars that stand, or will, in the same log."""
-    for summary in _summaries(config, metrics)[:2]:
-        writer._get_file_writer().add_summary(summary)
+def begin_session(writer: "SummaryWriter", config: Mapping[str, Any]) -> None:
+    """Write the row of a run into its log."""
+    from torch.utils.tensorboard.summary import hparams
+
+    # torch leaves out what is None, and takes true and false for numbers
+    values = {key: _shown(value) for key, value in flat(config).items()}
+    writer._get_file_writer().add_summary(hparams(values, {})[1])
 
 
 def end_session(writer: "SummaryWriter") -> None:
     """Say that the run of the row has ended well."""
-    writer._get_file_writer().add_summary(_summaries({}, ())[2])
-
-
-def _summaries(config: Mapping[str, Any], metrics: Sequence[str]) -> Any:
     from torch.utils.tensorboard.summary import hparams
 
-    # TensorBoard leaves out what is None, and takes true and false for numbers
-    values = {key: _shown(value) for key, value in flat(config).items()}
-    return hparams(values, dict.fromkeys(metrics, 0))
+    writer._get_file_writer().add_summary(hparams({}, {})[2])
 
 
 def _shown(value: Any) -> float | str:

@@ -92,7 +92,7 @@ def _begin(config: dict[str, Any], out: Path) -> None:
     earlier = [*before.pop("earlier", []), before] if before else []
     record = {
         "version": VERSION,
-        "command": shlex.join(without_passwords(sys.argv)),
+        "command": _command(),
         "directory": os.getcwd(),
         "overrides": _overrides(),
         "config": config,
@@ -123,6 +123,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "stopped by SIGINT"
     return f"error: {line}" if isinstance(error, InputError) else f"error: {type(error).__name__}: {line}"
+
+
+def _command() -> str:
+    program = ["python"] if sys.argv[0].endswith(".py") else []
+    return shlex.join(without_passwords([*program, *sys.argv]))
 
 
 def _overrides() -> list[str]:

@@ -25,8 +25,6 @@ from fer.training.pictures import classifier_module, tensorboards
 
 #: Steps between two looks at the device within an epoch, each of which waits for it.
 _EVERY = 50
-#: The scalars of TensorBoard's HPARAMS tab, of which it shows the last value.
-_HPARAMS = ("best/acc", "best/balanced_acc", "best/macro_f1", "best/epoch", "val/acc", "val/loss", "train/acc")
 
 
 class Best(ModelCheckpoint):
@@ -40,7 +38,7 @@ class Best(ModelCheckpoint):
         self._resume = resume
         self.epoch: int | None = None
         self.scores: dict[str, float] = {}
-        self._logged: int | None = None
+        self._logged: float | None = None
         self._trainer: pl.Trainer | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -58,8 +56,8 @@ class Best(ModelCheckpoint):
     def _log_scores(self, trainer: pl.Trainer) -> None:
         """Log the best epoch where Lightning has just saved it, in whichever of the two hooks."""
         self._take_scores()
-        if self.epoch is not None and self.epoch != self._logged:
-            self._logged = self.epoch
+        if self.epoch is not None and self.scores["val/acc"] != self._logged:
+            self._logged = self.scores["val/acc"]
             values = {name.replace("val/", "best/"): value for name, value in self.scores.items()}
             log_now(trainer, values | {"best/epoch": float(self.epoch)})
 
@@ -81,9 +79,9 @@ class Best(ModelCheckpoint):
         epoch, scores, score = (state_dict.get(key) for key in ("epoch", "scores", "best_model_score"))
         if type(epoch) is int and isinstance(scores, dict) and all(type(value) is float for value in scores.values()):
             self.epoch, self.scores = epoch, {str(name): value for name, value in scores.items()}
-        elif score is not None:
+        elif isinstance(score, Tensor | float):
             self.scores = {"val/acc": float(score)}
-        self._logged = self.epoch
+        self._logged = self.scores.get("val/acc")
         if not state_dict["best_model_path"]:
             # cut in the first epoch, before there was any
             super().load_state_dict(state_dict | {"dirpath": str(self.dirpath)})
@@ -302,7 +300,7 @@ class HParams(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for writer in tensorboards(trainer):
-            begin_session(writer, self._config, _HPARAMS)
+            begin_session(writer, self._config)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for writer in tensorboards(trainer):

@@ -40,7 +40,7 @@ class Monitor:
         self._metric = metric
         self._writer = SummaryWriter(out / "tensorboard")
         if config:
-            begin_session(self._writer, config, [metric])
+            begin_session(self._writer, config)
         (out / "metrics").mkdir(exist_ok=True)
         self._file = open(out / "metrics" / "metrics.csv", "w", newline="", buffering=1)
         self._csv = csv.writer(self._file)
