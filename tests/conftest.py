@@ -245,7 +245,7 @@ def train_config(file, **changes):
 
 def fit(config, out, *callbacks):
     """Train as `fer.training.run.train` does, without its pictures and curves, which take most of a tiny run's time."""
-    from fer.training.callbacks import Pictures
+    from fer.training.pictures import Pictures
     from fer.training.run import assemble
     from fer.training.stopping import StopCleanly
 

@@ -14,7 +14,10 @@ from omegaconf import DictConfig
 from fer.errors import InputError
 
 #: Keys whose values are names, never numbers.
-_NAMES = ("source", "ckpt", "out", "verify", "folds")
+_NAMES = ("source", "ckpt", "out", "verify", "folds", "notes")
+
+#: The key whose value is a sentence, which may look like a sweep.
+_SENTENCE = "notes"
 
 #: What other programs call the keys of this one.
 _OTHER_NAMES = {
@@ -44,7 +47,8 @@ def literal(argument: str) -> str:
         name = value[0] not in "[{" or there
     else:
         number = key in _NAMES and isinstance(read, int | float)
-        name = str(read) != value and (there or number)
+        sentence = key == _SENTENCE and read is not None
+        name = str(read) != value and (there or number or sentence)
     return f"{key}={QuotedString(value, Quote.single).with_quotes()}" if name else argument
 
 

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import foreign_flag, key_for, literal
 from fer.errors import InputError, closest
+from fer.system.addresses import without_password
 from fer.system.files import is_full
 
 P = ParamSpec("P")
@@ -25,7 +26,7 @@ _SIGPIPE = 128 + 13
 
 def fail(error: Exception, conf: str, config_name: str, arguments: list[str], more: str = "") -> NoReturn:
     """Print the error in one line, ``more`` behind it, and exit with 2; ``conf`` is the folder of the configs."""
-    print(f"error: {explain(error, conf, config_name, arguments)}{more}", file=sys.stderr)
+    print(f"error: {without_password(explain(error, conf, config_name, arguments) + more)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.errors import unwritable
 from fer.errors import InputError
+from fer.system.addresses import without_password
 from fer.system.files import is_of_disk
 
 #: What a run was started with, in its folder.
@@ -142,9 +143,9 @@ def recorded(cfg: DictConfig, folder: Path) -> Iterator[None]:
     earlier = record.exists()
     try:
         record.mkdir(parents=True, exist_ok=True)
-        (record / "config.yaml").write_text(OmegaConf.to_yaml(cfg), "utf-8")
-        (record / "hydra.yaml").write_text(OmegaConf.to_yaml(whole), "utf-8")
-        (record / "overrides.yaml").write_text(OmegaConf.to_yaml(whole.hydra.overrides.task), "utf-8")
+        given = {"config": cfg, "hydra": whole, "overrides": whole.hydra.overrides.task}
+        for name, part in given.items():
+            (record / f"{name}.yaml").write_text(without_password(OmegaConf.to_yaml(part)), "utf-8")
         yield
     except BaseException as error:
         alone = folder.is_dir() and [path.name for path in folder.iterdir()] == [RECORD]

@@ -8,8 +8,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fer import api
+from fer.cli.errors import ends_quietly
 from fer.cli.launch import launch
 from fer.cli.run_folder import recorded
+from fer.cli.sweep import print_table
 from fer.config.plain import plain
 from fer.config.train import check_train
 from fer.darknet.config import check_darknet_train
@@ -31,6 +33,11 @@ def _train(cfg: DictConfig, out: Path) -> float:
     return api.train(check_train(cfg), out)
 
 
+@ends_quietly
 def main(words: Sequence[str] = ()) -> None:
     """Run the command line; ``words`` are those before its keys (see `launch`)."""
-    launch(job, "train", words)
+    try:
+        launch(job, "train", words)
+    finally:
+        # also of a sweep that a job has ended
+        print_table()

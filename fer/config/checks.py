@@ -11,6 +11,9 @@ from fer.engines import is_darknet, resolve
 from fer.errors import InputError
 from fer.targets import check_target, takes
 
+#: Characters of a tag.
+_LONGEST_TAG = 64
+
 
 def _face_crop(size: int) -> int:
     # torch takes seconds to import, which --help should not wait for
@@ -129,6 +132,23 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
                     f"{key}=true: not for the .weights of a Darknet net; show=true with darknet.engine=torch"
                 )
     return keys, faces
+
+
+def check_labels(tags: Any, notes: Any) -> None:
+    """Check what a run is to be found by.
+
+    Raises:
+        InputError: tags are no list of short words, or notes no text.
+    """
+    if tags is not None and not isinstance(tags, list):
+        raise InputError(f"tags={tags}: not a list: give tags=[{tags}]")
+    for tag in tags or ():
+        if not isinstance(tag, str):
+            raise InputError(f"tags: {tag!r} is not text: give tags=[WORD,WORD], a number in quotes within quotes")
+        if not 0 < len(tag) <= _LONGEST_TAG or not tag.isprintable():
+            raise InputError(f"tags: {tag!r:.80} is not a word of 1 to {_LONGEST_TAG} characters")
+    if not isinstance(notes, str | None):
+        raise InputError(f"notes={notes}: not text: give 'notes=SOME TEXT'")
 
 
 def check_keys(cfg: DictConfig, schema: type) -> dict[str, Any]:

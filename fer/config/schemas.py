@@ -210,6 +210,9 @@ class Train:
     early_stop: int | None = MISSING
     resume: str | None = MISSING
     init: str | None = MISSING
+    # fer.config.checks.check_labels says what they may be
+    tags: Any = None
+    notes: Any = None
     trust: list[str] = MISSING
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from fer.config.checks import check_data
+from fer.config.checks import check_data, check_labels
 from fer.config.plain import choose, plain, typed
 from fer.config.schemas import SCHEDULE, Augment, Recipe, Train
 from fer.errors import InputError
@@ -39,6 +39,7 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     groups = (*config, "model", "optimizer", "trainer", "darknet")
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
+    check_labels(config["tags"], config["notes"])
     # last, because looking the classes up imports torch
     config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
     config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"))

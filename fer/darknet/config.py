@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from fer.config.checks import check_data
+from fer.config.checks import check_data, check_labels
 from fer.config.plain import plain, typed
 from fer.config.schemas import Darknet
 from fer.errors import InputError
@@ -46,7 +46,9 @@ def check_darknet_train(cfg: DictConfig, overrides: Iterable[str]) -> dict[str, 
                 f"{override} has no effect beside darknet={darknet['name']}, which brings its own net and schedule: "
                 "leave it out and set darknet.KEY"
             )
-    config = {"data": check_data(cfg.data), "darknet": darknet, "name": cfg.name, "resume": cfg.resume}
+    labels = plain(OmegaConf.masked_copy(cfg, ["tags", "notes"]))
+    check_labels(**labels)
+    config = {"data": check_data(cfg.data), "darknet": darknet, "name": cfg.name, "resume": cfg.resume} | labels
     if config["data"]["folds"] is not None:
         raise InputError("data.folds has no effect beside darknet=: its nets take the splits of their folder")
     if torch:

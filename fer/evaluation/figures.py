@@ -64,12 +64,16 @@ def confusion_figure(counts: np.ndarray, class_names: Sequence[str], title: str)
 def curves_figure(history: pd.DataFrame, title: str = "") -> Figure:
     """Return loss, accuracy and learning rate by epoch in one picture.
 
-    Columns: epoch and any of train/loss, val/loss, train/acc, val/acc, lr; empty cells are passed over, since a logger
-    may write training and validation on separate lines.
+    Columns: epoch and any of train/loss, val/loss, train/acc, val/acc, optim/lr (lr before 0.3); empty cells are passed
+    over, since a logger may write training and validation on separate lines.
     """
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = (("loss", ("train/loss", "val/loss")), ("accuracy", ("train/acc", "val/acc")), ("learning rate", ("lr",)))
+    panels = (
+        ("loss", ("train/loss", "val/loss")),
+        ("accuracy", ("train/acc", "val/acc")),
+        ("learning rate", ("optim/lr", "lr")),
+    )
     for axes, (label, columns) in zip(figure.subplots(1, 3), panels, strict=True):
         for column in [column for column in columns if column in history]:
             rows = history[["epoch", column]].dropna()

@@ -11,6 +11,7 @@ import cv2
 
 from fer.data.readers.image_folder import IMAGE_SUFFIXES
 from fer.errors import InputError
+from fer.system.addresses import without_password
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts")
 
@@ -33,7 +34,7 @@ class Medium:
     @property
     def shown(self) -> str:
         """The path as it may be written down: of an address without the user's name and password."""
-        return re.sub(r"://[^/@]*@", "://", self.path) if self.kind == "live" else self.path
+        return without_password(self.path) if self.kind == "live" else self.path
 
 
 def find_media(source: str, out: str | os.PathLike[str] | None = None) -> list[Medium]:

@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint, or compare reports",
     "predict": "name the expressions in photos, videos and cameras",
     "export": "a checkpoint for other programs: ONNX, int8, torch.export, safetensors",
+    "compare": "a table of training runs",
     "look": "what is in a prepared file, as a page",
     "demo": "try a checkpoint in the browser",
 }
@@ -18,6 +19,6 @@ COMMANDS = {
 def command(name: str) -> str:
     """Return how to type one of `COMMANDS`: ``fer NAME``, or ``python NAME.py`` where such a script was started."""
     started = Path(sys.argv[0])
-    if started.suffix == ".py" and started.stem in COMMANDS and name != "demo":
+    if started.suffix == ".py" and started.stem in COMMANDS and name not in ("compare", "demo"):
         return f"python {name}.py"
     return f"fer {name}"

@@ -1,40 +1,87 @@
-"""What happens beside the training steps: the best epoch kept, weights averaged, speed and pictures for TensorBoard."""
+"""What happens beside the training steps: the best epoch kept, weights averaged, loss and speed logged."""
 
 import copy
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torchvision.utils import make_grid
 
-from fer.data.loading.dataset import Batch
 from fer.errors import InputError
-from fer.evaluation.figures import confusion_figure
+from fer.runs.hparams import begin_session, end_session
 from fer.system.files import replacing
 from fer.targets import build
-from fer.training.module import ClassifierModule
+from fer.training.pictures import classifier_module, tensorboards
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+#: Steps between two looks at the device within an epoch, each of which waits for it.
+_EVERY = 50
 
 
 class Best(ModelCheckpoint):
-    """Keep ``best.ckpt``, the epoch with the highest val/acc; a resumed run takes along the best so far."""
+    """Keep ``best.ckpt``, the epoch with the highest val/acc; a resumed run takes along the best so far.
+
+    ``scores`` are those of that epoch, ``epoch`` its number; ``best/acc`` and the like are logged when it changes.
+    """
 
     def __init__(self, folder: Path, resume: str | None) -> None:
         super().__init__(folder, "best", monitor="val/acc", mode="max", enable_version_counter=False)
         self._resume = resume
+        self.epoch: int | None = None
+        self.scores: dict[str, float] = {}
+        self._logged: float | None = None
+        self._trainer: pl.Trainer | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._trainer = trainer
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self._log_scores(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self._log_scores(trainer)
+
+    def _log_scores(self, trainer: pl.Trainer) -> None:
+        """Log the best epoch where Lightning has just saved it, in whichever of the two hooks."""
+        self._take_scores()
+        if self.epoch is not None and self.scores["val/acc"] != self._logged:
+            self._logged = self.scores["val/acc"]
+            values = {name.replace("val/", "best/"): value for name, value in self.scores.items()}
+            log_now(trainer, values | {"best/epoch": float(self.epoch)})
+
+    def _take_scores(self) -> None:
+        if self._trainer is None or self.best_model_score is None:
+            return
+        score, logged = float(self.best_model_score), self._trainer.callback_metrics
+        if score != self.scores.get("val/acc") and score == float(logged.get("val/acc", -1.0)):
+            self.epoch = self._trainer.current_epoch
+            self.scores = {name: float(value) for name, value in logged.items() if name.startswith("val/")}
+
+    def state_dict(self) -> dict[str, Any]:
+        # best.ckpt is written before the hooks above come to it
+        self._take_scores()
+        # none in a fresh one, which says what a checkpoint must have: those of before 0.3 have none
+        return super().state_dict() | ({"epoch": self.epoch, "scores": self.scores} if self.scores else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        epoch, scores, score = (state_dict.get(key) for key in ("epoch", "scores", "best_model_score"))
+        if type(epoch) is int and isinstance(scores, dict) and all(type(value) is float for value in scores.values()):
+            self.epoch, self.scores = epoch, {str(name): value for name, value in scores.items()}
+        elif isinstance(score, Tensor | float):
+            self.scores = {"val/acc": float(score)}
+        self._logged = self.scores.get("val/acc")
         if not state_dict["best_model_path"]:
             # cut in the first epoch, before there was any
             super().load_state_dict(state_dict | {"dirpath": str(self.dirpath)})
@@ -94,14 +141,77 @@ class EMA(WeightAveraging):
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's progress bar without the end of the log folder's name, which it takes for a version number."""
+    """Lightning's progress bar with the loss of the last steps, names without their groups where those say nothing.
+
+    Left out is the end of the log folder's name, which Lightning takes for a version number.
+    """
 
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return metrics
+        metrics = {name.removeprefix("speed/"): value for name, value in metrics.items()}
+        running = classifier_module(pl_module).running_loss
+        return metrics if running is None else {"loss": running} | metrics
+
+
+class Running(pl.Callback):
+    """Show and log within an epoch the mean loss of the last 50 steps, of the first rank's faces, and the gradient.
+
+    The gradient's norm is that of the last step, before it is clipped; with SAM, at the worst point. The device is
+    waited for every 50th step and at the last one of an epoch.
+    """
+
+    def __init__(self) -> None:
+        self._norm: Tensor | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        classifier_module(pl_module).step_losses.clear()
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if not _is_looked_at(trainer, trainer.fit_loop.batch_idx) or not _has_whole_gradients(trainer, optimizer):
+            return
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self._norm = get_total_norm(gradients) if gradients else None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        module = classifier_module(pl_module)
+        if not _is_looked_at(trainer, batch_idx) or not module.step_losses:
+            return
+        # one wait for both
+        values = {"train/running_loss": torch.stack(module.step_losses).mean()}
+        if self._norm is not None:
+            values["optim/grad_norm"] = self._norm
+        numbers = torch.stack([value.float() for value in values.values()]).tolist()
+        module.step_losses.clear()
+        self._norm, module.running_loss = None, numbers[0]
+        log_now(trainer, dict(zip(values, numbers, strict=True)))
+
+
+def _is_looked_at(trainer: pl.Trainer, batch_idx: int) -> bool:
+    return (batch_idx + 1) % _EVERY == 0 or batch_idx + 1 == trainer.num_training_batches
+
+
+def _has_whole_gradients(trainer: pl.Trainer, optimizer: Optimizer) -> bool:
+    """Whether each rank has all gradients, and they are not multiplied by a scale that a fused optimiser takes out."""
+    whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    scaled = getattr(trainer.precision_plugin, "scaler", None) and getattr(optimizer, "_step_supports_amp_scaling", 0)
+    return whole and not scaled
+
+
+def log_now(trainer: pl.Trainer, values: dict[str, float]) -> None:
+    """Give all loggers some numbers at the step of the optimiser that the run is at, which is the axis of all of them.
+
+    Lightning's ``log`` would repeat them in each step until the epoch ends.
+    """
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics(values | {"epoch": float(trainer.current_epoch)}, trainer.global_step)
 
 
 class Speed(pl.Callback):
@@ -137,12 +247,12 @@ class Speed(pl.Callback):
         if not self._faces:
             return
         speed = self._faces * trainer.world_size / (self._end - self._start)
-        pl_module.log("images_per_second", speed, prog_bar=True)
+        pl_module.log("speed/images_per_second", speed, prog_bar=True)
         if self._bare:
             bare = self._bare * trainer.world_size
-            pl_module.log("share_of_bare_step", speed / bare)
+            pl_module.log("speed/share_of_bare_step", speed / bare)
             if not self._logged:
-                pl_module.log("bare_images_per_second", bare)
+                pl_module.log("speed/bare_images_per_second", bare)
                 self._logged = True
 
 
@@ -152,7 +262,7 @@ def bare_step_speed(trainer: pl.Trainer, module: pl.LightningModule, batch: int,
     The faces are random ones of the network's input size, on the device. The best of five turns after a first one that
     does not count. Weights and generators are left as they are.
     """
-    device, classifier = module.device, _module(module).classifier
+    device, classifier = module.device, classifier_module(module).classifier
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         net = copy.deepcopy(classifier.net).train()
         if compiled:
@@ -182,41 +292,16 @@ def _wait_for(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-class Pictures(pl.Callback):
-    """Send TensorBoard augmented input once, and the confusion matrix of val whenever val/acc is the best so far."""
+class HParams(pl.Callback):
+    """Make a run's config a row of TensorBoard's HPARAMS tab, in the same log."""
 
-    def __init__(self) -> None:
-        self._best = -1.0
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = config
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        board = _tensorboard(trainer)
-        if batch_idx == 0 and trainer.global_step == 0 and board:
-            state = torch.get_rng_state()
-            faces = _module(pl_module).augment(batch.image[:32]).to(torch.uint8)
-            torch.set_rng_state(state)
-            board.add_image("augmented input", make_grid(faces, nrow=8), 0)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for writer in tensorboards(trainer):
+            begin_session(writer, self._config)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # on all ranks, which count together
-        counts = _module(pl_module).val_scores.confusion().numpy()
-        accuracy = counts.trace() / counts.sum()
-        board = _tensorboard(trainer)
-        if board and accuracy > self._best and not trainer.sanity_checking:
-            self._best = accuracy
-            title = f"val, epoch {trainer.current_epoch}: accuracy {accuracy:.2%}"
-            figure = confusion_figure(counts, _module(pl_module).classifier.labels, title)
-            board.add_figure("val/confusion", figure, trainer.current_epoch, close=False)
-
-
-def _tensorboard(trainer: pl.Trainer) -> "SummaryWriter | None":
-    """Return what pictures are sent to, on the first rank of a trainer that logs for TensorBoard."""
-    logger = trainer.logger
-    return logger.experiment if trainer.is_global_zero and isinstance(logger, TensorBoardLogger) else None
-
-
-def _module(module: pl.LightningModule) -> ClassifierModule:
-    if not isinstance(module, ClassifierModule):
-        raise TypeError(f"a ClassifierModule expected, got {type(module).__name__}")
-    return module
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for writer in tensorboards(trainer):
+            end_session(writer)

@@ -66,6 +66,9 @@ class ClassifierModule(pl.LightningModule):
         self.teachers: Teachers | None = None
         self.sam: SAM | None = None
         self.train_scores, self.val_scores = EpochScores(len(labels)), EpochScores(len(labels))
+        #: Of the steps since the last look at the device, and their mean at that look.
+        self.step_losses: list[Tensor] = []
+        self.running_loss: float | None = None
         self._optimizer, self._schedule, self._epochs, self._seed = optimizer, schedule, epochs, seed
         self._sam_radius: float | None = (recipe or {}).get("sam")
 
@@ -89,6 +92,7 @@ class ClassifierModule(pl.LightningModule):
         loss = self.recipe.loss(logits, targets, self.teachers(faces) if self.teachers else None)
         if not self._at_the_worst_point:
             self.train_scores.add_later(loss, logits, batch.label)
+            self.step_losses.append(loss.detach())
         # ranks average their gradients as equals; the share makes that the mean over the global batch
         return loss if batch.share == 1.0 else loss * batch.share
 
@@ -121,12 +125,15 @@ class ClassifierModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train", self.train_scores)
         # the schedule has set the next epoch's rate by now
-        self.log("lr", self._rate)
+        self.log("optim/lr", self._rate)
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_scores)
 
     def _log_epoch(self, stage: str, scores: EpochScores) -> None:
+        # the axis of all that is logged; Lightning's own is one step behind in validation
+        self.log("step", float(self.global_step))
+        self.log("epoch", float(self.current_epoch))
         for name, value in scores.finish().items():
             self.log(f"{stage}/{name}", value, prog_bar=name in ("loss", "acc"))
 

@@ -16,26 +16,29 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.preparation.prepare import prepare
 from fer.data.preparation.summary import command_for, describe, drawn_otherwise
-from fer.data.storage.hdf5 import StoreInfo
+from fer.data.storage.hdf5 import StoreInfo, fingerprint
 from fer.errors import InputError
 from fer.evaluation.figures import curves_figure
 from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import parameters
+from fer.runs.record import note, recorded
 from fer.system.command import command
 from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
 from fer.targets import build
-from fer.training.callbacks import EMA, Bar, Best, Pictures, Speed
+from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
 from fer.training.module import ClassifierModule
+from fer.training.pictures import Pictures
 from fer.training.resuming import require_resumable
 from fer.training.stopping import StopCleanly
 from fer.training.transfer import load_teachers, require_same_model, start_from
 
 
+@recorded
 def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     """Train a checked config (see `check_train`) and write checkpoints, logs and curves under ``out``.
 
@@ -50,24 +53,29 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     _, chosen = with_precision(config["trainer"])
     trainer, module, data, resume = assemble(config, out)
     if trainer.is_global_zero:
+        note(out, data={"file": str(data.info.path.absolute()), "fingerprint": fingerprint(data.info)})
         if chosen:
             print(chosen)
         print(
-            f"{config['model']['name']}: {parameters(module.net):,} parameters; {data.info.path}: "
+            f"{module.classifier.name}: {parameters(module.net):,} parameters; {data.info.path}: "
             f"{data.rows('train'):,} train, {data.rows('val'):,} val"
             + (" (drawn sample data)" if data.info.drawn else "")
             + f"; run folder {out}"
         )
-        if note := drawn_otherwise(config["data"], data.info.made_by, data.info.path):
-            print(note)
+        if otherwise := drawn_otherwise(config["data"], data.info.made_by, data.info.path):
+            print(otherwise)
     # Lightning sets them without declaring them
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     stop = next(callback for callback in callbacks if isinstance(callback, StopCleanly))
     best = next(callback for callback in callbacks if isinstance(callback, Best))
     # the folder of the first rank, which is not that of this machine's
     last = Path(best.dirpath or ".") / "last.ckpt"
-    with stop.watching(), naming_lost_ranks(trainer, last):
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        with stop.watching(), naming_lost_ranks(trainer, last):
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    finally:
+        if trainer.is_global_zero and best.scores:
+            note(out, result={"scores": best.scores, "epoch": best.epoch, "parameters": parameters(module.net)})
     if best.best_model_score is None:
         raise InputError(f"no epoch was validated, so there is no best one; the run's checkpoints are in {last.parent}")
     # the best epoch would be chosen on the fold that it is scored on
@@ -237,7 +245,9 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
         last,
         StopCleanly(folder),
         Speed(config["batch_size"] if config["bare_step"] else None, config["compile"]),
+        Running(),
         Pictures(),
+        HParams(config),
     ]
     if config["recipe"]["ema"] is not None:
         # first, so that best.ckpt and the pictures are of the averaged weights

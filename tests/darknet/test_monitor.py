@@ -102,7 +102,7 @@ def test_weights_cut_short_by_a_full_disk_end_the_run(tmp_path, monitor, monkeyp
 
 
 def test_curves_leave_out_what_is_not_finite():
-    history = [{"iteration": i, "train/loss": 2.0, "train/loss_avg": value, "lr": 0.1} for i, value in
+    history = [{"iteration": i, "train/loss": 2.0, "train/loss_avg": value, "optim/lr": 0.1} for i, value in
                enumerate([float("inf"), 3.0, 2.0])]  # fmt: skip
     figure = curves(history, {2: 0.5}, "val/top1", "a")
     loss, _, score = figure.axes

@@ -71,7 +71,7 @@ def test_a_run_leaves_all_that_it_says(tiny_run):
     log = (folder / "darknet.log").read_text()
     assert len(re.findall(r"^\d+, [\d.]+: ", log, re.M)) == 120
     scalars = EventAccumulator(str(folder / "tensorboard")).Reload()
-    assert {"train/loss", "train/loss_avg", "lr", "images_per_second", "val/top1", "val/top5"} <= set(
+    assert {"train/loss", "train/loss_avg", "optim/lr", "speed/images_per_second", "val/top1", "val/top5"} <= set(
         scalars.Tags()["scalars"]
     )
     losses = [event.value for event in scalars.Scalars("train/loss")]

@@ -365,7 +365,7 @@ def test_a_run_is_like_those_of_the_program(home, run):
     assert (folder / "curves.png").stat().st_size > 10_000 and list((folder / "tensorboard").iterdir())
     rows = (folder / "metrics/metrics.csv").read_text().splitlines()
     assert sum(",train/loss," in row for row in rows) == 120 and sum(",val/top1," in row for row in rows) == 2
-    assert json.loads((folder / "run.json").read_text())["program"] == "torch"
+    assert json.loads((folder / "run.json").read_text())["darknet"]["program"] == "torch"
     assert "Total BFLOPs" in (folder / "layers.txt").read_text()
     best = folder / "backup/classifier_small_best.weights"
     command = f"python evaluate.py ckpt={best} darknet.engine=torch"
@@ -474,7 +474,7 @@ def test_a_detector_learns_and_starts_from_first_layers(home, run):
     start = folder / "backup/v3_tiny_final.weights"
     more = [f"darknet.pretrained={start}", "darknet.pretrained_layers=11", "darknet.max_batches=6", "darknet.map=false"]
     run("train.py", *small, *more, "name=again", cwd=home)
-    assert json.loads((newest(home, "again") / "run.json").read_text())["pretrained_layers"] == 11
+    assert json.loads((newest(home, "again") / "run.json").read_text())["darknet"]["pretrained_layers"] == 11
 
 
 @pytest.mark.slow

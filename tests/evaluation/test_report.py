@@ -181,7 +181,7 @@ def test_curves_picture_passes_over_empty_cells():
             "train/loss": [2.0, None, 1.0, None],
             "val/loss": [None, 2.1, None, 1.1],
             "val/acc": [None, 0.5, None, 0.4],
-            "lr": [0.1, None, 0.05, None],
+            "optim/lr": [0.1, None, 0.05, None],
         }
     )
     loss, accuracy, rate = curves_figure(history, "vgg19").axes

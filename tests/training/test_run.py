@@ -65,11 +65,29 @@ def test_a_run_writes_checkpoints_and_logs_and_learns(tiny, tmp_path):
     log = EventAccumulator(str(out / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert {
         "train/loss", "train/acc", "train/balanced_acc", "train/macro_f1", "val/loss", "val/acc", "val/balanced_acc",
-        "val/macro_f1", "lr", "images_per_second",
+        "val/macro_f1", "optim/lr", "optim/grad_norm", "speed/images_per_second", "train/running_loss", "best/acc",
     } <= set(log.Tags()["scalars"])  # fmt: skip
-    assert {"augmented input", "val/confusion"} <= set(log.Tags()["images"])
+    assert {"input/augmented", "val/confusion"} <= set(log.Tags()["images"])
     assert len(log.Scalars("val/acc")) == 4
     assert max(event.value for event in log.Scalars("val/acc")) == pytest.approx(result["val/acc"])
+
+
+def test_scalars_and_pictures_share_one_axis_and_the_loss_runs_within_the_epoch(tiny, tmp_path):
+    # 150 faces in batches of 2 are 75 steps
+    train(train_config(tiny, **{"batch_size": 2, "trainer.max_epochs": 1, "trainer.gradient_clip_val": 1e-6}), tmp_path)
+    log = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    steps = {name: [event.step for event in log.Scalars(name)] for name in log.Tags()["scalars"]}
+    assert steps["train/running_loss"] == steps["optim/grad_norm"] == [50, 75]
+    assert all(each == [75] for name, each in steps.items() if name.split("/")[0] in ("train", "val", "speed", "best")
+               and name != "train/running_loss")  # fmt: skip
+    assert {name: [event.step for event in log.Images(name)] for name in log.Tags()["images"]} == {
+        "input/augmented": [0], "val/confusion": [75],
+    }  # fmt: skip
+    # the epoch's loss is the mean over all of its steps
+    first, second = (event.value for event in log.Scalars("train/running_loss"))
+    assert (50 * first + 25 * second) / 75 == pytest.approx(log.Scalars("train/loss")[0].value, rel=1e-4)
+    # of before it is clipped
+    assert min(event.value for event in log.Scalars("optim/grad_norm")) > 1e-3
 
 
 def test_resume_equals_a_straight_run_bit_for_bit(trained, tmp_path, capsys):
@@ -117,7 +135,7 @@ def test_learning_rate_is_logged_as_the_schedule_says(tiny, tmp_path):
     )
     fit(config, tmp_path)
     log = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [event.value for event in log.Scalars("lr")] == pytest.approx([0.02, 0.01, 0.005, 0.0025])
+    assert [event.value for event in log.Scalars("optim/lr")] == pytest.approx([0.02, 0.01, 0.005, 0.0025])
 
 
 def test_gradients_are_clipped_by_value(tiny, tmp_path):
@@ -459,8 +477,8 @@ def test_the_share_of_the_bare_step_is_logged_and_changes_nothing(tiny, tmp_path
         fit(train_config(tiny, bare_step=bare, **{"trainer.precision": "bf16-mixed"}), tmp_path / name)
     assert_equal(tmp_path / "without/checkpoints/last.ckpt", tmp_path / "with/checkpoints/last.ckpt")
     history = pd.read_csv(tmp_path / "with/metrics/metrics.csv")
-    (bare,) = history["bare_images_per_second"].dropna()
-    speed, share = history["images_per_second"].dropna(), history["share_of_bare_step"].dropna()
+    (bare,) = history["speed/bare_images_per_second"].dropna()
+    speed, share = history["speed/images_per_second"].dropna(), history["speed/share_of_bare_step"].dropna()
     assert len(share) == 2 and share.tolist() == pytest.approx((speed / bare).tolist(), rel=1e-4)
 
 
@@ -503,7 +521,7 @@ def test_two_ranks_equal_one_and_inside_a_multirun_train_the_job_they_belong_to(
     assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
     for number, lr in (("0", 0.01), ("1", 0.001)):
         folder, alone = tmp_path / "sweep" / number, tmp_path / f"alone{number}"
-        rate = EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("lr")[0].value
+        rate = EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("optim/lr")[0].value
         assert rate == pytest.approx(lr)
         # a rank that ran a sweep of its own would leave other folders and other weights
         assert (folder / "checkpoints/last.ckpt").is_file()

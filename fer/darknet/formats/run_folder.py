@@ -10,8 +10,8 @@ from typing import Any
 from fer.darknet.formats.cfg import Section, render
 from fer.darknet.formats.photo_folder import DATA_FILE, NAMES_FILE, DarknetData
 from fer.errors import InputError
+from fer.runs.record import note
 from fer.system.command import command
-from fer.system.files import replacing
 
 #: Facts that reports are made of, each with a value of its type.
 _FACTS: dict[str, Any] = {
@@ -66,9 +66,8 @@ def judged_by(data: DarknetData) -> str:
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Write run.json: plain data on the program, the data and the start of a run, for reports."""
-    with replacing(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    """Write into run.json what reports are made of: plain data on the program, the data and the start of a run."""
+    note(folder, darknet=facts)
 
 
 def read_facts(weights: Path) -> dict[str, Any]:
@@ -87,6 +86,9 @@ def read_facts(weights: Path) -> dict[str, Any]:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         except (ValueError, RecursionError):
             facts = None
+        if isinstance(facts, dict) and "version" in facts:
+            # a file of before 0.3 holds nothing else
+            facts = facts.get("darknet", {})
         if not _is_facts(facts):
             raise InputError(f"{path}: is damaged, or of no run of {command('train')}: take it away")
         return facts

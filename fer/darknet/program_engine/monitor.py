@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from fer.darknet.formats.cfg import Section
 from fer.darknet.formats.records import ClassAP, MeanAP, Saving, Step
@@ -26,9 +27,10 @@ class ProgramMonitor(Monitor):
     """
 
     def __init__(
-        self, out: Path, sections: Sequence[Section], max_batches: int, start: int, metric: str, bar: bool = True
-    ) -> None:
-        super().__init__(out, sections, max_batches, start, metric, bar)
+        self, out: Path, sections: Sequence[Section], max_batches: int, start: int, metric: str, bar: bool = True,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(out, sections, max_batches, start, metric, bar, config)
         self._out, self._sections, self._steps = out, sections, 0
         #: To each file that is being saved the step from which on it is looked at, and when it must be whole.
         self._saving: dict[Path, tuple[int, float]] = {}

@@ -33,13 +33,15 @@ from fer.darknet.runs.setup import (
     require_disk_space,
     run_facts,
 )
-from fer.darknet.runs.summary import print_results, print_start
+from fer.darknet.runs.summary import note_result, print_results, print_start
 from fer.errors import InputError, Interrupted, Stopped
+from fer.runs.record import recorded
 
 #: The program goes on after these, with a random picture or with wrong labels.
 _FATAL = re.compile("Cannot load image|Too many or too few labels|Can't open label file|Couldn't open file")
 
 
+@recorded
 def train(config: dict[str, Any], out: Path) -> float:
     """Train a checked config (`fer.darknet.config`) with the darknet program, all under ``out``.
 
@@ -68,7 +70,7 @@ def train(config: dict[str, Any], out: Path) -> float:
     print_start(f"{program.path} ({program.dialect})", net, data, max_batches, out, iteration)
     if text := note(program):
         print(f"note: {text}")
-    monitor = ProgramMonitor(out, sections, max_batches, iteration, METRIC[task])
+    monitor = ProgramMonitor(out, sections, max_batches, iteration, METRIC[task], config=config)
     work = tempfile.TemporaryDirectory(prefix="fer-darknet-", ignore_cleanup_errors=True)
     scorer = _scorer(program, net, data, options, monitor, iteration, Path(work.name))
     arguments = command(
@@ -91,6 +93,7 @@ def train(config: dict[str, Any], out: Path) -> float:
             scorer.stop()
         monitor.close()
         work.cleanup()
+        note_result(out, net, monitor)
     return print_results(out, net, monitor, data)
 
 

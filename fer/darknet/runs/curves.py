@@ -20,7 +20,7 @@ def curves(history: list[dict[str, float]], scores: dict[int, float], metric: st
         loss.set_ylim(0, 1.2 * sorted(finite)[int(0.95 * (len(finite) - 1))])
     loss.set(ylabel="loss")
     loss.legend()
-    rate.plot(at, [row["lr"] for row in history])
+    rate.plot(at, [row["optim/lr"] for row in history])
     rate.set(ylabel="learning rate")
     score.plot(list(scores), list(scores.values()), marker=".")
     score.set(ylabel=metric)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from fer.darknet.formats.cfg import Section
 from fer.darknet.formats.records import Step
 from fer.errors import InputError
+from fer.runs.hparams import begin_session
 
 #: A loss that is not a number for so many iterations does not come back.
 _NAN_LIMIT = 20
@@ -22,7 +23,8 @@ _NAN_LIMIT = 20
 class Monitor:
     """Takes the iterations of a run (`step`) and the scores of its checkpoints (`score`), of which ``metric`` is shown.
 
-    Writes ``tensorboard/`` and ``metrics/metrics.csv`` under ``out``, by iteration.
+    Writes ``tensorboard/`` and ``metrics/metrics.csv`` under ``out``, by iteration. What is set in ``config`` makes a
+    row of TensorBoard's HPARAMS tab.
 
     Raises:
         InputError: from `step`, when the loss stays NaN; this ends the run.
@@ -30,13 +32,15 @@ class Monitor:
 
     def __init__(
         self, out: Path, sections: Sequence[Section], max_batches: int, start: int, metric: str,
-        bar: bool = True,
+        bar: bool = True, config: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.last_saved: Path | None = None
         self.history: list[dict[str, float]] = []
         self.scores: dict[int, float] = {}
         self._metric = metric
         self._writer = SummaryWriter(out / "tensorboard")
+        if config:
+            begin_session(self._writer, config)
         (out / "metrics").mkdir(exist_ok=True)
         self._file = open(out / "metrics" / "metrics.csv", "w", newline="", buffering=1)
         self._csv = csv.writer(self._file)
@@ -72,11 +76,11 @@ class Monitor:
                 "raise darknet.burn_in" + (f"; the last whole weights are {self.last_saved}" if self.last_saved else "")
             )
         if step.iteration % self._every == 0:
-            values = {"train/loss": step.loss, "train/loss_avg": step.average, "lr": step.rate}
+            values = {"train/loss": step.loss, "train/loss_avg": step.average, "optim/lr": step.rate}
             self.history.append({"iteration": step.iteration} | values)
             speed = self._bar.format_dict["rate"]
             if speed:
-                values["images_per_second"] = speed * self._batch
+                values["speed/images_per_second"] = speed * self._batch
             self._log(step.iteration, values | dict(more))
         best = f", best {self._metric.removeprefix('val/')} {max(self.scores.values()):.4f}" if self.scores else ""
         self._bar.set_postfix_str(

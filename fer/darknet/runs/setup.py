@@ -1,5 +1,6 @@
 """What every training run begins with, in either engine: the net, the folder of photos, and the run's facts."""
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,11 @@ def require_disk_space(out: Path, sections: list[Section], files: int = 4) -> No
 def run_facts(config: dict[str, Any], program: str, data: DarknetData, name: str) -> dict[str, Any]:
     """Return what run.json says of a run; ``program`` is the dialect that trains it, or torch."""
     options = config["darknet"]
+    listed = hashlib.blake2b((data.folder / "photos.csv").read_bytes(), digest_size=16)
     return {
         "name": name, "task": data.task, "data": data.data, "folder": str(data.folder.absolute()), "drawn": data.drawn,
-        "class_names": list(data.class_names), "program": program, "judged_by": judged_by(data),
+        "fingerprint": listed.hexdigest(), "class_names": list(data.class_names), "program": program,
+        "judged_by": judged_by(data),
         "pretrained": options["pretrained"] and Path(options["pretrained"]).name,
         "pretrained_layers": options["pretrained_layers"], "resume": config["resume"],
     }  # fmt: skip

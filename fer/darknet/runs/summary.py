@@ -11,6 +11,7 @@ from fer.darknet.runs.curves import curves
 from fer.darknet.runs.monitor import Monitor
 from fer.darknet.runs.scorer import best_weights, read_best
 from fer.darknet.runs.setup import METRIC
+from fer.runs.record import note
 from fer.system.command import command
 
 
@@ -34,6 +35,15 @@ def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Pat
             "note: there is no val split of its own: test photos choose the best checkpoint, "
             "as in the original experiment"
         )
+
+
+def note_result(out: Path, net: Net, monitor: Monitor) -> None:
+    """Write the best score so far, as it stands beside the weights, into run.json; nothing where none was taken."""
+    if best := read_best(net.weights):
+        note(out, result={"scores": {best["metric"]: best["score"]}, "iteration": best["iteration"]})
+    elif monitor.scores:
+        iteration = max(monitor.scores, key=lambda at: monitor.scores[at])
+        note(out, result={"scores": {METRIC[net.task]: monitor.scores[iteration]}, "iteration": iteration})
 
 
 def print_results(out: Path, net: Net, monitor: Monitor, data: DarknetData, more: str = "") -> float:

@@ -23,13 +23,14 @@ from fer.darknet.runs.setup import (
     require_disk_space,
     run_facts,
 )
-from fer.darknet.runs.summary import print_results, print_start
+from fer.darknet.runs.summary import note_result, print_results, print_start
 from fer.darknet.torch_engine.network import summary
 from fer.darknet.torch_engine.training.checkpoints import Checkpoints
 from fer.darknet.torch_engine.training.module import DarknetTraining
 from fer.darknet.torch_engine.training.recorder import Recorder
 from fer.darknet.torch_engine.weights_io import load_weights
 from fer.errors import InputError
+from fer.runs.record import recorded
 from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group
 from fer.system.memory import keep_freed_memory
@@ -37,6 +38,7 @@ from fer.targets import build
 from fer.training.stopping import StopCleanly
 
 
+@recorded
 def train(config: dict[str, Any], out: Path) -> float:
     """Train a checked config with darknet.engine=torch (`fer.darknet.config`), all under ``out``.
 
@@ -82,12 +84,13 @@ def train(config: dict[str, Any], out: Path) -> float:
     where = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {config['trainer']['precision']}"
     print_start(f"torch on {where}", net, data, max_batches, out, module.iteration)
     bar = config["trainer"].get("enable_progress_bar", True)
-    monitor = Monitor(out, sections, max_batches, module.iteration, METRIC[task], bar)
+    monitor = Monitor(out, sections, max_batches, module.iteration, METRIC[task], bar, config)
     recorder.begin(monitor, module.iteration)
     try:
         _fit(trainer, module, stop)
     finally:
         monitor.close()
+        note_result(out, net, monitor)
     return print_results(out, net, monitor, data, " darknet.engine=torch")
 
 

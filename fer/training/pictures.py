@@ -1,0 +1,62 @@
+"""Pictures of a training run, and the loggers that take them."""
+
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torchvision.utils import make_grid
+
+from fer.data.loading.dataset import Batch
+from fer.evaluation.figures import confusion_figure
+from fer.training.module import ClassifierModule
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Pictures(pl.Callback):
+    """Send TensorBoard augmented input once, and the confusion matrix of val whenever val/acc is the best so far.
+
+    As of all scalars, their step is the number of the optimiser's steps.
+    """
+
+    def __init__(self) -> None:
+        self._best = -1.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        boards = tensorboards(trainer)
+        if batch_idx == 0 and trainer.global_step == 0 and boards:
+            state = torch.get_rng_state()
+            faces = classifier_module(pl_module).augment(batch.image[:32]).to(torch.uint8)
+            torch.set_rng_state(state)
+            for board in boards:
+                board.add_image("input/augmented", make_grid(faces, nrow=8), 0)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # on all ranks, which count together
+        counts = classifier_module(pl_module).val_scores.confusion().numpy()
+        accuracy = counts.trace() / counts.sum()
+        boards = tensorboards(trainer)
+        if boards and accuracy > self._best and not trainer.sanity_checking:
+            self._best = accuracy
+            title = f"val, epoch {trainer.current_epoch}: accuracy {accuracy:.2%}"
+            figure = confusion_figure(counts, classifier_module(pl_module).classifier.labels, title)
+            for board in boards:
+                board.add_figure("val/confusion", figure, trainer.global_step, close=False)
+
+
+def tensorboards(trainer: pl.Trainer) -> "list[SummaryWriter]":
+    """Return the logs for TensorBoard that a trainer writes, on the first rank; none on the others."""
+    if not trainer.is_global_zero:
+        return []
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def classifier_module(module: pl.LightningModule) -> ClassifierModule:
+    """Return a module as what it has to be here, for the type checker and for who gives another."""
+    if not isinstance(module, ClassifierModule):
+        raise TypeError(f"a ClassifierModule expected, got {type(module).__name__}")
+    return module
