@@ -34,7 +34,7 @@ def train_cfg(*overrides):
 
 
 #: Choices that stand for a part of the user's.
-USERS = [("model", "custom")]
+USERS = [("model", "custom"), ("data", "custom")]
 
 
 def of(group):

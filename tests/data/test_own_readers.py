@@ -149,9 +149,9 @@ def test_val_of_raf_db_is_cut_from_train(prepare, tmp_path):
         (["data=jaffe", "data.raw=empty", "+data.group=(a)"], "data.group=(a) has no effect"),
         (["data=raf_db", "data.raw=empty"], "neither RAF-DB's list_patition_label.txt"),
         (["data=kdef", "data.raw=empty", "data.source.angles=[up]"], "data.source.angles: up: not one of S, HL"),
-        (["data=own", "data.raw=empty"], "data.source._target_ is missing: it names the reader"),
-        (["data=own", "data.source._target_=no.Such"], "data.source._target_=no.Such: there is no such class"),
-        (["data=own", "data.source._target_=builtins.dict"], "data.source._target_=builtins.dict"),
+        (["data=custom", "data.raw=empty"], "data.source._target_ is missing: it names the reader"),
+        (["data=custom", "data.source._target_=no.Such"], "data.source._target_=no.Such: there is no such class"),
+        (["data=custom", "data.source._target_=builtins.dict"], "data.source._target_=builtins.dict"),
     ],
 )
 def test_mistakes_are_one_line(prepare, tmp_path, arguments, message):
@@ -186,7 +186,7 @@ def test_a_reader_in_a_file_of_ones_own_folder_works(process, tmp_path):
     (tmp_path / "my_readers.py").write_text(MINE)
     (tmp_path / "my_conf/data").mkdir(parents=True)
     (tmp_path / "my_conf/data/mine.yaml").write_text(
-        "defaults: [own]\nname: mine\nval_fraction: 0.2\nsource:\n  _target_: my_readers.my_data\n"
+        "defaults: [custom]\nname: mine\nval_fraction: 0.2\nsource:\n  _target_: my_readers.my_data\n"
     )
     done = process(
         "prepare.py", "--config-dir", tmp_path / "my_conf", "data=mine", f"data.raw={tmp_path / 'photos'}",
