@@ -29,6 +29,7 @@ def write(name: str, folder: Path) -> None:
     from fer.data.storage.hdf5 import write_store
     from fer.deployment.export import export_onnx, quantize
     from fer.labels import CLASSES
+    from fer.models.classifier import IDENTITIES
     from fer.training.module import ClassifierModule
 
     model = ClassifierModule(
@@ -36,7 +37,8 @@ def write(name: str, folder: Path) -> None:
         face={"size": SIZE, "color": "grey", "margin": 0.0}, augment={"crop": 44, "flip": 0.5}, optimizer={},
         schedule={}, epochs=1, seed=0, data={"name": "random", "file": "random.h5", "drawn": False},
     )  # fmt: skip
-    parts = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict(), "identities": {}}
+    identities = {name: torch.zeros(0, dtype=torch.int64) for name in IDENTITIES}
+    parts = {"hyper_parameters": dict(model.hparams), "state_dict": model.state_dict(), "identities": identities}
     torch.save(parts, folder / "torch.ckpt")
     blocks = []
     for split in ("train", "val"):

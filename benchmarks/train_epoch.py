@@ -28,7 +28,7 @@ from fer.data.source import SPLITS, FaceFormat, empty_faces
 from fer.data.storage.hdf5 import write_store
 from fer.labels import CLASSES
 from fer.models.registry import build_network
-from fer.system.instantiate import build
+from fer.targets import build
 from fer.training.run import assemble
 
 #: Overrides of the config, the faces of an epoch.

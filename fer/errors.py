@@ -1,7 +1,15 @@
 """The exceptions that users are meant to see."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 from pathlib import Path
+
+
+def closest(word: str, valid: Iterable[str]) -> str:
+    """Return `` (did you mean ...?)`` for a misspelt word, or nothing."""
+    matches = difflib.get_close_matches(word, list(valid), 1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
 
 
 class InputError(ValueError):

@@ -13,8 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import foreign_flag, key_for, literal
-from fer.config.plain import closest
-from fer.errors import InputError
+from fer.errors import InputError, closest
 from fer.system.addresses import without_password
 from fer.system.files import is_full
 

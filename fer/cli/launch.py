@@ -20,6 +20,7 @@ from fer.errors import InputError, Interrupted, RankLost
 from fer.system.command import command
 from fer.system.distributed import end_with_parent, is_first_rank, local_rank
 from fer.system.files import is_unwritable
+from fer.targets import trusting
 
 _INSTALLED = Path(__file__).resolve().parents[1] / "conf"
 #: The folder of the configs: in the wheel a part of the package, in a checkout beside it.
@@ -46,7 +47,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         nonlocal composing
         composing = False
         try:
-            with one_job([program, *words], str(CONF), full_error) as run_folder:
+            with one_job([program, *words], str(CONF), full_error) as run_folder, trusting(_trusted(cfg)):
                 result = job(cfg, run_folder)
             # the next job of a sweep; an error of this one is none of composing
             composing = True
@@ -73,6 +74,9 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             print(f"error: {lost}", file=sys.stderr)
             sys.exit(1)
 
+    if os.getcwd() not in sys.path:
+        # classes that a config names may be the user's own; last, so that no file there stands for a package's
+        sys.path.append(os.getcwd())
     if "LOCAL_RANK" in os.environ:
         end_with_parent()
     if local_rank():
@@ -108,6 +112,11 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         fail(not_composed(error), str(CONF), config_name, arguments)
     finally:
         threading.excepthook = before
+
+
+def _trusted(cfg: DictConfig) -> Any:
+    trust = OmegaConf.select(cfg, "trust")
+    return OmegaConf.to_container(trust) if OmegaConf.is_config(trust) else trust or ()
 
 
 def _of_a_thread(arguments: threading.ExceptHookArgs) -> None:

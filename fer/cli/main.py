@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from fer.cli.errors import ends_quietly
-from fer.config.plain import closest
+from fer.errors import closest
 from fer.system.command import COMMANDS
 
 USAGE = f"""Facial-expression recognition: from raw AffectNet and FER2013 files to named faces in any photo or video.

@@ -23,8 +23,14 @@ def _face_crop(size: int) -> int:
 OmegaConf.register_new_resolver("face_crop", _face_crop, replace=True)
 
 
-def _run_name(data: str, model: str, darknet: str) -> str:
-    return f"{data}_{model if darknet == 'none' else darknet}"
+def _run_name(*, _root_: DictConfig) -> str:
+    """Return what a run is called: its data and its network, ours or a Darknet net, or the last word of a target."""
+    # a group that is none is refused afterwards
+    data, model, darknet = ({**(_root_.get(group) or {})} for group in ("data", "model", "darknet"))
+    network = darknet.get("name", "none")
+    if network == "none":
+        network = model.get("name") or str(model.get("_target_")).rpartition(".")[2]
+    return f"{data.get('name')}_{network}"
 
 
 OmegaConf.register_new_resolver("run_name", _run_name, replace=True)

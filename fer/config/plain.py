@@ -1,24 +1,13 @@
-"""A Hydra config as plain data: every key is known, has its type, and a target exists that takes it."""
+"""A Hydra config as plain data: every key is known and has its type."""
 
 import dataclasses
-import difflib
-import inspect
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
-import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.errors import InputError
-
-
-def closest(word: str, valid: Iterable[str]) -> str:
-    """Return `` (did you mean ...?)`` for a misspelt word, or nothing."""
-    matches = difflib.get_close_matches(word, list(valid), 1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+from fer.errors import InputError, closest
 
 
 def plain(node: Any, group: str = "the config") -> dict[str, Any]:
@@ -69,47 +58,3 @@ def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = 
         if config.get(key) == "???":
             raise InputError(f"{prefix}{key} is missing: give {prefix}{key}=VALUE")
     return config
-
-
-def check_target(
-    config: dict[str, Any], group: str, given: tuple[str, ...] = (), base: type | None = None
-) -> dict[str, Any]:
-    """Check that ``_target_`` exists and takes every key of the config; ``given`` are arguments added when it is built.
-
-    It must be ``base`` or a class derived from it, where one is given.
-
-    Raises:
-        InputError: naming the key and the valid ones.
-    """
-    target = config.get("_target_")
-    if not target:
-        raise InputError(f"{group}._target_ is missing: it names the class to build")
-    try:
-        callable_ = _located(str(target))
-        arguments = inspect.signature(callable_).parameters
-    except (ImportError, AttributeError, ValueError, TypeError, HydraException) as error:
-        raise InputError(f"{group}._target_={target}: there is no such class") from error
-    if base and not (isinstance(callable_, type) and issubclass(callable_, base)):
-        raise InputError(f"{group}._target_={target}: not a {base.__module__.split('.')[0]} {base.__name__}")
-    valid = [name for name in arguments if name not in given]
-    for key in config:
-        if key != "_target_" and key not in valid:
-            raise InputError(f"there is no key {group}.{key}{closest(key, valid)}; {target} takes {', '.join(valid)}")
-    missing = [
-        name for name, argument in arguments.items()
-        if argument.default is argument.empty and name not in config and name not in given
-        and argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
-    ]  # fmt: skip
-    if missing:
-        raise InputError(f"{group}.{missing[0]} is missing: {target} needs it")
-    return config
-
-
-def _located(target: str) -> Any:
-    """Return what a dotted name stands for, without the lines that Hydra logs where there is nothing."""
-    log = logging.getLogger("hydra.utils")
-    before, log.disabled = log.disabled, True
-    try:
-        return hydra.utils.get_object(target)
-    finally:
-        log.disabled = before

@@ -69,22 +69,6 @@ DATA = {
 
 
 @dataclass
-class Model:
-    name: str = MISSING
-    library: str = MISSING
-    in_channels: int = MISSING
-    dropout: float = MISSING
-
-
-@dataclass
-class TorchvisionModel(Model):
-    weights: str | None = MISSING
-
-
-MODEL = {"fer": Model, "torchvision": TorchvisionModel}
-
-
-@dataclass
 class Step:
     name: str = MISSING
     start: int = MISSING
@@ -206,6 +190,7 @@ class Train:
     early_stop: int | None = MISSING
     resume: str | None = MISSING
     init: str | None = MISSING
+    trust: list[str] = MISSING
     # fer.config.checks.check_labels says what they may be
     tags: Any = None
     notes: Any = None
@@ -221,6 +206,7 @@ class Evaluate:
     device: str = MISSING
     compare: list[str] | None = MISSING
     out: str | None = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -246,6 +232,7 @@ class Predict:
     smooth: float = MISSING
     batch: int = MISSING
     device: str = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -278,6 +265,7 @@ class Demo:
     ckpt: str | None = MISSING
     port: int = MISSING
     device: str = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -287,3 +275,4 @@ class Export:
     out: str | None = MISSING
     temperature: Any = MISSING
     calibration: int = MISSING
+    trust: list[str] = MISSING

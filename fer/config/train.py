@@ -5,9 +5,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.checks import check_data, check_labels
-from fer.config.plain import check_target, choose, plain, typed
-from fer.config.schemas import MODEL, SCHEDULE, Augment, Recipe, Train
+from fer.config.plain import choose, plain, typed
+from fer.config.schemas import SCHEDULE, Augment, Recipe, Train
 from fer.errors import InputError
+from fer.targets import check_target
 
 #: What training gives the trainer itself, and what to do instead of giving it.
 TRAINER_OWN = {
@@ -28,18 +29,18 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     """
     config: dict[str, Any] = {
         "data": check_data(cfg.data),
-        "model": typed(cfg.model, choose(cfg.model, "library", MODEL, "model"), "model"),
         "schedule": typed(cfg.schedule, choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
         "augment": typed(cfg.augment, Augment, "augment"),
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
     }
-    groups = (*config, "optimizer", "trainer", "darknet")
+    groups = (*config, "model", "optimizer", "trainer", "darknet")
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     check_labels(config["tags"], config["notes"])
     # last, because looking the classes up imports torch
     from torch.optim import Optimizer
 
+    config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
     config["optimizer"] = check_target(plain(cfg.optimizer, "optimizer"), "optimizer", ("params",), Optimizer)
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
     _check_sizes(config)
@@ -58,7 +59,9 @@ def _check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"trainer.{key}={trainer[key]} would have no effect: {remedy}")
     from pytorch_lightning import Trainer
 
-    check_target(trainer, "trainer", tuple(TRAINER_OWN), Trainer)
+    # auto is ours: it stands for one of Lightning's
+    theirs = trainer | {"precision": "32-true"} if trainer.get("precision") == "auto" else trainer
+    check_target(theirs, "trainer", tuple(TRAINER_OWN), Trainer)
     batches = trainer.get("accumulate_grad_batches", 1)
     if not _is_number(batches, int) or batches < 1:
         raise InputError(f"trainer.accumulate_grad_batches={batches} is not a number of batches; 1 is off")
@@ -82,7 +85,7 @@ def _is_number(value: Any, kind: type) -> bool:
 
 def _check_sizes(config: dict[str, Any]) -> None:
     """Refuse sizes, colours and batches that do not go together."""
-    size, crop, channels = config["data"]["size"], config["augment"]["crop"], config["model"]["in_channels"]
+    size, crop, channels = config["data"]["size"], config["augment"]["crop"], config["model"].get("in_channels", 3)
     if not 1 <= crop <= size:
         raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
     if config["data"]["color"] == "rgb" and channels == 1:

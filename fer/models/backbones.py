@@ -1,7 +1,6 @@
 """The door to torchvision's classification networks, each with a new head for our classes."""
 
 import difflib
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ import torchvision
 from torch import nn
 
 from fer.errors import InputError
-from fer.models.networks import FaceNetwork
+from fer.models.networks import FaceNetwork, check_arguments
 
 # Heads that give extra logits in training mode, which nothing here trains.
 _AUXILIARY_HEADS = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
@@ -28,21 +27,33 @@ def names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def build_backbone(
-    backbone: str | None,
+def torchvision_network(
     num_classes: int,
-    dropout: float,
-    weights: str | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    download: bool,
+    name: str,
+    weights: str | None = None,
+    in_channels: int = 3,
+    dropout: float = 0.0,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    download: bool = True,
 ) -> FaceNetwork:
-    """Return a backbone with a new head; for the arguments and errors see `fer.models.registry.build_model`."""
-    backbones = names()
-    if backbone is None or backbone not in backbones:
+    """Return a classification network of torchvision with a new head: dropout and one linear layer or 1x1 convolution.
+
+    ``weights`` is one of its sets of weights ("DEFAULT", "IMAGENET1K_V1", ...), which also gives ``mean`` and ``std``
+    where they are not given. ``download=False`` builds that same network without fetching its weights, for a checkpoint
+    that replaces them. Input and ``mean``/``std``: see `FaceNetwork`.
+
+    Raises:
+        InputError: an unknown name or weights; values that do not fit together; a failed download.
+    """
+    check_arguments(num_classes, in_channels, dropout, mean, std)
+    if in_channels != 3:
+        raise InputError(f"in_channels={in_channels}: torchvision's networks take 3 (grey images are repeated)")
+    backbone, backbones = name, names()
+    if backbone not in backbones:
         close = difflib.get_close_matches(str(backbone), backbones, n=5)
         raise InputError(
-            f"unknown torchvision backbone={backbone!r}; valid: {', '.join(close or backbones)}"
+            f"unknown torchvision name={backbone!r}; valid: {', '.join(close or backbones)}"
             + (", or another name from torchvision.models.list_models()" if close else "")
         )
     # Weights without categories are for detectors: their classifier is filled with NaN.
@@ -103,4 +114,4 @@ def _like(old: nn.Module, num_classes: int, backbone: str) -> nn.Module:
         return nn.Linear(old.in_features, num_classes, old.bias is not None)
     if isinstance(old, nn.Conv2d) and old.kernel_size == (1, 1):
         return nn.Conv2d(old.in_channels, num_classes, 1, bias=old.bias is not None)
-    raise InputError(f"backbone={backbone} does not end in a linear layer or a 1x1 convolution: choose another")
+    raise InputError(f"name={backbone} does not end in a linear layer or a 1x1 convolution: choose another")

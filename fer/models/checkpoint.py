@@ -10,6 +10,7 @@ and, where one was fitted, ``temperature``, by which the last layer's weights ar
 import json
 import warnings
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fer.errors import InputError
 from fer.models.classifier import IDENTITIES, EmotionClassifier
 from fer.models.hyper_parameters import check_hyper_parameters
 from fer.models.pretrained import locate
+from fer.targets import trusting
 
 #: Version of the weight files that are written and the only one that is read.
 FORMAT = "1"
@@ -34,12 +36,20 @@ FORMAT = "1"
 HASH_BYTES = 5
 
 
-def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
+def load_checkpoint(ckpt: str | Path, trust: Iterable[str] = ()) -> EmotionClassifier:
     """Return the classifier of a .ckpt or .safetensors file or a shipped network's name, on the CPU, to be evaluated.
 
+    A file holds the name of its network's class, never its code. Classes of this project, torch and torchvision are
+    built; of others only those whose package ``trust`` names, as ("my_lab",).
+
     Raises:
-        InputError: no such file or name, or not a checkpoint or weight file of this project.
+        InputError: no such file or name, not a checkpoint or weight file of this project, or a class not trusted.
     """
+    with trusting(trust):
+        return _load(ckpt)
+
+
+def _load(ckpt: str | Path) -> EmotionClassifier:
     path = locate(ckpt)
     if suffix_of(path) == ONNX:
         raise InputError(f"{path}: an exported file holds no checkpoint; give the .ckpt that it was made from")
@@ -55,6 +65,8 @@ def load_checkpoint(ckpt: str | Path) -> EmotionClassifier:
         # the LightningModule of fer.training calls the network net and has no other weights
         state = {name.removeprefix("net."): values for name, values in state.items()}
         model = _assemble(content["hyper_parameters"], state, identities)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except _BAD as error:
         reason = f"a checkpoint that does not fit this program, of another version of it? ({_one_line(error)})"
         raise InputError(f"{path}: {reason}; give another one, or train again") from error
@@ -176,6 +188,8 @@ def load_weights(path: str | Path) -> EmotionClassifier:
         if any(known.dtype != torch.uint8 for known in identities.values()):
             raise ValueError("identities are not the low bytes of hashes")
         model = _assemble(parameters, tensors, identities)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (*_BAD, RecursionError) as error:
         reason = f"a weight file that does not fit this program ({_one_line(error)})"
         raise InputError(f"{path}: {reason}: export it again") from error

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from fer.data.source import FaceFormat
 from fer.models.crops import center_crop, ten_crop
+from fer.models.hyper_parameters import upgraded
 from fer.models.networks import FaceNetwork, to_unit
-from fer.models.registry import build_network
+from fer.models.registry import build_network, network_name
 
 #: What a checkpoint knows its training by, as `FaceDataModule.identities` gives it.
 IDENTITIES = ("train_rows", "train_faces", "val_rows")
@@ -41,19 +42,21 @@ class EmotionClassifier:
             InputError: a network that cannot be built.
             KeyError, TypeError, ValueError: not the hyper-parameters of a training.
         """
-        labels = list(hyper_parameters["labels"])
+        hyper_parameters = upgraded(hyper_parameters)
+        labels, face = list(hyper_parameters["labels"]), FaceFormat(**hyper_parameters["face"])
+        channels = 1 if face.color == "grey" else 3
         return cls(
-            net=build_network(hyper_parameters["model"], len(labels), download),
+            net=build_network(hyper_parameters["model"], len(labels), download, channels),
             labels=labels,
-            face=FaceFormat(**hyper_parameters["face"]),
-            crop=hyper_parameters["augment"]["crop"],
+            face=face,
+            crop=hyper_parameters["augment"].get("crop") or face.size,
             hyper_parameters=hyper_parameters,
         )
 
     @property
     def name(self) -> str:
         """The architecture, e.g. "vgg_small"."""
-        return str(self.hyper_parameters["model"]["name"])
+        return network_name(self.hyper_parameters["model"])
 
     @property
     def data(self) -> dict[str, Any]:

@@ -4,11 +4,25 @@ from typing import Any
 
 from fer.data.source import FaceFormat
 from fer.labels import labels_from_file
+from fer.models.registry import OWN, TORCHVISION, require_trusted
+from fer.targets import check_target
 
 #: What a training is given and a checkpoint holds as ``hyper_parameters``; the last two may be missing.
 HYPER_PARAMETERS = (
     "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "counts",
 )  # fmt: skip
+
+
+#: Targets of the networks that checkpoints before 0.3 knew by their library.
+_LIBRARIES = {"fer": OWN, "torchvision": TORCHVISION}
+
+
+def upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters as this version has them; those of before had names where now are targets."""
+    model = values["model"]
+    if "_target_" not in model and model.get("library") in _LIBRARIES:
+        model = {"_target_": _LIBRARIES[model["library"]]} | {k: v for k, v in model.items() if k != "library"}
+    return {**values, "model": model}
 
 
 def check_hyper_parameters(values: Any) -> dict[str, Any]:
@@ -17,6 +31,7 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     What a network takes is checked as it is built.
 
     Raises:
+        InputError: a target that the user does not trust.
         ValueError: naming the key that is missing, unknown, of another type or out of range.
     """
     if not isinstance(values, dict):
@@ -31,15 +46,15 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     crop = _of(groups["augment"], "augment", "crop", int)
     if not 1 <= crop <= face.size:
         raise ValueError(f"augment.crop={crop} does not fit face.size={face.size}")
-    model = groups["model"]
-    if unknown := model.keys() - {"name", "library", "in_channels", "dropout", "weights", "mean", "std"}:
-        raise ValueError(f"there is no model.{min(unknown):.40}")
-    _of(model, "model", "name", str)
-    if _of(model, "model", "library", str) not in ("fer", "torchvision"):
+    model = upgraded(values)["model"]
+    if "library" in model:
         raise ValueError(f"model.library={model['library']!r:.40} is not fer or torchvision")
-    _of(model, "model", "in_channels", int)
-    if type(model.get("dropout")) not in (int, float):
-        raise ValueError(f"model.dropout={model.get('dropout')!r:.40} is not a number")
+    if not isinstance(model.get("_target_"), str):
+        raise ValueError("model._target_ is missing")
+    require_trusted(model)
+    if "name" in model:
+        _of(model, "model", "name", str)
+    check_target(model, "model", ("num_classes",), offered=("download",))
     for key, kind in (("name", str), ("file", str), ("drawn", bool)):
         _of(groups["data"], "data", key, kind)
     for key in ("epochs", "seed"):

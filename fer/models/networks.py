@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fer.errors import InputError
+from fer.errors import InputError, closest
 
 #: Widths of the 3x3 convolutions; "M" is a 2x2 max-pool (Simonyan & Zisserman 2014, tables A, B, D, E).
 #: ``vgg_small`` is the demo's network, ``vgg9`` one for CPUs.
@@ -32,7 +32,7 @@ class FaceNetwork(nn.Module):
     Grey images are repeated to the network's channels. ``mean`` and ``std`` (one value per channel, for values in
     [0, 1]) are part of ``state_dict``, so a checkpoint brings its own normalisation; without them there is none.
     ``head`` names the submodule of ``network`` that the logits come from: its last linear layer or 1x1 convolution,
-    after which comes at most what a factor passes through, such as a mean over the map.
+    after which comes at most what a factor passes through, such as a mean over the map; None where it is not known.
 
     Raises:
         InputError: RGB images into a one-channel network, or images of a size (pixels) that it cannot take.
@@ -51,7 +51,7 @@ class FaceNetwork(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         *,
-        head: str,
+        head: str | None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -65,11 +65,19 @@ class FaceNetwork(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The layer that gives the logits, of which some networks' has no bias."""
+        """The layer that gives the logits, of which some networks' has no bias.
+
+        Raises:
+            InputError: it is not known.
+        """
+        if self._head is None:
+            raise InputError(f"{self.name}: which layer gives the logits is not known")
         return self.network.get_submodule(self._head)
 
     def head_state(self) -> list[str]:
-        """Return the names in ``state_dict`` of the head's tensors."""
+        """Return the names in ``state_dict`` of the head's tensors, none where it is not known."""
+        if self._head is None:
+            return []
         return [f"network.{self._head}.{name}" for name in self.head.state_dict()]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -92,21 +100,53 @@ class FaceNetwork(nn.Module):
         return self.network(images)
 
 
-def build_own(
-    name: str,
+def own_network(
     num_classes: int,
-    in_channels: int,
-    dropout: float,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    name: str,
+    in_channels: int = 3,
+    dropout: float = 0.5,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
 ) -> FaceNetwork:
-    """Return a network of ``VGG`` or ``RESNET``; for the arguments see `fer.models.registry.build_model`."""
+    """Return a network of ``VGG`` or ``RESNET`` with fresh weights, ending in dropout and one linear layer.
+
+    Input, ``in_channels`` and ``mean``/``std``: see `FaceNetwork`.
+
+    Raises:
+        InputError: an unknown name, or values that are out of range or do not fit together.
+    """
+    if name not in VGG and name not in RESNET:
+        names = [*VGG, *RESNET]
+        # here, as it has a thousand modules that our own networks do not need
+        from fer.models.backbones import names as backbones
+
+        hint = f"; torchvision has it: model=torchvision model.name={name}" if name in backbones() else ""
+        raise InputError(f"unknown model name={name!r}; valid: {', '.join(names)}{hint or closest(str(name), names)}")
+    check_arguments(num_classes, in_channels, dropout, mean, std)
     if name in VGG:
         layers, smallest = _vgg(name, num_classes, in_channels, dropout), 2 ** VGG[name].count("M")
     else:
         layers, smallest = _resnet(name, num_classes, in_channels, dropout), 1
     head = str(len(layers) - 1)
     return FaceNetwork(layers, name, in_channels, smallest, None, mean, std, head=head)
+
+
+def check_arguments(
+    num_classes: int, in_channels: int, dropout: float, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> None:
+    """Check what all networks take; InputError."""
+    if num_classes < 2:
+        raise InputError(f"num_classes={num_classes}: a classifier needs at least 2")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout={dropout} is not in [0, 1)")
+    if in_channels not in (1, 3):
+        raise InputError(f"in_channels={in_channels}: must be 1 (grey) or 3 (RGB, or grey repeated)")
+    if mean is None and std is None:
+        return
+    if mean is None or std is None:
+        raise InputError("mean and std go together: give both or neither")
+    if len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
+        raise InputError(f"mean={list(mean)}, std={list(std)}: must be {in_channels} value(s) each, std above 0")
 
 
 def _vgg(name: str, num_classes: int, in_channels: int, dropout: float) -> nn.Sequential:

@@ -1,75 +1,110 @@
-"""Names to networks: our own, and any classification network of torchvision."""
+"""From what a config or a checkpoint says of a network to the network: targets, and which of them a file may name."""
 
-from collections.abc import Sequence
+import inspect
 from typing import Any
 
+from torch import nn
+
 from fer.errors import InputError
-from fer.models.networks import RESNET, VGG, FaceNetwork, build_own
+from fer.models.networks import FaceNetwork
+from fer.targets import build, is_trusted, locate, takes
+
+#: Our functions that build networks; a checkpoint may name them, torch's modules and torchvision's networks.
+OWN, TORCHVISION, TIMM = (
+    "fer.models.networks.own_network",
+    "fer.models.backbones.torchvision_network",
+    "fer.models.timm_networks.timm_network",
+)
+
+#: Arguments by which networks fetch weights, and what they are when a checkpoint brings its own.
+_FETCHING = {"download": False, "pretrained": False, "weights": None}
 
 
-def build_model(
-    name: str,
-    num_classes: int,
-    in_channels: int = 3,
-    dropout: float = 0.5,
-    backbone: str | None = None,
-    weights: str | None = None,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-    download: bool = True,
+def build_network(
+    model: dict[str, Any], num_classes: int, download: bool = True, channels: int | None = None
 ) -> FaceNetwork:
-    """Return the network called ``name``: a key of ``VGG`` or ``RESNET``, or "torchvision" for any of its backbones.
+    """Build the network of a ``model`` config: ``_target_``, a callable(num_classes, ...), and its arguments.
 
-    Every network ends in dropout with probability ``dropout`` and one new linear layer (squeezenet: 1x1 convolution)
-    for ``num_classes``. ``backbone`` and ``weights`` go with "torchvision" only: a classification network of
-    torchvision, and one of its sets of weights ("DEFAULT", "IMAGENET1K_V1", ...), which also gives ``mean`` and
-    ``std`` where they are not given. ``download=False`` builds that same network without fetching its weights, for a
-    checkpoint that replaces them. Input, ``in_channels`` and ``mean``/``std``: see ``FaceNetwork``.
+    ``download=False`` leaves out the pretrained weights that it names, for a checkpoint that brings its own.
+    ``channels`` are those of the faces, 1 or 3, by default 3; a network that says nothing of its own takes as many.
 
     Raises:
-        InputError: an unknown name, backbone or weights; values that do not fit together; a failed download.
+        InputError: no such target, or values that it refuses.
     """
-    own = name in VGG or name in RESNET
-    if not own and name != "torchvision":
-        names = ", ".join([*VGG, *RESNET, "torchvision"])
-        raise InputError(f"unknown model name={name!r}; valid: {names}{_hint_at_torchvision(name)}")
-    if num_classes < 2:
-        raise InputError(f"num_classes={num_classes}: a classifier needs at least 2")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout={dropout} is not in [0, 1)")
-    if in_channels not in (1, 3):
-        raise InputError(f"in_channels={in_channels}: must be 1 (grey) or 3 (RGB, or grey repeated)")
-    if own and (backbone is not None or weights is not None):
-        raise InputError(f"backbone and weights are for name=torchvision, not for {name}: leave them out")
-    if not own and in_channels != 3:
-        raise InputError(f"in_channels={in_channels}: torchvision's networks take 3 (grey images are repeated)")
-    _check_normalisation(mean, std, in_channels)
-    if own:
-        return build_own(name, num_classes, in_channels, dropout, mean, std)
-    # here, as it has a thousand modules that our own networks do not need
-    from fer.models.backbones import build_backbone
-
-    return build_backbone(backbone, num_classes, dropout, weights, mean, std, download)
+    given: dict[str, Any] = {"num_classes": num_classes}
+    if not download:
+        # our own know the normalisation of weights that they don't fetch
+        without = ["download"] if model["_target_"] in (OWN, TORCHVISION, TIMM) else _FETCHING
+        given |= {key: _FETCHING[key] for key in takes(model["_target_"], without) if key == "download" or key in model}
+    network = build({key: value for key, value in model.items() if key not in given}, **given)
+    return network if isinstance(network, FaceNetwork) else _wrapped(network, model, num_classes, channels or 3)
 
 
-def build_network(model: dict[str, Any], num_classes: int, download: bool = True) -> FaceNetwork:
-    """Build the network of a checked ``model`` config (``library`` fer or torchvision)."""
-    arguments = {key: value for key, value in model.items() if key not in ("library", "name")}
-    if model["library"] == "fer":
-        return build_model(model["name"], num_classes, **arguments)
-    return build_model("torchvision", num_classes, backbone=model["name"], download=download, **arguments)
+def network_name(model: dict[str, Any]) -> str:
+    """Return what a network is called: its ``name``, or the last word of its target."""
+    name = model.get("name")
+    return name if isinstance(name, str) else str(model["_target_"]).rpartition(".")[2]
 
 
-def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, in_channels: int) -> None:
-    if mean is None and std is None:
+def _wrapped(network: Any, model: dict[str, Any], num_classes: int, channels: int) -> FaceNetwork:
+    """Return a network that is not ours behind our contract."""
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model._target_={model['_target_']}: gives {type(network).__name__}, not a torch.nn.Module")
+    own = model.get("in_channels", getattr(network, "in_channels", channels))
+    own = own if own in (1, 3) else channels
+    return FaceNetwork(network, network_name(model), own, 1, head=_find_head(network, num_classes))
+
+
+def _find_head(network: nn.Module, num_classes: int) -> str | None:
+    """Return the name of the last layer with weights, where it is one that can give the logits."""
+    layers = [(name, layer) for name, layer in network.named_modules() if list(layer.parameters(recurse=False))]
+    name, last = layers[-1] if layers else ("", None)
+    linear = isinstance(last, nn.Linear) and last.out_features == num_classes
+    convolution = isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1) and last.out_channels == num_classes
+    return name if linear or convolution else None
+
+
+def require_trusted(config: Any, key: str = "model") -> None:
+    """Refuse targets of a checkpoint that could run anything; none is imported that is not trusted.
+
+    Ours, modules of torch and networks of torchvision are let through, all others only where the user said so with
+    `fer.targets.trusting`.
+
+    Raises:
+        InputError: naming the target and the remedy.
+    """
+    if isinstance(config, list | tuple):
+        for number, each in enumerate(config):
+            require_trusted(each, f"{key}.{number}")
         return
-    if mean is None or std is None:
-        raise InputError("mean and std go together: give both or neither")
-    if len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
-        raise InputError(f"mean={list(mean)}, std={list(std)}: must be {in_channels} value(s) each, std above 0")
+    if not isinstance(config, dict):
+        return
+    for name, value in config.items():
+        require_trusted(value, f"{key}.{name}")
+    target = config.get("_target_")
+    if target is None:
+        return
+    if not isinstance(target, str):
+        raise InputError(f"{key}._target_={target!r:.40} is not a name")
+    if not (target in (OWN, TORCHVISION, TIMM) or is_trusted(target) or _is_a_network(target)):
+        package = target.split(".")[0]
+        if package in ("fer", "torch", "torchvision", "timm"):
+            raise InputError(f"{key}._target_={target:.80} is no network of {package}")
+        raise InputError(
+            f"{key}._target_={target:.80} is code of another package, which is not run unless you trust it: "
+            f"give trust=[{package:.40}] if it is yours"
+        )
 
 
-def _hint_at_torchvision(name: str) -> str:
-    from fer.models.backbones import names
-
-    return f"; torchvision has it: name=torchvision backbone={name}" if name in names() else ""
+def _is_a_network(target: str) -> bool:
+    """Whether a target is a module of torch or a network of torchvision, which hold nothing but arithmetic."""
+    if not target.startswith(("torch.nn.", "torchvision.models.")):
+        return False
+    found = locate(target, "model")
+    if not str(getattr(found, "__module__", "")).startswith(("torch.nn.", "torchvision.models.")):
+        return False
+    if isinstance(found, type):
+        return issubclass(found, nn.Module)
+    # torchvision's functions state what they give
+    returned = inspect.signature(found).return_annotation
+    return isinstance(returned, type) and issubclass(returned, nn.Module)

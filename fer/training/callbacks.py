@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from fer.errors import InputError
 from fer.runs.hparams import begin_session, end_session
 from fer.system.files import replacing
-from fer.system.instantiate import build
+from fer.targets import build
 from fer.training.pictures import classifier_module, tensorboards
 
 #: Steps between two looks at the device within an epoch, each of which waits for it.

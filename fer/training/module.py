@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from fer.data.loading.dataset import Batch
 from fer.models.classifier import EmotionClassifier
 from fer.models.networks import to_unit
-from fer.system.instantiate import build
+from fer.targets import build
 from fer.training.augment import Augment
 from fer.training.distillation import Teachers
 from fer.training.losses import Recipe

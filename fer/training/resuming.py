@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fer.errors import InputError
 from fer.models.checkpoint import is_plain, read_checkpoint
-from fer.system.instantiate import build
+from fer.targets import build
 from fer.training.module import ClassifierModule
 from fer.training.schedules import make_scheduler
 

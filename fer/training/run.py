@@ -26,8 +26,8 @@ from fer.system.command import command
 from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
-from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
+from fer.targets import build
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite

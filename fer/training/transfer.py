@@ -8,6 +8,7 @@ from fer.errors import InputError
 from fer.labels import require_same
 from fer.models.checkpoint import inherit, load_checkpoint
 from fer.models.classifier import EmotionClassifier
+from fer.models.registry import OWN, TIMM, TORCHVISION
 from fer.training.distillation import Teachers
 
 
@@ -25,11 +26,12 @@ def start_from(model: EmotionClassifier, checkpoint: str) -> None:
         weights |= {name: own[name] for name in model.net.head_state()}
     wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
     if wrong or len(own) != len(weights):
-        held = source.hyper_parameters["model"]
-        give = held["name"] if held["library"] == "fer" else f"torchvision model.name={held['name']}"
+        held = {key: value for key, value in source.hyper_parameters["model"].items() if value is not None}
+        kind = {OWN: source.name, TORCHVISION: "torchvision", TIMM: "timm"}.get(held["_target_"], "custom")
+        left = {OWN: ("_target_", "name"), TORCHVISION: ("_target_", "weights")}.get(held["_target_"], ())
+        give = " ".join(f"model.{key}={value}" for key, value in held.items() if key not in left)
         raise InputError(
-            f"init={checkpoint}: holds a {held['name']}, which does not fit model={model.name}: "
-            f"give model={give} model.in_channels={held['in_channels']}"
+            f"init={checkpoint}: holds a {source.name}, which does not fit model={model.name}: give model={kind} {give}"
         )
     model.net.load_state_dict(weights)
     inherit(model, source)

@@ -1,6 +1,7 @@
 """Checkpoints that are not as they should be: one line that says what is amiss, and nothing is built of it."""
 
 import random
+import sys
 import zipfile
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
+from fer.models.classifier import EmotionClassifier
 from tests.conftest import fit, train_config, write_tiny
 
 
@@ -62,8 +64,8 @@ def put(*keys):
         (("model", "name"), ["vgg_small"], "model.name=['vgg_small'] is not of type str"),
         (("model", "name"), "vgg_smal", "unknown model name='vgg_smal'; valid: "),
         (("model", "library"), "os", "model.library='os' is not fer or torchvision"),
-        (("model", "dropout"), "half", "model.dropout='half' is not a number"),
-        (("model", "download"), True, "there is no model.download"),
+        (("model", "dropout"), "half", "model.dropout=half: not a number"),
+        (("model", "download"), True, "model.download=True: is given to"),
         (("data", "drawn"), "no", "data.drawn='no' is not of type bool"),
         (("data", "file"), None, "data.file=None is not of type str"),
         (("epochs",), "many", "epochs='many' is not of type int"),
@@ -133,3 +135,45 @@ def test_weights_of_any_memory_format_are_read(ckpt, tmp_path):
 
     first, second = load_checkpoint(ckpt), load_checkpoint(changed(ckpt, tmp_path / "x.ckpt", change))
     assert torch.equal(first.net.network[0].weight, second.net.network[0].weight)
+
+
+@pytest.mark.parametrize("target", ["marks_itself.Net", "fer.system.files.claiming", "os.system", "torch.hub.load"])
+def test_a_target_that_is_not_trusted_is_never_imported(ckpt, tmp_path, monkeypatch, target):
+    mark = tmp_path / "it ran"
+    (tmp_path / "marks_itself.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\nNet = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    package = target.split(".")[0]
+    for model in ({"_target_": target}, {"_target_": "torch.nn.ModuleList", "modules": [{"_target_": target}]}):
+        foreign = changed(ckpt, tmp_path / "x.ckpt", put("hyper_parameters", "model", model))
+        known = f"{target} is no network of {package}"
+        other = f"code of another package, which is not run unless you trust it: give trust=[{package}]"
+        refused(foreign, known if package in ("fer", "torch") else other)
+    assert not mark.exists() and "marks_itself" not in sys.modules
+
+
+def test_a_network_of_a_package_that_is_trusted_is_built(ckpt, tmp_path, monkeypatch):
+    (tmp_path / "my_lab.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes, width=4):\n"
+        "    layers = nn.Conv2d(1, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)\n"
+        "    return nn.Sequential(*layers)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"_target_": "my_lab.net", "width": 5}
+    parameters = torch.load(ckpt, weights_only=True)["hyper_parameters"] | {"model": model}
+    torch.manual_seed(0)
+    own = EmotionClassifier.build(parameters)
+
+    def change(content):
+        content["hyper_parameters"] = parameters
+        content["state_dict"] = {f"net.{name}": values for name, values in own.net.state_dict().items()}
+
+    path = changed(ckpt, tmp_path / "x.ckpt", change)
+    refused(path, "model._target_=my_lab.net is code of another package")
+    read = load_checkpoint(path, trust=("my_lab",))
+    faces = torch.randint(0, 256, (2, 1, 20, 20), dtype=torch.uint8)
+    own.net.eval()
+    assert read.name == "net" and read.net.head.out_features == len(read.labels)
+    assert torch.equal(read(faces), own(faces))
+    with pytest.raises(InputError, match="trust=my-lab: not the name of a package"):
+        load_checkpoint(path, trust=("my-lab",))

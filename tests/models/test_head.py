@@ -10,7 +10,8 @@ from fer.models.backbones import names
 from fer.models.checkpoint import divide_logits
 from fer.models.classifier import EmotionClassifier
 from fer.models.networks import RESNET, VGG
-from fer.models.registry import build_model
+from fer.models.registry import OWN as OWN_NETWORK
+from fer.models.registry import TORCHVISION, build_network
 
 OWN = [("fer", name) for name in (*VGG, *RESNET)]
 #: One of each kind of backbone, as small as there is; of the others, widths and depths alone are different.
@@ -52,9 +53,9 @@ def without_values():
 
 def shapes(library, name, classes=7):
     """Return a network without values, and the shape of each tensor in its state."""
-    arguments = {"name": name} if library == "fer" else {"name": "torchvision", "backbone": name}
+    target = OWN_NETWORK if library == "fer" else TORCHVISION
     with without_values():
-        network = build_model(num_classes=classes, **arguments)
+        network = build_network({"_target_": target, "name": name}, classes)
     return network, {key: values.shape for key, values in network.state_dict().items()}
 
 

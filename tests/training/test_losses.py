@@ -11,8 +11,7 @@ from torch.nn import functional
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
-from fer.models.networks import to_unit
-from fer.models.registry import build_model
+from fer.models.networks import own_network, to_unit
 from fer.training.augment import Augment
 from fer.training.distillation import Teachers
 from fer.training.losses import Recipe
@@ -226,7 +225,7 @@ def test_every_recipe_and_the_strong_augmentation_train(tiny, tmp_path, name):
 def test_nothing_in_a_step_reads_the_device():
     # a tensor without values says so when it is read; backward would need a real GPU
     with FakeTensorMode(), torch.device("cuda"):
-        net = build_model("vgg_small", 7, in_channels=1, dropout=0.5)
+        net = own_network(7, "vgg_small", 1, 0.5)
         recipe = Recipe({"label_smoothing": 0.1}, 7)
         images, labels = torch.zeros((8, 1, 48, 48), dtype=torch.uint8), torch.zeros(8, dtype=torch.long)
         optimizer = SAM(torch.optim.SGD(net.parameters(), 0.1, momentum=0.9), 0.05, net)

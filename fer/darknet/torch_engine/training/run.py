@@ -33,8 +33,8 @@ from fer.errors import InputError
 from fer.runs.record import recorded
 from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group
-from fer.system.instantiate import build
 from fer.system.memory import keep_freed_memory
+from fer.targets import build
 from fer.training.stopping import StopCleanly
 
 

@@ -1,0 +1,250 @@
+"""Parts that a config names: ``_target_`` is the dotted name of a class or function, the other keys are its arguments.
+
+The signature is the schema: what a target takes, and of which type, stands in its constructor and nowhere else.
+"""
+
+import contextlib
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from importlib import import_module
+from typing import Any, Literal, Union
+
+from fer.errors import InputError, closest
+
+#: What a config may say of a target beside its arguments, in Hydra's words.
+_WORDS = ("_target_", "_partial_")
+
+
+_TRUSTED: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
+
+
+@contextlib.contextmanager
+def trusting(packages: Iterable[str]) -> Iterator[None]:
+    """Let checkpoints that are opened in the block name targets of these packages, modules or classes, and run them.
+
+    Raises:
+        InputError: not a list of names such as my_lab or my_lab.networks.
+    """
+    if isinstance(packages, str):
+        packages = [packages]
+    given = tuple(packages) if isinstance(packages, Iterable) else (packages,)
+    for name in given:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise InputError(f"trust={name}: not the name of a package, such as trust=[my_lab]")
+    token = _TRUSTED.set((*_TRUSTED.get(), *given))
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
+
+
+def is_trusted(target: str) -> bool:
+    """Whether a target is of a package that the user trusts, see `trusting`; nothing is imported."""
+    return any(target == name or target.startswith(f"{name}.") for name in _TRUSTED.get())
+
+
+def locate(target: str, group: str = "") -> Callable[..., Any]:
+    """Return the class or function of a dotted name such as ``torch.optim.SGD``; its module is imported.
+
+    Raises:
+        InputError: there is none of that name, or its module cannot be imported.
+    """
+    key = f"{group}._target_={target}" if group else str(target)
+    parts = target.split(".") if isinstance(target, str) else []
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise InputError(f"{key}: not the name of a class or function, such as my_package.my_module.MyClass")
+    found: Any = None
+    for length in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:length])
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+                # not a module but a class in one, or nothing
+                continue
+            raise InputError(f"{key}: {module} needs the package {error.name}, which is not installed") from error
+        except InputError:
+            raise
+        except Exception as error:
+            # the code is the user's own and may raise anything
+            raise InputError(f"{key}: {module} cannot be imported: {_one_line(error)}") from error
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                valid = [name for name in vars(found) if not name.startswith("_")] if hasattr(found, "__dict__") else []
+                raise InputError(f"{key}: there is no such class: {part} is not in {module}{closest(part, valid)}")
+            found = getattr(found, part)
+        break
+    else:
+        raise InputError(f"{key}: there is no such class: no module {parts[0]} in this folder or among the packages")
+    if not callable(found):
+        raise InputError(f"{key}: neither a class nor a function")
+    return found
+
+
+def build(config: Mapping[str, Any], **given: Any) -> Any:
+    """Build what a checked config describes; targets among its arguments are built before it.
+
+    ``given`` are arguments that are added. With ``_partial_: true`` the callable is returned with its arguments bound.
+
+    Raises:
+        InputError: the constructor refuses an argument's value.
+    """
+    target = config["_target_"]
+    callable_ = locate(target)
+    arguments = {key: _built(value) for key, value in config.items() if key not in _WORDS} | given
+    if config.get("_partial_"):
+        return functools.partial(callable_, **arguments)
+    try:
+        return callable_(**arguments)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{target}: {_one_line(error)}") from error
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return build(value) if "_target_" in value else {key: _built(each) for key, each in value.items()}
+    return [_built(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def takes(target: str, names: Iterable[str]) -> list[str]:
+    """Return those of ``names`` that a target has arguments for."""
+    parameters = inspect.signature(locate(target)).parameters.values()
+    return [name for name in names if any(p.name == name and p.kind not in _COLLECTING for p in parameters)]
+
+
+def check_target(
+    config: dict[str, Any],
+    group: str,
+    given: Iterable[str] = (),
+    base: type | None = None,
+    offered: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Check that ``_target_`` exists and takes every key of the config, with values of the types it states.
+
+    ``given`` are arguments added when it is built, ``offered`` those added where it takes them. It must be ``base`` or
+    a class derived from it, where one is given. Targets among the arguments are checked alike.
+
+    Raises:
+        InputError: naming the key and the valid ones.
+    """
+    target = config.get("_target_")
+    if not target or target == "???":
+        raise InputError(f"{group}._target_ is missing: it names the class to build")
+    callable_ = locate(target, group)
+    if base and not (isinstance(callable_, type) and issubclass(callable_, base)):
+        raise InputError(f"{group}._target_={target}: not a {base.__module__.split('.')[0]} {base.__name__}")
+    try:
+        parameters = inspect.signature(callable_).parameters
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{group}._target_={target}: does not say which arguments it takes") from error
+    named = {name: p for name, p in parameters.items() if p.kind not in _COLLECTING}
+    added = {*given, *offered}
+    valid = [name for name in named if name not in added]
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    types_ = _annotations(callable_)
+    for key, value in config.items():
+        if key in _WORDS:
+            continue
+        if key in added:
+            raise InputError(f"{group}.{key}={value}: is given to {target} by the program; leave it out")
+        if key not in valid and not anything:
+            raise InputError(
+                f"there is no key {group}.{key}{closest(key, valid)}; {target} takes {', '.join(valid) or 'none'}"
+            )
+        _check_nested(value, f"{group}.{key}")
+        if key in types_ and not _fits(value, types_[key]):
+            shown = "null" if value is None else value
+            raise InputError(f"{group}.{key}={shown}: not {_shown(types_[key])}, which {target} takes")
+    missing = [
+        name for name, p in named.items() if p.default is p.empty and name not in config and name not in added
+    ]  # fmt: skip
+    if missing and not config.get("_partial_"):
+        raise InputError(f"{group}.{missing[0]} is missing: {target} needs it")
+    return config
+
+
+_PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _check_nested(value: Any, key: str) -> None:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            check_target(dict(value), key)
+        else:
+            for name, each in value.items():
+                _check_nested(each, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            _check_nested(each, f"{key}.{number}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{key}={value}: not a finite number")
+
+
+def _annotations(callable_: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types that a callable states of its arguments, none where they cannot be told."""
+    described = callable_.__init__ if isinstance(callable_, type) else callable_  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(described)
+    except Exception:
+        # names that only a type checker knows
+        return {}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether plain data of a config can be of a type; types that no config can give are not judged."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is Literal:
+        return value in arguments
+    if kind is None or kind is type(None):
+        return value is None
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str)
+    if value is None and isinstance(kind, type):
+        return kind is object
+    if isinstance(value, str | bool | int | float):
+        # a list, dict or object is not a single value; of other types nobody knows
+        return origin not in (list, tuple, dict) and kind not in (list, tuple, dict) and not _of_torch(kind)
+    if isinstance(value, list) and origin in (list, tuple) and arguments and arguments[-1] is not Ellipsis:
+        one = arguments[0]
+        return all(_fits(each, one) for each in value) if origin is list or len(arguments) == 1 else True
+    return True
+
+
+def _of_torch(kind: Any) -> bool:
+    """Whether a type is a tensor's or a module's, which a config gives as a target only."""
+    return isinstance(kind, type) and kind.__module__.split(".")[0] == "torch" and kind.__name__ in ("Tensor", "Module")
+
+
+def _shown(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        # without what no config can give
+        given = [each for each in typing.get_args(kind) if not _of_torch(each)]
+        return " or ".join(map(_shown, given))
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    return kind.__name__ if isinstance(kind, type) and not typing.get_origin(kind) else str(kind)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
