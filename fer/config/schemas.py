@@ -210,10 +210,10 @@ class Train:
     early_stop: int | None = MISSING
     resume: str | None = MISSING
     init: str | None = MISSING
+    trust: list[str] = MISSING
     # fer.config.checks.check_labels says what they may be
     tags: Any = None
     notes: Any = None
-    trust: list[str] = MISSING
 
 
 @dataclass

@@ -518,7 +518,7 @@ def test_two_ranks_equal_one_and_inside_a_multirun_train_the_job_they_belong_to(
     jobs += ["trainer.devices=2", "optimizer.lr=0.01,0.001", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = process("train.py", "-m", *jobs)
     assert "Launching 2 jobs" in done.stdout
-    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv"]
     for number, lr in (("0", 0.01), ("1", 0.001)):
         folder, alone = tmp_path / "sweep" / number, tmp_path / f"alone{number}"
         rate = EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("optim/lr")[0].value
