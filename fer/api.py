@@ -4,11 +4,12 @@ A network's file decides by its suffix (see `fer.engines`); of a Darknet net ``d
 needs torch or OpenCV is imported where it is chosen, so that importing this costs nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.engines import is_darknet, resolve
+from fer.targets import trusting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,7 @@ class Predictor:
         min_size: int = _MIN_SIZE,
         cfg: str | Path | None = None,
         names: str | Path | None = None,
+        trust: Iterable[str] = (),
     ) -> "Predictor":
         """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector; or .weights.
 
@@ -56,10 +58,13 @@ class Predictor:
         Darknet's .weights, or the .ckpt saved with them, belong to the files ``cfg`` and ``names``, by default those
         beside them; their ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
 
+        ``trust`` names packages whose classes the file may name as its network, as ("my_lab",); see `load_checkpoint`.
+
         Raises:
-            InputError: a file that is missing or not ours, an unknown detector or device.
+            InputError: a file that is missing, not ours or of a class not trusted, an unknown detector or device.
         """
-        return cls(open_predictor(ckpt, faces, faces_model, device, min_confidence, min_size, cfg, names))
+        with trusting(trust):
+            return cls(open_predictor(ckpt, faces, faces_model, device, min_confidence, min_size, cfg, names))
 
     @property
     def labels(self) -> tuple[str, ...]:
