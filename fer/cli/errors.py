@@ -55,12 +55,12 @@ def not_composed(error: Exception) -> InputError:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         return InputError(f"a job of the sweep ended with an error: {(said or lines)[-1]}")
-    if file := _file_being_read(error):
+    if file := file_being_read(error):
         return InputError(f"{file}: cannot be read as a config: {error}; correct it")
     return InputError(f"the configuration cannot be composed: {error}; HYDRA_FULL_ERROR=1 shows where")
 
 
-def _file_being_read(error: Exception) -> str | None:
+def file_being_read(error: Exception) -> str | None:
     """Return the config that Hydra was reading when an error came, which not every error names."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "load_config" and frame.f_globals["__name__"].endswith("file_config_source"):

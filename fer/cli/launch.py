@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import check_choices, literal
-from fer.cli.errors import ends_quietly, fail, fail_for_words, not_composed, unwritable
+from fer.cli.errors import ends_quietly, fail, fail_for_words, file_being_read, not_composed, unwritable
 from fer.cli.ranks import one_job
 from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
 from fer.errors import InputError, Interrupted, RankLost
@@ -109,7 +109,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         if isinstance(error, OSError) and is_unwritable(error):
             # Hydra makes the run folder
             fail(unwritable(error), str(CONF), config_name, arguments)
-        if not composing:
+        if not composing or isinstance(error, OSError) and not file_being_read(error):
             raise
         fail(not_composed(error), str(CONF), config_name, arguments)
     finally:

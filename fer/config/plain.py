@@ -56,10 +56,14 @@ def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = 
                 f"there is no key {prefix}{key}{closest(key, (*fields, *others))}; "
                 f"valid in {group or 'the config'}: {', '.join((*fields, *others))}"
             )
-    try:
-        config = plain(cast(DictConfig, OmegaConf.merge(OmegaConf.structured(schema), given)))
-    except OmegaConfBaseException as error:
-        raise InputError(f"{prefix}{error.key or ''}: {str(error).splitlines()[0]}") from error
+    merged = OmegaConf.structured(schema)
+    for key, value in given.items():
+        try:
+            merged = OmegaConf.merge(merged, {key: value})
+        except (OmegaConfBaseException, OverflowError) as error:
+            # of a number that no float can be
+            raise InputError(f"{prefix}{key}: {str(error).splitlines()[0]}") from error
+    config = plain(cast(DictConfig, merged))
     for key in fields:
         if config.get(key) == "???":
             raise InputError(f"{prefix}{key} is missing: give {prefix}{key}=VALUE")

@@ -222,6 +222,7 @@ def test_the_trainer_group_spells_out_real_arguments():
         (["data.color=rgb", "model.in_channels=1"], "data.color=rgb needs model.in_channels=3"),
         (["data.size=4"], "data.size=4: not between 8 and 1024"),
         (["data.margin=-1"], "data.margin=-1.0: not a fraction"),
+        (["schedule=step", f"schedule.rate={'9' * 400}"], "schedule.rate: int too large to convert to float"),
         (["batch_size=many"], "batch_size: Value 'many'"),
         (["resume=a", "init=b"], "give one of them"),
         (["tags=baseline"], r"tags=baseline: not a list: give tags=\[baseline\]"),

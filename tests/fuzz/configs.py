@@ -127,6 +127,10 @@ def _overrides(draw: st.DrawFn) -> Case:
     return Case("override", words)
 
 
+#: What follows from another group where nothing else is said.
+_FROM = {"name": ("data", "model", "darknet"), "augment.crop": ("data",)}
+
+
 def _open_overrides(case: Case, folder: Path) -> None:
     with Singletons():
         config = check_train(_compose(CONF, *case.content))
@@ -135,9 +139,7 @@ def _open_overrides(case: Case, folder: Path) -> None:
         name = ".".join(map(str, path))
         if not any(name == key or name.startswith(f"{key}.") or key.startswith(name) for key in given):
             now = _leaves(config).get(path, value)
-            derived = any(
-                key.startswith(("data", "model", "name", "seed", "augment", "epochs", "trainer")) for key in given
-            )
+            derived = any(key.split(".")[0] in _FROM.get(name, ()) for key in given)
             require(now == value or value != value or derived, f"{name}={now!r:.40}")
     require(type(config["seed"]) is int and 0 <= config["seed"] < 2**32, f"seed {config['seed']!r:.40}")
 

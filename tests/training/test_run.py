@@ -405,8 +405,9 @@ def test_each_device_needs_a_row_to_validate(tmp_path):
 
 
 def test_what_torch_refuses_is_one_line(tiny, tmp_path, run):
-    done = run("train.py", *arguments(tiny, tmp_path, "optimizer.lr=-1"), code=2)
-    assert len(done.stderr.splitlines()) == 1 and "Invalid learning rate: -1" in done.stderr
+    done = run("train.py", *arguments(tiny, tmp_path, "optimizer.nesterov=true", "optimizer.momentum=0"), code=2)
+    assert len(done.stderr.splitlines()) == 1 and "Nesterov momentum requires a momentum" in done.stderr
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_an_epoch_of_any_length_keeps_few_steps(trained, tmp_path, monkeypatch):
