@@ -50,10 +50,11 @@ def timm_network(
     if pretrained and mean is None:
         mean, std = _of_channels(known.mean, in_channels), _of_channels(known.std, in_channels)
     given = {"dropout": dropout, "drop_path": drop_path, "image_size": image_size}
-    network = _create(timm, name, pretrained and download, num_classes, in_channels, given)
-    size = image_size or network.pretrained_cfg["input_size"][-1]  # type: ignore[index]
-    if not network.pretrained_cfg.get("fixed_input_size"):  # type: ignore[operator, union-attr]
-        smallest = (network.pretrained_cfg.get("min_input_size") or (1,))[-1]  # type: ignore[operator, union-attr]
+    # what timm adds to modules has no types
+    network: Any = _create(timm, name, pretrained and download, num_classes, in_channels, given)
+    size = image_size or network.pretrained_cfg["input_size"][-1]
+    if not network.pretrained_cfg.get("fixed_input_size"):
+        smallest = (network.pretrained_cfg.get("min_input_size") or (1,))[-1]
         return _AnySize(network, name, in_channels, smallest, None, mean, std, head=_heads(network, num_classes))
     remedy = "prepare the data at another size or choose another model"
     if image_size is None and _takes(timm, name, num_classes, in_channels, image_size=size):
@@ -161,12 +162,12 @@ def _takes(timm: ModuleType, name: str, num_classes: int, in_channels: int, **gi
     return True
 
 
-def _heads(network: nn.Module, num_classes: int) -> tuple[str, ...]:
+def _heads(network: Any, num_classes: int) -> tuple[str, ...]:
     """Return the names of the layers that give a logit a class; distilled networks have several and mean them."""
-    found: Any = network.get_classifier()  # type: ignore[operator]
+    found = network.get_classifier()
     classifiers = list(found) if isinstance(found, tuple) else [found]
     # what timm replaces for other classes, of which get_classifier leaves out the auxiliary ones
-    stated: Any = network.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr, operator]
+    stated = network.pretrained_cfg.get("classifier") or ()
     stated = (stated,) if isinstance(stated, str) else stated
     modules = dict(network.named_modules())
     classifiers += [modules[name] for name in stated if name in modules]
