@@ -55,17 +55,15 @@ def timm_network(
     size = image_size or network.pretrained_cfg["input_size"][-1]
     if not network.pretrained_cfg.get("fixed_input_size"):
         smallest = (network.pretrained_cfg.get("min_input_size") or (1,))[-1]
-        return _AnySize(network, name, in_channels, smallest, None, mean, std, head=_heads(network, num_classes))
+        return _Sized(network, name, in_channels, smallest, None, mean, std, head=_heads(network, num_classes))
     remedy = "prepare the data at another size or choose another model"
     if image_size is None and _takes(timm, name, num_classes, in_channels, image_size=size):
         remedy = "give model.image_size= the size of the faces after cropping"
-    return FaceNetwork(
-        network, name, in_channels, size, size, mean, std, head=_heads(network, num_classes), remedy=remedy
-    )
+    return _Sized(network, name, in_channels, size, size, mean, std, head=_heads(network, num_classes), remedy=remedy)
 
 
-class _AnySize(FaceNetwork):
-    """A network that is not built for one size, but seldom takes each: how it divides a picture shows when it does."""
+class _Sized(FaceNetwork):
+    """A network that seldom takes, or can be built for, each size: how it divides a picture shows only as it does."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)

@@ -39,7 +39,8 @@ def test_the_head_is_what_depends_on_the_number_of_classes(name):
     assert seven.keys() == eight.keys()
     depends = {key for key in seven if seven[key].shape != eight[key].shape}
     assert depends and depends == set(network.head_state())
-    size = network.largest or max(64, network.smallest)
+    # the size it was made for, as some take few others
+    size = timm.get_pretrained_cfg(name).input_size[-1]
     with torch.device("meta"):
         assert network.eval()(torch.rand(2, 1, size, size)).shape == (2, 7)
 
@@ -156,6 +157,13 @@ def test_what_cannot_be_built_is_refused(arguments, named):
         timm_network(**{"num_classes": 7, **arguments})
     assert all(word in str(caught.value) for word in named)
     assert "\n" not in str(caught.value)
+
+
+def test_a_size_that_a_network_is_built_for_but_cannot_take_is_one_line():
+    with torch.device("meta"):
+        model = timm_network(7, "crossvit_9_240", image_size=48)
+        with pytest.raises(InputError, match=r"^crossvit_9_240 cannot take images of 48x48 pixels.*another size"):
+            model(torch.rand(2, 1, 48, 48))
 
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch):
