@@ -32,7 +32,8 @@ class FaceNetwork(nn.Module):
     Grey images are repeated to the network's channels. ``mean`` and ``std`` (one value per channel, for values in
     [0, 1]) are part of ``state_dict``, so a checkpoint brings its own normalisation; without them there is none.
     ``head`` names the submodule of ``network`` that the logits come from: its last linear layer or 1x1 convolution,
-    after which comes at most what a factor passes through, such as a mean over the map; None where it is not known.
+    after which comes at most what a factor passes through, such as a mean over the map; several where the logits are
+    their sum or mean; None where it is not known. ``remedy`` ends the line about images of a wrong size.
 
     Raises:
         InputError: RGB images into a one-channel network, or images of a size (pixels) that it cannot take.
@@ -51,11 +52,13 @@ class FaceNetwork(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         *,
-        head: str | None,
+        head: str | tuple[str, ...] | None,
+        remedy: str = "prepare the data at another size or choose another model",
     ) -> None:
         super().__init__()
         self.network = network
-        self._head = head
+        self._heads = (head,) if isinstance(head, str) else head or ()
+        self._remedy = remedy
         self.name = name
         self.in_channels = in_channels
         self.smallest = smallest
@@ -65,20 +68,21 @@ class FaceNetwork(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The layer that gives the logits, of which some networks' has no bias.
+        """The layer that gives the logits, of which some networks' has no bias; a list where several do.
 
         Raises:
             InputError: it is not known.
         """
-        if self._head is None:
+        if not self._heads:
             raise InputError(f"{self.name}: which layer gives the logits is not known")
-        return self.network.get_submodule(self._head)
+        heads = [self.network.get_submodule(name) for name in self._heads]
+        return heads[0] if len(heads) == 1 else nn.ModuleList(heads)
 
     def head_state(self) -> list[str]:
         """Return the names in ``state_dict`` of the head's tensors, none where it is not known."""
-        if self._head is None:
-            return []
-        return [f"network.{self._head}.{name}" for name in self.head.state_dict()]
+        return [
+            f"network.{head}.{name}" for head in self._heads for name in self.network.get_submodule(head).state_dict()
+        ]
 
     def forward(self, images: Tensor) -> Tensor:
         channels, height, width = images.shape[1:]
@@ -93,7 +97,7 @@ class FaceNetwork(nn.Module):
             limits = f"exactly {self.largest}" if self.largest else f"at least {self.smallest}"
             raise InputError(
                 f"{self.name} needs images of {limits} pixels a side, not {width}x{height} (after cropping): "
-                "prepare the data at another size or choose another model"
+                + self._remedy
             )
         if self.mean is not None and self.std is not None:
             images = (images - self.mean) / self.std
