@@ -24,6 +24,8 @@ from fer.system.files import is_of_disk
 
 #: What a run was started with, in its folder.
 RECORD = ".hydra"
+#: What `fer.runs.record` writes of a run.
+RUN = "run.json"
 #: What Hydra's sweeper writes into the folder of a sweep before its first job.
 _SWEEP = "multirun.yaml"
 
@@ -140,7 +142,7 @@ def recorded(cfg: DictConfig, folder: Path) -> Iterator[None]:
         InputError: there is no room, or no file is taken; it names what is kept to go on from.
     """
     record, whole = folder / RECORD, cast(DictConfig, HydraConfig.instance().cfg)
-    earlier = record.exists()
+    earlier = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     try:
         record.mkdir(parents=True, exist_ok=True)
         given = {"config": cfg, "hydra": whole, "overrides": whole.hydra.overrides.task}
@@ -148,9 +150,10 @@ def recorded(cfg: DictConfig, folder: Path) -> Iterator[None]:
             (record / f"{name}.yaml").write_text(without_password(OmegaConf.to_yaml(part)), "utf-8")
         yield
     except BaseException as error:
-        alone = folder.is_dir() and [path.name for path in folder.iterdir()] == [RECORD]
-        if alone and not earlier:
+        made = {path.name for path in folder.iterdir()} - earlier if folder.is_dir() else set()
+        if made <= {RECORD, RUN} and not earlier & {RECORD, RUN}:
             shutil.rmtree(record, ignore_errors=True)
+            (folder / RUN).unlink(missing_ok=True)
         elif is_of_disk(error):
             line = unwritable(error) if isinstance(error, OSError) else error
             raise InputError(f"{line}; the run folder {folder} is kept{_resume(folder)}") from error

@@ -117,7 +117,9 @@ def _scored_classes(report: dict[str, Any]) -> Any:
         return sorted(report["common"]["classes"])
     per_class = report[report["headline"]].get("per_class")
     # reports of others may lack them
-    return sorted(str(entry["name"]) for entry in per_class) if isinstance(per_class, list) else None
+    if not isinstance(per_class, list) or not all(isinstance(entry, dict) and "name" in entry for entry in per_class):
+        return None
+    return sorted(str(entry["name"]) for entry in per_class)
 
 
 def _data_text(row: dict[str, Any]) -> str:

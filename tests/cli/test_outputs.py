@@ -96,7 +96,7 @@ def test_a_job_that_fails_says_how_many_of_its_sweep_were_not_started(home, run)
     assert only_line(done).startswith("error: batch_size=0 is not a positive number") and only_line(done).endswith(
         "; this was job 2 of the sweep (batch_size=0 seed=1), 3 of 6 jobs were not started"
     )
-    assert sorted(path.name for path in (home / "sweep").iterdir()) == ["0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in (home / "sweep").iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv"]
     done = run("train.py", *sweep[:-1], "batch_size=0", "seed=1,2", "hydra.sweep.dir=other", cwd=home, code=2)
     assert only_line(done).endswith("; this was job 0 of the sweep (seed=1), 1 of 2 jobs were not started")
     assert not (home / "other").exists()

@@ -326,10 +326,10 @@ def test_a_yaml_file_with_a_typo_is_refused():
             "error: optimizer._target_=torch.optim.SDG: there is no such class: SDG is not in torch.optim "
             "(did you mean SGD?)\n",
         ),
-        (["optimizer.lr=abc"], "error: optimizer.lr=abc: not a number, which torch.optim.SGD takes\n"),
-        (["optimizer.lr=null"], "error: optimizer.lr=null: not a number, which torch.optim.SGD takes\n"),
-        (["optimizer.lr=nan"], "error: optimizer.lr=nan: not a finite number\n"),
-        (["trainer.precision=foo"], "error: trainer.precision=foo: not one of 64, 32, 16"),
+        (["optimizer.lr=abc"], "error: optimizer.lr=abc: not a finite number, as torch.optim.SGD takes it\n"),
+        (["optimizer.lr=null"], "error: optimizer.lr=null: not a finite number, as torch.optim.SGD takes it\n"),
+        (["optimizer.lr=nan"], "error: optimizer.lr=nan: not a finite number, as torch.optim.SGD takes it\n"),
+        (["trainer.precision=foo"], "error: trainer.precision=foo: not 64 or 32 or 16"),
         (["seed=" + "9" * 5000], f"error: seed={'9' * 20}... (5,000 characters): cannot be read as a value (Exceeds"),
         (
             ["model={_target_:torch.nn.Linear}"],

@@ -64,7 +64,7 @@ def put(*keys):
         (("model", "name"), ["vgg_small"], "model.name=['vgg_small'] is not of type str"),
         (("model", "name"), "vgg_smal", "unknown model name='vgg_smal'; valid: "),
         (("model", "library"), "os", "model.library='os' is not fer or torchvision"),
-        (("model", "dropout"), "half", "model.dropout=half: not a number"),
+        (("model", "dropout"), "half", "model.dropout=half: not a finite number"),
         (("model", "download"), True, "model.download=True: is given to"),
         (("data", "drawn"), "no", "data.drawn='no' is not of type bool"),
         (("data", "file"), None, "data.file=None is not of type str"),
