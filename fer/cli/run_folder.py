@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -151,7 +152,10 @@ def recorded(cfg: DictConfig, folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         made = {path.name for path in folder.iterdir()} - earlier if folder.is_dir() else set()
-        if made <= {RECORD, RUN} and not earlier & {RECORD, RUN}:
+        # the table at a sweep's end names the job that failed beside those before it
+        config = cast(DictConfig, HydraConfig.get())
+        unneeded = {RECORD} if config.mode == RunMode.MULTIRUN and int(config.job.num) else {RECORD, RUN}
+        if made <= unneeded and not earlier & {RECORD, RUN}:
             shutil.rmtree(record, ignore_errors=True)
             (folder / RUN).unlink(missing_ok=True)
         elif is_of_disk(error):
