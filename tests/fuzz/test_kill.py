@@ -27,20 +27,31 @@ def warm():
     return context.Process
 
 
-def finish(warm, job, *arguments):
-    """Run a job to its end; returns its seconds."""
-    start = time.monotonic()
+def finish(warm, job, *arguments, first=None):
+    """Run a job to its end; returns its seconds, or those from when the file `first` is there to its last writing."""
+    start = time.time()
     process = warm(target=job, args=arguments)
     process.start()
+    if first:
+        start = seen(process, first)
     process.join()
     assert process.exitcode == 0
-    return time.monotonic() - start
+    return (first.stat().st_mtime if first else time.time()) - start
 
 
-def kill(warm, seconds, job, *arguments):
-    """Run a job and kill it after some seconds; says whether it was still running."""
+def seen(process, path):
+    """Wait until a file is there or the process has ended; returns the time."""
+    while process.is_alive() and not path.exists():
+        time.sleep(0.002)
+    return time.time()
+
+
+def kill(warm, seconds, job, *arguments, first=None):
+    """Run a job and kill it some seconds after its start, or after the file `first` is there; says whether it ran."""
     process = warm(target=job, args=arguments)
     process.start()
+    if first:
+        seen(process, first)
     process.join(seconds)
     process.kill()
     process.join()
@@ -48,10 +59,17 @@ def kill(warm, seconds, job, *arguments):
     return process.exitcode == -9
 
 
-def moments(longest):
+def moments(longest, kills=KILLS):
     """Random moments in the time that a job takes; a seed other than the usual one is FUZZ_SEED's."""
     generator = random.Random(fuzz_seed())
-    return [generator.uniform(0, longest) for _ in range(KILLS)]
+    return [generator.uniform(0, longest) for _ in range(kills)]
+
+
+def resumable(longest, span, last):
+    """Moments in the whole of a job, and as many while it has checkpoints to go on from: (seconds, what they follow)."""
+    return [(moment, None) for moment in moments(longest, KILLS // 2)] + [
+        (moment, last) for moment in moments(span, KILLS // 2)
+    ]
 
 
 @pytest.mark.slow
@@ -82,22 +100,24 @@ def test_prepare(warm, tmp_path):
 @pytest.mark.timeout(900)
 def test_train(warm, tmp_path):
     file = write_tiny(tmp_path / "tiny.h5", {"train": 140, "val": 28})
+    last = "checkpoints/last.ckpt"
     finish(warm, jobs.train, file, tmp_path / "first", None)
     longest = finish(warm, jobs.train, file, tmp_path / "whole", None)
-    expected = torch.load(tmp_path / "whole/checkpoints/last.ckpt", weights_only=True)
+    span = finish(warm, jobs.train, file, tmp_path / "timed", None, first=tmp_path / "timed" / last)
+    expected = torch.load(tmp_path / "whole" / last, weights_only=True)
     killed, went_on = 0, 0
-    for number, moment in enumerate(moments(longest)):
+    for number, (moment, first) in enumerate(resumable(longest, span, last)):
         out, rest = tmp_path / f"{number}", tmp_path / f"{number}-rest"
-        killed += kill(warm, moment, jobs.train, file, out, None)
+        killed += kill(warm, moment, jobs.train, file, out, None, first=first and out / first)
         for path in (out / "checkpoints").glob("*.ckpt"):
             load_checkpoint(path)
-        last = out / "checkpoints/last.ckpt"
-        if last.exists() and torch.load(last, weights_only=True)["epoch"] == expected["epoch"]:
+        kept = out / last
+        if kept.exists() and torch.load(kept, weights_only=True)["epoch"] == expected["epoch"]:
             rest = out
         else:
-            went_on += last.exists()
-            finish(warm, jobs.train, file, rest, last if last.exists() else None)
-        got = torch.load(rest / "checkpoints/last.ckpt", weights_only=True)
+            went_on += kept.exists()
+            finish(warm, jobs.train, file, rest, kept if kept.exists() else None)
+        got = torch.load(rest / last, weights_only=True)
         assert got["epoch"] == expected["epoch"] and got["global_step"] == expected["global_step"]
         for name, values in expected["state_dict"].items():
             assert torch.equal(got["state_dict"][name], values), name
@@ -113,17 +133,19 @@ def test_darknet_in_torch(warm, tmp_path, run):
         "darknet.max_batches=210", "darknet.topk=false",
     ]  # fmt: skip
     run("prepare.py", *words[2:4], "format=darknet_classifier", "crop=face", "data.size=16", cwd=tmp_path)
+    last = "backup/classifier_small_last.ckpt"
     finish(warm, jobs.train_darknet, words, tmp_path, tmp_path / "first", None)
     longest = finish(warm, jobs.train_darknet, words, tmp_path, tmp_path / "whole", None)
+    span = finish(warm, jobs.train_darknet, words, tmp_path, tmp_path / "timed", None, first=tmp_path / "timed" / last)
     expected = (tmp_path / "whole/backup/classifier_small_final.weights").read_bytes()
     killed, went_on = 0, 0
-    for number, moment in enumerate(moments(longest)):
+    for number, (moment, first) in enumerate(resumable(longest, span, last)):
         out, rest = tmp_path / f"{number}", tmp_path / f"{number}-rest"
-        killed += kill(warm, moment, jobs.train_darknet, words, tmp_path, out, None)
-        final, last = (out / f"backup/classifier_small_{name}" for name in ("final.weights", "last.ckpt"))
+        killed += kill(warm, moment, jobs.train_darknet, words, tmp_path, out, None, first=first and out / first)
+        final, kept = out / "backup/classifier_small_final.weights", out / last
         if not final.exists():
-            went_on += last.exists()
-            finish(warm, jobs.train_darknet, words, tmp_path, rest, last if last.exists() else None)
+            went_on += kept.exists()
+            finish(warm, jobs.train_darknet, words, tmp_path, rest, kept if kept.exists() else None)
             final = rest / "backup/classifier_small_final.weights"
         assert final.read_bytes() == expected
     assert killed >= KILLS // 2 and went_on >= 1

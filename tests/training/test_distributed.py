@@ -94,7 +94,7 @@ def test_two_machines_under_torchrun_equal_two_devices_of_one(tiny_file, two_dev
     assert_equal(two_devices, tmp_path / "machine0")
     # each machine has the config that it ran with, the first everything else
     assert {path.name for path in (tmp_path / "machine1").iterdir()} == {".hydra"}
-    written = {".hydra", "checkpoints", "curves.png", "metrics", "tensorboard"}
+    written = {".hydra", "checkpoints", "curves.png", "metrics", "run.json", "tensorboard"}
     assert {path.name for path in (tmp_path / "machine0").iterdir()} == written
 
 
