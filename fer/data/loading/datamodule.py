@@ -30,7 +30,7 @@ class FaceDataModule(pl.LightningDataModule):
     uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
     file or the shards, where an epoch is shuffled among blocks of rows; or "auto", as `choose_keep` finds. ``sampler``
     is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of `apply_votes`, which concerns train alone.
-    ``shards`` is where those of the folder lie, as the user says.
+    ``shards`` is where those of the folder lie, as the user says. With ``fixed`` all epochs train in the same order.
 
     Raises:
         InputError: the file is missing or not prepared, or has no train or val split, or not the votes to train on.
@@ -46,6 +46,7 @@ class FaceDataModule(pl.LightningDataModule):
         sampler: str = "shuffle",
         votes: str = "none",
         shards: str | None = None,
+        fixed: bool = False,
     ) -> None:
         super().__init__()
         self.info: StoreInfo = read_info(file)
@@ -62,6 +63,7 @@ class FaceDataModule(pl.LightningDataModule):
             )
         self._file, self._batch_size, self._seed, self._workers = file, batch_size, seed, num_workers
         self._keep, self._sampler, self._votes, self._shards = keep, sampler, votes, shards
+        self._fixed = fixed
         self._resume_step = 0
         self._splits: dict[str, FaceDataset] = {}
 
@@ -112,6 +114,7 @@ class FaceDataModule(pl.LightningDataModule):
             *self._rank(),
             order=self._order,
             device=self._device,
+            fixed=self._fixed,
         )
         sampler.start, self._resume_step = self._resume_step, 0
         return self._loader(self._splits["train"], sampler)
