@@ -31,6 +31,23 @@ def build_loggers(config: Mapping[str, Mapping[str, Any]], out: Path) -> list[Lo
     return [*loggers, CSVLogger(out, name="", version="metrics")]
 
 
+def begin(loggers: Iterable[Logger]) -> None:
+    """Have loggers open their files or reach their servers, which they would do at the first number.
+
+    Raises:
+        InputError: one can't, as without a login.
+    """
+    for logger in loggers:
+        try:
+            getattr(logger, "experiment", None)
+        except (InputError, OSError):
+            # of a file that cannot be written
+            raise
+        except Exception as error:
+            # of a package that is not ours
+            raise InputError(f"{type(logger).__name__}: {' '.join(str(error).split())[:300]}") from error
+
+
 def takes_pictures(logger: Logger) -> bool:
     """Whether `show` can give a logger pictures."""
     kinds = (TensorBoardLogger, MLFlowLogger, CometLogger)

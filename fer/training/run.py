@@ -30,7 +30,7 @@ from fer.targets import build
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
-from fer.training.loggers import build_loggers, finish
+from fer.training.loggers import begin, build_loggers, finish
 from fer.training.module import ClassifierModule
 from fer.training.pictures import Pictures
 from fer.training.resuming import require_resumable
@@ -70,6 +70,8 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     # the folder of the first rank, which is not that of this machine's
     last = Path(best.dirpath or ".") / "last.ckpt"
     try:
+        if trainer.is_global_zero:
+            begin(trainer.loggers)
         with stop.watching(), naming_lost_ranks(trainer, last):
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     finally:

@@ -46,7 +46,7 @@ CODE = """
             pass
 
         def log_hyperparams(self, params):
-            self.folder.mkdir()
+            self.folder.mkdir(exist_ok=True)
             (self.folder / "seed.txt").write_text(str(params["seed"]))
 
         def log_image(self, key, images, step=None):
