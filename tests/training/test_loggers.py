@@ -1,69 +1,42 @@
 """Callbacks and loggers of the user's, and runs that look for mistakes."""
 
-import textwrap
+import re
 
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fer.data.loading.datamodule import FaceDataModule
 from fer.errors import InputError
+from fer.training.loggers import begin
 from fer.training.run import assemble, train
-from tests.conftest import fit, train_config
+from tests.conftest import ROOT, fit, train_config
 
 TINY = ["data=fer2013", "data.size=20", "augment.crop=16", "model=vgg_small", "batch_size=32", "trainer=cpu",
         "trainer.enable_progress_bar=false"]  # fmt: skip
 
-#: Of a user: a callback that writes a line an epoch, and a logger that keeps pictures as files.
-CODE = """
-    from pathlib import Path
 
-    from PIL import Image
-    from pytorch_lightning import Callback
-    from pytorch_lightning.loggers import Logger
-
-
-    class Diary(Callback):
-        def __init__(self, file: str, every: int = 1):
-            self.file, self.every = Path(file), every
-
-        def on_validation_end(self, trainer, module):
-            if trainer.current_epoch % self.every == 0:
-                with self.file.open("a") as file:
-                    file.write(f"{trainer.current_epoch} {float(trainer.callback_metrics['val/acc'])}\\n")
-
-
-    class Album(Logger):
-        name = version = "album"
-
-        def __init__(self, save_dir: str):
-            super().__init__()
-            self.folder = Path(save_dir)
-
-        def log_metrics(self, metrics, step=None):
-            pass
-
-        def log_hyperparams(self, params):
-            self.folder.mkdir(exist_ok=True)
-            (self.folder / "seed.txt").write_text(str(params["seed"]))
-
-        def log_image(self, key, images, step=None):
-            Image.fromarray(images[0]).save(self.folder / f"{key.replace('/', '-')}-{step}.png")
-"""
+def example(start):
+    """Return the block of docs/extending.md that has a line beginning so."""
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.S)
+    (block,) = [block for block in blocks if f"\n{start}" in f"\n{block}"]
+    return block
 
 
 def test_a_callback_and_a_logger_from_an_empty_folder(tiny, tmp_path, run):
     home = tmp_path / "home"
-    for name, text in {
-        "logs_lab.py": textwrap.dedent(CODE),
-        "my_conf/callbacks/diary.yaml": "diary:\n  _target_: logs_lab.Diary\n  file: diary.txt\n",
-        "my_conf/logger/album.yaml": "album:\n  _target_: logs_lab.Album\n",
+    for name, start in {
+        "diary.py": "class Diary",
+        "album.py": "class Album",
+        "my_conf/callbacks/diary.yaml": "diary:",
+        "my_conf/logger/album.yaml": "album:",
     }.items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_text(text)
-    words = ["--config-dir=my_conf", *TINY, f"data.file={tiny}", "trainer.max_epochs=2", "seed=7"]
+        (home / name).write_text(example(start))
+    words = ["--config-dir=my_conf", *TINY, f"data.file={tiny}", "trainer.max_epochs=2"]
     own = ["callbacks=diary", "logger=[tensorboard,album]", "hydra.run.dir=out"]
     run("train.py", *words, *own, cwd=home)
     # the callback saw what the csv has
@@ -72,7 +45,6 @@ def test_a_callback_and_a_logger_from_an_empty_folder(tiny, tmp_path, run):
     assert [int(epoch) for epoch, _ in diary] == [0, 1]
     assert [float(value) for _, value in diary] == pytest.approx(numbers, abs=1e-6)
     album = home / "out/album"
-    assert (album / "seed.txt").read_text() == "7"
     pictures = sorted(path.name for path in album.glob("*.png"))
     # 150 faces in batches of 32 are 5 steps
     assert "input-augmented-0.png" in pictures and "val-confusion-5.png" in pictures
@@ -82,7 +54,7 @@ def test_a_callback_and_a_logger_from_an_empty_folder(tiny, tmp_path, run):
     assert (event.width, event.height) == Image.open(album / f"val-confusion-{event.step}.png").size
     # a mistake in it is one line, and no run was made
     done = run("train.py", *words, *own[:2], "hydra.run.dir=two", "+callbacks.diary.evry=2", cwd=home, code=2)
-    assert "there is no key callbacks.diary.evry (did you mean every?); logs_lab.Diary takes file, every" in done.stderr
+    assert "there is no key callbacks.diary.evry (did you mean every?); diary.Diary takes file, every" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (home / "two/checkpoints").exists()
 
 
@@ -90,6 +62,17 @@ def test_without_a_logger_the_csv_and_the_curves_are_there(tiny, tmp_path, capsy
     train(train_config(tiny, logger="none", **{"trainer.max_epochs": 1}), tmp_path)
     assert (tmp_path / "metrics/metrics.csv").is_file() and (tmp_path / "curves.png").is_file()
     assert not (tmp_path / "tensorboard").exists() and "tensorboard" not in capsys.readouterr().out
+
+
+class NoLogin(CSVLogger):
+    @property
+    def experiment(self):
+        raise RuntimeError("no login:\ngive a key")
+
+
+def test_a_log_that_cannot_be_opened_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="^NoLogin: no login: give a key$"):
+        begin([CSVLogger(tmp_path), NoLogin(tmp_path)])
 
 
 def test_what_lightning_refuses_is_one_line(tiny, tmp_path):
