@@ -1,6 +1,7 @@
 """The checks of a classifier's training run: each group, and how they go together."""
 
 import inspect
+from importlib.util import find_spec
 from types import UnionType
 from typing import Any
 
@@ -16,12 +17,22 @@ from fer.targets import build, check_target
 #: What training gives the trainer itself, and what to do instead of giving it.
 TRAINER_OWN = {
     "default_root_dir": "set the run folder with hydra.run.dir=FOLDER",
-    "logger": "each run writes TensorBoard and csv logs into its folder; leave it out",
-    "callbacks": "they come from early_stop=, recipe.ema=, trainer.max_time= and the like; leave it out",
+    "logger": "choose with logger=NAME, or logger=[NAME,NAME]; the csv is always written; leave it out",
+    "callbacks": "add your own by callbacks=NAME, a file callbacks/NAME.yaml in --config-dir; leave it out",
     "plugins": "checkpoints are written by one of ours; leave it out",
     "use_distributed_sampler": "the data module divides each batch among the processes; leave it out",
     "log_every_n_steps": "each step is logged; leave it out",
 }
+
+#: Loggers whose packages are not among ours: the module that is imported, and what pip calls it.
+_PACKAGES = {
+    "pytorch_lightning.loggers.WandbLogger": ("wandb", "wandb"),
+    "pytorch_lightning.loggers.MLFlowLogger": ("mlflow", "mlflow"),
+    "pytorch_lightning.loggers.CometLogger": ("comet_ml", "comet-ml"),
+    "fer.training.loggers.TrackioLogger": ("trackio", "trackio"),
+}
+#: Folders of a run that no logger may be called by, as each writes into the one of its name.
+_FOLDERS = ("checkpoints", "metrics")
 
 
 def check_train(cfg: DictConfig) -> dict[str, Any]:
@@ -36,7 +47,7 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
         "augment": typed(cfg.augment, Augment, "augment"),
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
     }
-    groups = (*config, "model", "optimizer", "trainer", "darknet")
+    groups = (*config, "model", "optimizer", "trainer", "callbacks", "logger", "darknet")
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     check_labels(config["tags"], config["notes"])
@@ -44,6 +55,8 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
     config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"))
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
+    config["callbacks"] = _check_callbacks(plain(cfg.callbacks, "callbacks"))
+    config["logger"] = _check_loggers(plain(cfg.logger, "logger"))
     _check_sizes(config)
     _check_run(config)
     _check_epochs(config)
@@ -94,18 +107,42 @@ def _check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     batches = trainer.get("accumulate_grad_batches", 1)
     if not _is_number(batches, int) or batches < 1:
         raise InputError(f"trainer.accumulate_grad_batches={batches} is not a number of batches; 1 is off")
-    for key in ("val_check_interval", "limit_train_batches"):
+    for key in ("val_check_interval", "limit_train_batches", "overfit_batches"):
         value = trainer.get(key)
-        if value is not None and not (
-            _is_number(value, int) and value >= 1 or _is_number(value, float) and 0 < value <= 1
-        ):
+        if value is None or key == "overfit_batches" and value == 0:
+            continue
+        if not (_is_number(value, int) and value >= 1 or _is_number(value, float) and 0 < value <= 1):
             raise InputError(f"trainer.{key}={value} is not a number of batches of 1 or more, or a fraction up to 1.0")
-    if trainer.get("overfit_batches"):
-        raise InputError(
-            f"trainer.overfit_batches={trainer['overfit_batches']} would validate on training faces: leave it out; "
-            "trainer.limit_train_batches= takes a few batches of each epoch"
-        )
     return trainer
+
+
+def _check_callbacks(callbacks: dict[str, Any]) -> dict[str, Any]:
+    from pytorch_lightning import Callback
+
+    for name, target in _named("callbacks", callbacks):
+        check_target(target, f"callbacks.{name}", base=Callback)
+    return callbacks
+
+
+def _check_loggers(loggers: dict[str, Any]) -> dict[str, Any]:
+    from pytorch_lightning.loggers import Logger
+
+    for name, target in _named("logger", loggers):
+        if name in _FOLDERS or not name.isidentifier():
+            raise InputError(f"logger.{name}: not a name for its folder in the run folder: give it another")
+        check_target(target, f"logger.{name}", base=Logger, offered=("save_dir",))
+        module, package = _PACKAGES.get(target["_target_"], ("", ""))
+        if module and find_spec(module) is None:
+            raise InputError(f"logger.{name}: {package} is not installed: pip install {package}")
+    return loggers
+
+
+def _named(group: str, parts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the parts of a group that holds several by name."""
+    for name, target in parts.items():
+        if not isinstance(target, dict):
+            raise InputError(f"{group}.{name}={target}: not a group of keys: give {group}.NAME._target_=CLASS")
+    return [(str(name), target) for name, target in parts.items()]
 
 
 def _is_number(value: Any, kind: type | UnionType) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fer.errors import InputError
 from fer.runs.hparams import begin_session, end_session
+from fer.system.addresses import without_passwords
 from fer.system.files import replacing
 from fer.targets import build
 from fer.training.pictures import classifier_module, tensorboards
@@ -293,7 +295,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 class HParams(pl.Callback):
-    """Make a run's config a row of TensorBoard's HPARAMS tab, in the same log."""
+    """Make a run's config a row of TensorBoard's HPARAMS tab, in the same log, and what other loggers make of it."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
@@ -301,6 +303,10 @@ class HParams(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for writer in tensorboards(trainer):
             begin_session(writer, self._config)
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            # in the csv's folder the config would be a file of its own, beside that of run.json
+            if not isinstance(logger, TensorBoardLogger | CSVLogger):
+                logger.log_hyperparams(without_passwords(self._config))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for writer in tensorboards(trainer):

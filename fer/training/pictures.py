@@ -2,13 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from pytorch_lightning.loggers import TensorBoardLogger
 from torchvision.utils import make_grid
 
 from fer.data.loading.dataset import Batch
 from fer.evaluation.figures import confusion_figure
+from fer.training.loggers import show, takes_pictures
 from fer.training.module import ClassifierModule
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Pictures(pl.Callback):
-    """Send TensorBoard augmented input once, and the confusion matrix of val whenever val/acc is the best so far.
+    """Send loggers augmented input once, and the confusion matrix of val whenever val/acc is the best so far.
 
     As of all scalars, their step is the number of the optimiser's steps.
     """
@@ -27,25 +30,26 @@ class Pictures(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        boards = tensorboards(trainer)
-        if batch_idx == 0 and trainer.global_step == 0 and boards:
+        if batch_idx == 0 and trainer.global_step == 0 and _are_taken(trainer):
             state = torch.get_rng_state()
             faces = classifier_module(pl_module).augment(batch.image[:32]).to(torch.uint8)
             torch.set_rng_state(state)
-            for board in boards:
-                board.add_image("input/augmented", make_grid(faces, nrow=8), 0)
+            show(trainer, "input/augmented", make_grid(faces, nrow=8).permute(1, 2, 0).cpu().numpy(), 0)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # on all ranks, which count together
         counts = classifier_module(pl_module).val_scores.confusion().numpy()
         accuracy = counts.trace() / counts.sum()
-        boards = tensorboards(trainer)
-        if boards and accuracy > self._best and not trainer.sanity_checking:
+        if _are_taken(trainer) and accuracy > self._best and not trainer.sanity_checking:
             self._best = accuracy
             title = f"val, epoch {trainer.current_epoch}: accuracy {accuracy:.2%}"
-            figure = confusion_figure(counts, classifier_module(pl_module).classifier.labels, title)
-            for board in boards:
-                board.add_figure("val/confusion", figure, trainer.global_step, close=False)
+            canvas = FigureCanvasAgg(confusion_figure(counts, classifier_module(pl_module).classifier.labels, title))
+            canvas.draw()
+            show(trainer, "val/confusion", np.asarray(canvas.buffer_rgba())[..., :3], trainer.global_step)
+
+
+def _are_taken(trainer: pl.Trainer) -> bool:
+    return trainer.is_global_zero and any(map(takes_pictures, trainer.loggers))
 
 
 def tensorboards(trainer: pl.Trainer) -> "list[SummaryWriter]":

@@ -10,7 +10,6 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fer.data.loading.datamodule import FaceDataModule
@@ -31,6 +30,7 @@ from fer.targets import build
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
+from fer.training.loggers import begin, build_loggers, finish
 from fer.training.module import ClassifierModule
 from fer.training.pictures import Pictures
 from fer.training.resuming import require_resumable
@@ -64,6 +64,8 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
         )
         if otherwise := drawn_otherwise(config["data"], data.info.made_by, data.info.path):
             print(otherwise)
+        if same := config["trainer"].get("overfit_batches"):
+            print(f"trainer.overfit_batches={same}: every epoch has the same few training batches; no score means much")
     # Lightning sets them without declaring them
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     stop = next(callback for callback in callbacks if isinstance(callback, StopCleanly))
@@ -71,9 +73,13 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     # the folder of the first rank, which is not that of this machine's
     last = Path(best.dirpath or ".") / "last.ckpt"
     try:
+        if trainer.is_global_zero:
+            begin(trainer.loggers)
         with stop.watching(), naming_lost_ranks(trainer, last):
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     finally:
+        if trainer.is_global_zero:
+            finish(trainer.loggers)
         if trainer.is_global_zero and best.scores:
             note(out, result={"scores": best.scores, "epoch": best.epoch, "parameters": parameters(module.net)})
     if best.best_model_score is None:
@@ -101,7 +107,8 @@ def _conclude(config: dict[str, Any], out: Path, info: StoreInfo, best: str, sco
     else:
         print(f"best val/acc {score:.4f}: {best}")
     print(f"curves: {out / 'curves.png'}")
-    print(f"TensorBoard: tensorboard --logdir {out}")
+    if any(target["_target_"].endswith(".TensorBoardLogger") for target in config["logger"].values()):
+        print(f"TensorBoard: tensorboard --logdir {out}")
     if config["data"]["folds"]:
         print(f"score all folds together: {command('evaluate')} folds={out.parent}")
     else:
@@ -140,6 +147,7 @@ def _open_data(config: dict[str, Any]) -> FaceDataModule:
         folds=config["data"]["folds"],
         fold=config["data"]["fold"],
         fold_seed=config["data"]["seed"],
+        fixed=bool(config["trainer"].get("overfit_batches")),
     )
     _require_same_faces(config["data"], data.info)
     return data
@@ -186,18 +194,22 @@ def _take_weights(config: dict[str, Any], module: ClassifierModule) -> None:
 
 
 def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
-    trainer = build(
-        config["trainer"],
-        default_root_dir=str(out),
-        logger=[
-            TensorBoardLogger(out, name="", version="tensorboard", default_hp_metric=False),
-            CSVLogger(out, name="", version="metrics"),
-        ],
-        callbacks=_callbacks(config, out),
-        plugins=[WholeCheckpoints()],
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
-    )
+    settings = dict(config["trainer"])
+    if same := settings.pop("overfit_batches", 0):
+        # Lightning would replace our order of the faces; the data module keeps it the same
+        settings |= {"limit_train_batches": same, "limit_val_batches": same}
+    try:
+        trainer = build(
+            settings,
+            default_root_dir=str(out),
+            logger=build_loggers(config["logger"], out),
+            callbacks=[*_callbacks(config, out), *_users_callbacks(config["callbacks"])],
+            plugins=[WholeCheckpoints()],
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+        )
+    except MisconfigurationException as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     require_one_group(trainer)
     return trainer
 
@@ -262,6 +274,16 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
             callbacks.append(Timer(limit, interval="epoch", verbose=False))
         except MisconfigurationException as error:
             raise InputError(f"trainer.max_time={limit}: not a time DD:HH:MM:SS, such as 00:12:00:00") from error
+    return callbacks
+
+
+def _users_callbacks(config: dict[str, Any]) -> list[Callback]:
+    callbacks = []
+    for name, target in config.items():
+        try:
+            callbacks.append(build(target))
+        except (ImportError, MisconfigurationException) as error:
+            raise InputError(f"callbacks.{name}: {' '.join(str(error).split())}") from error
     return callbacks
 
 

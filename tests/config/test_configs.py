@@ -35,13 +35,17 @@ def train_cfg(*overrides):
 
 #: Choices that stand for a part of the user's.
 USERS = [("model", "custom"), ("data", "custom")]
+#: Choices whose packages are not among ours.
+HOSTED = [("logger", name) for name in ("wandb", "mlflow", "comet", "trackio")]
 
 
 def of(group):
     return [name for g, name in OPTIONS if g == group]
 
 
-@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[0] != "faces" and pair not in USERS])
+@pytest.mark.parametrize(
+    ("group", "option"), [pair for pair in OPTIONS if pair[0] != "faces" and pair not in USERS + HOSTED]
+)
 def test_every_option_composes_and_passes_its_checks(group, option):
     cfg = train_cfg(f"{group}={option}")
     if cfg.darknet.name != "none":
@@ -234,8 +238,8 @@ def test_the_trainer_group_spells_out_real_arguments():
         (["+optimizer.betas=[1,2]"], r"there is no key optimizer.betas.*torch.optim.SGD takes lr, momentum"),
         (["+trainer.max_epoch=3"], r"there is no key trainer.max_epoch \(did you mean max_epochs\?\)"),
         (["+trainer.default_root_dir=a"], "trainer.default_root_dir=a would have no effect: .* hydra.run.dir=FOLDER"),
-        (["+trainer.logger=true"], "trainer.logger=True would have no effect: each run writes TensorBoard and csv"),
-        (["+trainer.callbacks=[]"], r"trainer.callbacks=\[\] would have no effect: they come from early_stop="),
+        (["+trainer.logger=true"], "trainer.logger=True would have no effect: choose with logger=NAME, or"),
+        (["+trainer.callbacks=[]"], r"trainer.callbacks=\[\] would have no effect: add your own by callbacks="),
         (["+trainer.plugins=null"], "trainer.plugins=None would have no effect: checkpoints are written by one of"),
         (["+trainer.use_distributed_sampler=true"], "trainer.use_distributed_sampler=True would have no effect: the"),
         (["+trainer.log_every_n_steps=50"], "trainer.log_every_n_steps=50 would have no effect: each step is logged"),
@@ -255,7 +259,16 @@ def test_the_trainer_group_spells_out_real_arguments():
             ["trainer.limit_train_batches=0"],
             "trainer.limit_train_batches=0 is not a number of batches of 1 or more, or",
         ),
-        (["+trainer.overfit_batches=1"], "trainer.overfit_batches=1 would validate on training faces: leave it out"),
+        (["trainer.overfit_batches=1.5"], "trainer.overfit_batches=1.5 is not a number of batches of 1 or more, or a"),
+        (["+callbacks.mine=3"], "callbacks.mine=3: not a group of keys: give callbacks.NAME._target_=CLASS"),
+        (["+callbacks.mine.patience=3"], "callbacks.mine._target_ is missing: it names the class to build"),
+        (["+callbacks.mine._target_=torch.nn.Linear"], "callbacks.mine._target_=torch.nn.Linear: not a pytorch_light"),
+        (["+callbacks.mine._target_=my_lb.Mine"], "callbacks.mine._target_=my_lb.Mine: there is no such class: no mod"),
+        (["callbacks=lr_monitor", "+callbacks.lr_monitor.every=3"], "there is no key callbacks.lr_monitor.every; pyt"),
+        (["+logger.tensorboard.save_dir=a"], "logger.tensorboard.save_dir=a: is given to .* by the program; leave it"),
+        (["+logger.metrics={_target_: a.b}"], "logger.metrics: not a name for its folder in the run folder"),
+        (["+logger.mine._target_=torch.nn.Linear"], "logger.mine._target_=torch.nn.Linear: not a pytorch_lightning L"),
+        (["logger=comet"], "logger.comet: comet-ml is not installed: pip install comet-ml"),
         (["optimizer._target_=os.system"], "optimizer._target_=os.system: not a torch Optimizer"),
         (["trainer._target_=torch.nn.Linear"], "trainer._target_=torch.nn.Linear: not a pytorch_lightning Trainer"),
         (["schedule.name=stepp"], r"schedule.name=stepp: not one of step, .* \(did you mean step\?\)"),
@@ -271,7 +284,7 @@ def test_mistakes_are_named(overrides, message):
 
 def test_what_training_gives_the_trainer_itself_is_refused_and_nothing_else():
     calls = [node for node in ast.walk(ast.parse((ROOT / "fer/training/run.py").read_text())) if type(node) is ast.Call]
-    (call,) = [call for call in calls if ast.unparse(call).startswith("build(config['trainer']")]
+    (call,) = [call for call in calls if ast.unparse(call).startswith("build(settings")]
     assert {keyword.arg for keyword in call.keywords} == set(TRAINER_OWN)
 
 

@@ -66,7 +66,7 @@ def moments(longest, kills=KILLS):
 
 
 def resumable(longest, span, last):
-    """Moments in the whole of a job, and as many while it has checkpoints to go on from: (seconds, what they follow)."""
+    """Moments in the whole of a job, and as many while it can be gone on from: (seconds, the file they follow)."""
     return [(moment, None) for moment in moments(longest, KILLS // 2)] + [
         (moment, last) for moment in moments(span, KILLS // 2)
     ]

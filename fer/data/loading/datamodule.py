@@ -34,7 +34,7 @@ class FaceDataModule(pl.LightningDataModule):
     is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of `apply_votes`, which concerns train alone.
     ``shards`` is where those of the folder lie, as the user says. With ``folds``, a number or "persons", train and val
     are the rows of all other folds and of ``fold`` (see `draw_folds`, which takes ``fold_seed``), kept in memory or on
-    the device.
+    the device. With ``fixed`` all epochs train in the same order.
 
     Raises:
         InputError: the file is missing or not prepared, or has no train or val split, no such folds, or not the votes
@@ -54,6 +54,7 @@ class FaceDataModule(pl.LightningDataModule):
         folds: int | str | None = None,
         fold: int | None = None,
         fold_seed: int = 0,
+        fixed: bool = False,
     ) -> None:
         super().__init__()
         self.info: StoreInfo = read_info(file)
@@ -77,6 +78,7 @@ class FaceDataModule(pl.LightningDataModule):
             )
         self._file, self._batch_size, self._seed, self._workers = file, batch_size, seed, num_workers
         self._keep, self._sampler, self._votes, self._shards = keep, sampler, votes, shards
+        self._fixed = fixed
         self._resume_step = 0
         self._splits: dict[str, FaceDataset] = {}
 
@@ -133,6 +135,7 @@ class FaceDataModule(pl.LightningDataModule):
             *self._rank(),
             order=self._order,
             device=self._device,
+            fixed=self._fixed,
         )
         sampler.start, self._resume_step = self._resume_step, 0
         return self._loader(self._splits["train"], sampler)

@@ -45,7 +45,8 @@ class TrainBatches(Sampler):
 
     With any number of ranks the global batches are the same. A last batch with fewer rows than ranks is left out.
     ``order`` draws the rows, by default a permutation of all n; they are given on ``device``, where an epoch's go in
-    one copy. ``start`` skips that many steps of the next pass only, for a run resumed in the middle of an epoch.
+    one copy. With ``fixed`` all epochs have the order of the first. ``start`` skips that many steps of the next pass
+    only, for a run resumed in the middle of an epoch.
     """
 
     def __init__(
@@ -57,16 +58,17 @@ class TrainBatches(Sampler):
         ranks: int = 1,
         order: Order | None = None,
         device: torch.device | str = "cpu",
+        fixed: bool = False,
     ) -> None:
         self._order = order or Order(torch.arange(n))
         self._n, self._batch_size, self._seed, self._rank, self._ranks = n, batch_size, seed, rank, ranks
-        self._device = device
+        self._device, self._fixed = device, fixed
         self._epoch = 0
         self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; Lightning calls it before each epoch."""
-        self._epoch = epoch
+        self._epoch = 0 if self._fixed else epoch
 
     def __len__(self) -> int:
         full, rest = divmod(self._n, self._batch_size)
