@@ -1,5 +1,6 @@
 """The recipe's mixtures and teachers against formulas worked by hand, and through the real trainer."""
 
+import itertools
 import math
 
 import pytest
@@ -14,7 +15,7 @@ from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import own_network, to_unit
 from fer.training.augment import Augment
 from fer.training.distillation import Teachers
-from fer.training.losses import CrossEntropy, loss_of
+from fer.training.losses import CrossEntropy, Focal, loss_of
 from fer.training.recipe import Recipe
 from fer.training.run import assemble, train
 from fer.training.sam import SAM
@@ -167,16 +168,16 @@ def test_nothing_in_a_step_reads_the_device():
     # a tensor without values says so when it is read; backward would need a real GPU
     with FakeTensorMode(), torch.device("cuda"):
         net = own_network(7, "vgg_small", 1, 0.5)
-        recipe, cross_entropy = Recipe({}, 7), CrossEntropy(label_smoothing=0.1)
+        recipe, losses = Recipe({}, 7), [CrossEntropy(label_smoothing=0.1), Focal(gamma=0.5)]
         images, labels = torch.zeros((8, 1, 48, 48), dtype=torch.uint8), torch.zeros(8, dtype=torch.long)
         optimizer = SAM(torch.optim.SGD(net.parameters(), 0.1, momentum=0.9), 0.05, net)
         strong = {"rotate": 10, "scale": 0.1, "translate": 0.1, "brightness": 0.2, "contrast": 0.2, "erase": 0.5}
-        for augment in (Augment(44), Augment(44, **strong)):
+        for loss_function, augment in itertools.product(losses, (Augment(44), Augment(44, **strong))):
 
-            def closure(augment=augment):
+            def closure(loss_function=loss_function, augment=augment):
                 faces = to_unit(augment(images))
                 logits = net(faces)
-                loss = recipe.distil(loss_of(cross_entropy, logits, labels), logits, Teachers([net], 2.0)(faces))
+                loss = recipe.distil(loss_of(loss_function, logits, labels), logits, Teachers([net], 2.0)(faces))
                 net.train()
                 for parameter in net.parameters():
                     parameter.grad = torch.ones_like(parameter)
