@@ -93,7 +93,7 @@ def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tupl
     config = data or model.data
     if "module" in config:
         raise InputError(
-            f"the network was trained on the data module {config['module']}, and scored is on prepared files: "
+            f"the network was trained on the data module {config['module']}, but only prepared files are scored: "
             f"make one with `{command('prepare')}` and give data=NAME"
         )
     if not Path(config["file"]).exists():

@@ -1,6 +1,7 @@
 """Data modules of the user's: what they are asked for, what they may leave out, and what is refused of them."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader
 
 from fer.config.train import check_train
+from fer.data.loading.contract import build_module
 from fer.data.loading.dataset import Batch
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
@@ -95,8 +97,8 @@ def test_evaluation_is_of_prepared_files(tmp_path, run):
     ckpt = f"ckpt={tmp_path / 'run/checkpoints/best.ckpt'}"
     done = run("evaluate.py", ckpt, code=2)
     assert done.stderr.splitlines() == [
-        "error: the network was trained on the data module tests.data.test_own_modules.Stripes, and scored is on "
-        "prepared files: make one with `python prepare.py` and give data=NAME"
+        "error: the network was trained on the data module tests.data.test_own_modules.Stripes, but only "
+        "prepared files are scored: make one with `python prepare.py` and give data=NAME"
     ]
     done = run("evaluate.py", ckpt, "data=module", "data._target_=tests.data.test_own_modules.Stripes", code=2)
     assert "a data module is trained on and nothing else: give data=NAME" in done.stderr
@@ -192,6 +194,13 @@ def test_what_a_module_lacks_is_one_line(name, changes, message, tmp_path):
 def test_mistakes_in_the_config_are_one_line(changes, message):
     with pytest.raises(InputError, match=message):
         composed(**changes)
+
+
+def test_a_module_can_be_sent_to_workers_started_by_spawn():
+    module = pickle.loads(pickle.dumps(build_module(composed()["data"], batch_size=20, seed=0, num_workers=0)))
+    batch = Batch(module.image[:20], module.label[:20] + 1)
+    with pytest.raises(InputError, match="labels of 1 to 3"):
+        module.on_before_batch_transfer(batch, 0)
 
 
 def test_a_run_on_a_module_is_gone_on_with(tmp_path):

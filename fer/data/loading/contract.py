@@ -1,6 +1,7 @@
 """What training asks of a data module of the user's, and what stands for what one does not tell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -17,6 +18,8 @@ from fer.targets import build, takes
 OWN = ("name", "size", "color", "margin")
 #: The same, and keys of the training.
 OFFERED = (*OWN, "batch_size", "seed", "num_workers")
+#: What Lightning calls with each batch while it is on the CPU.
+_HOOK = "on_before_batch_transfer"
 #: As a checkpoint has them of data that told none.
 _UNKNOWN = {name: torch.zeros(0, dtype=torch.int64) for name in ("train_rows", "train_faces", "val_rows")}
 
@@ -66,16 +69,16 @@ def build_module(config: Mapping[str, Any], **offered: Any) -> pl.LightningDataM
             raise InputError(f"{target} has no method {hook}, which training needs")
     labels = labels_of(module)
     face = FaceFormat(config["size"], config["color"], config["margin"])
-    before = module.on_before_batch_transfer
-
-    def on_before_batch_transfer(batch: Any, dataloader_idx: int) -> Any:
-        batch = before(batch, dataloader_idx)
-        check_batch(batch, face, len(labels), target)
-        return batch
-
-    # in front of the user's own hook, so that it may make a batch of whatever the loader gives
-    module.on_before_batch_transfer = on_before_batch_transfer
+    check = partial(check_batch, face=face, classes=len(labels), target=target)
+    # behind the user's own hook, which may make a batch of whatever the loader gives
+    setattr(module, _HOOK, partial(_checked, module.on_before_batch_transfer, check))
     return module
+
+
+def _checked(before: Callable[[Any, int], Any], check: Callable[[Any], None], batch: Any, dataloader_idx: int) -> Any:
+    batch = before(batch, dataloader_idx)
+    check(batch)
+    return batch
 
 
 def check_batch(batch: Any, face: FaceFormat, classes: int, target: str) -> None:
