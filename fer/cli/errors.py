@@ -21,6 +21,11 @@ from fer.system.files import is_full
 
 P = ParamSpec("P")
 
+#: Choices that a plugin of Hydra brings: the extra that installs it.
+_PLUGINS = {
+    "hydra/sweeper/optuna": "sweep", "hydra/launcher/submitit_local": "slurm", "hydra/launcher/submitit_slurm": "slurm",
+}  # fmt: skip
+
 #: The exit code that a shell gives a program which SIGPIPE has ended.
 _SIGPIPE = 128 + 13
 
@@ -124,6 +129,9 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
     for gone, now in CHOICES.items():
         if f"Could not find '{gone}'" in text:
             return f"{gone.replace('/', '=')} is no more: give {now}"
+    for plugin, extra in _PLUGINS.items():
+        if f"Could not find '{plugin}'" in text:
+            return f"{plugin.rpartition('/')[0]}={plugin.rpartition('/')[2]} is not installed: pip install '.[{extra}]'"
     # Hydra lists choices one a line; one line is enough to read and to search for
     return " ".join(text.replace("\t", " ").split())
 

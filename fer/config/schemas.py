@@ -78,6 +78,16 @@ class SourceData(Data):
     group: str | None = None
 
 
+@dataclass
+class ModuleData:
+    """Keys of data from a module of the user's, beside its target and arguments."""
+
+    name: str = MISSING
+    size: int = MISSING
+    color: str = "grey"
+    margin: float = 0.0
+
+
 DATA = {
     "sample": SampleData,
     "fer2013": Fer2013Data,

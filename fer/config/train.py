@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from fer.config.checks import check_data, check_labels
+from fer.config.checks import check_labels, check_training_data
 from fer.config.plain import choose, plain, typed
 from fer.config.schemas import SCHEDULE, Augment, Recipe, Train
 from fer.errors import InputError
@@ -42,7 +42,7 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
         InputError: an unknown key, a value of the wrong type or out of range, a target that does not exist.
     """
     config: dict[str, Any] = {
-        "data": check_data(cfg.data),
+        "data": check_training_data(cfg.data),
         "schedule": typed(cfg.schedule, choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
         "augment": typed(cfg.augment, Augment, "augment"),
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
@@ -62,6 +62,7 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     _check_run(config)
     _check_epochs(config)
     _check_folds(config)
+    _check_module(config)
     _check_schedule(config["schedule"])
     _check_augment(config["augment"])
     _check_recipe(config["recipe"], config["loss"], config["trainer"])
@@ -212,8 +213,8 @@ def _check_epochs(config: dict[str, Any]) -> None:
 
 def _check_folds(config: dict[str, Any]) -> None:
     """Refuse folds without one of them, and whatever would choose an epoch by the fold that is then scored."""
-    folds, fold = config["data"]["folds"], config["data"]["fold"]
-    if folds is None:
+    folds, fold = config["data"].get("folds"), config["data"].get("fold")
+    if folds is None or "_target_" in config["data"]:
         return
     if fold is None:
         count = folds if isinstance(folds, int) else "PERSONS"
@@ -225,6 +226,17 @@ def _check_folds(config: dict[str, Any]) -> None:
             raise InputError(
                 f"{key} would look at the fold that is scored: with data.folds the number of epochs is fixed; "
                 "leave it out"
+            )
+
+
+def _check_module(config: dict[str, Any]) -> None:
+    """Refuse what only the data module of prepared files does, where the user gives another."""
+    if "_target_" not in config["data"]:
+        return
+    for key, usual in (("sampler", "shuffle"), ("votes", "none")):
+        if (value := config["recipe"][key]) != usual:
+            raise InputError(
+                f"recipe.{key}={value} has no effect: {config['data']['_target_']} makes the batches; leave it out"
             )
 
 

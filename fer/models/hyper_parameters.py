@@ -71,6 +71,8 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     for key, kind in (("name", str), ("file", str), ("drawn", bool)):
         _of(groups["data"], "data", key, kind)
     _check_division(groups["data"])
+    if "module" in groups["data"]:
+        _of(groups["data"], "data", "module", str)
     for key in ("epochs", "seed"):
         _of(values, "", key, int)
     counts = values.get("counts")

@@ -105,6 +105,11 @@ def _class_weights(weights: str, counts: Sequence[int] | None) -> Tensor | None:
 
 
 def _shares(counts: Sequence[int] | None, key: str) -> Tensor:
+    if counts is None:
+        raise InputError(
+            f"{key} needs the training faces of each class, which the data module does not tell: "
+            "give it a method counts() -> list[int]"
+        )
     n = torch.tensor(counts, dtype=torch.float)
     if n.min() == 0:
         raise InputError(
@@ -115,14 +120,15 @@ def _shares(counts: Sequence[int] | None, key: str) -> Tensor:
 
 
 def build_loss(config: dict[str, Any], num_classes: int, counts: Sequence[int] | None) -> nn.Module:
-    """Build the loss of a checked config; ``counts`` may be None where its target does not take them.
+    """Build the loss of a checked config; ``counts`` may be None where the data do not tell them.
 
     Raises:
         InputError: it refuses its arguments, or is no module.
     """
-    target, offered = config["_target_"], {"num_classes": num_classes, "counts": counts}
+    target = config["_target_"]
+    offered = {"num_classes": num_classes} | ({} if counts is None else {"counts": counts})
     try:
-        loss = build(config, **{name: offered[name] for name in takes(target, OFFERED)})
+        loss = build(config, **{name: offered[name] for name in takes(target, offered)})
     except InputError:
         raise
     except Exception as error:
