@@ -26,7 +26,7 @@ from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
-from fer.targets import build
+from fer.targets import build, takes
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
@@ -193,11 +193,12 @@ def _build_module(config: dict[str, Any], data: pl.LightningDataModule) -> Class
         face={key: config["data"][key] for key in ("size", "color", "margin")},
         augment=config["augment"],
         recipe=config["recipe"],
+        loss=config["loss"],
         optimizer=config["optimizer"],
         schedule=config["schedule"],
         epochs=config["trainer"]["max_epochs"],
         seed=config["seed"],
-        counts=_counts(config["recipe"], data),
+        counts=_counts(config["loss"]["_target_"], data),
         data=_described(config["data"], is_drawn(data)),
     )
     if config["channels_last"]:
@@ -259,11 +260,11 @@ def _require_divisible(config: dict[str, Any], data: pl.LightningDataModule, tra
         )
 
 
-def _counts(recipe: dict[str, Any], data: pl.LightningDataModule) -> list[int] | None:
-    """Return the training faces of each class, or None where the recipe does not need them."""
-    if recipe["class_weights"] == "none" and not recipe["logit_adjustment"]:
+def _counts(loss: str, data: pl.LightningDataModule) -> list[int] | None:
+    """Return the training faces of each class, or None where the loss does not take them or the data do not tell."""
+    if not takes(loss, ["counts"]):
         return None
-    return counts_of(data, "recipe.logit_adjustment" if recipe["logit_adjustment"] else "recipe.class_weights")
+    return counts_of(data)
 
 
 def _quiet(own_data: bool) -> None:

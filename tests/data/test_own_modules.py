@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from torch import nn
 from torch.utils.data import DataLoader
 
 from fer.config.train import check_train
@@ -85,7 +86,7 @@ def test_it_trains_on_the_batches_of_the_module(tmp_path, capsys):
 
 
 def test_what_a_module_tells_is_used(tmp_path, capsys):
-    train(composed("Telling", **{"trainer.max_epochs": 1, "recipe.class_weights": "balanced"}), tmp_path)
+    train(composed("Telling", **{"trainer.max_epochs": 1, "loss.class_weights": "balanced"}), tmp_path)
     assert ": 60 train, 30 val (drawn sample data)" in capsys.readouterr().out
     model = load_checkpoint(tmp_path / "checkpoints/best.ckpt")
     assert model.drawn and model.identities["train_rows"].tolist() == [1, 2]
@@ -132,6 +133,11 @@ class Soft(Stripes):
         return batch._replace(target=torch.full((len(batch.label), 2), 0.5))
 
 
+class Counted(nn.CrossEntropyLoss):
+    def __init__(self, counts: list[int]):
+        super().__init__(weight=1 / torch.tensor(counts))
+
+
 class Unnamed(Stripes):
     labels = None
 
@@ -165,8 +171,13 @@ class NoVal(pl.LightningDataModule):
         ("Unnamed", {}, "labels=None is not a list of texts: set it in __init__"),
         ("NoVal", {}, "NoVal has no method val_dataloader, which training needs"),
         ("Anonymous", {}, r"identities\(\) has no train_rows int64 \(n,\): give it, or leave the method out"),
-        ("Miscounted", {"recipe.class_weights": "balanced"}, r"counts\(\) gives \[20, 20\], not 3 numbers of faces"),
-        ("Stripes", {"recipe.class_weights": "balanced"}, "recipe.class_weights needs the training faces of each"),
+        ("Miscounted", {"loss.class_weights": "balanced"}, r"counts\(\) gives \[20, 20\], not 3 numbers of faces"),
+        ("Stripes", {"loss.class_weights": "balanced"}, "loss.class_weights needs the training faces of each"),
+        (
+            "Stripes",
+            {"loss": "custom", "loss._target_": "tests.data.test_own_modules.Counted"},
+            "Counted needs counts, the training faces of each class, which the data module does not tell",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_module_lacks_is_one_line(name, changes, message, tmp_path):
