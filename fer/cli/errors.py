@@ -126,12 +126,12 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
         given = next((a for a in arguments if a.split("=")[0].lstrip("+") == key), "")
         others = [a for a in arguments if not a.startswith("-") and a.split("=")[0].lstrip("+~") != key]
         return _unknown_key(key, given, conf, config_name, others)
-    for gone, now in CHOICES.items():
-        if f"Could not find '{gone}'" in text:
-            return f"{gone.replace('/', '=')} is no more: give {now}"
     for plugin, extra in _PLUGINS.items():
         if f"Could not find '{plugin}'" in text:
             return f"{plugin.rpartition('/')[0]}={plugin.rpartition('/')[2]} is not installed: pip install '.[{extra}]'"
+    for gone, now in CHOICES.items():
+        if f"Could not find '{gone}'" in text:
+            return f"{gone.replace('/', '=')} is no more: give {now}"
     # Hydra lists choices one a line; one line is enough to read and to search for
     return " ".join(text.replace("\t", " ").split())
 

@@ -262,9 +262,9 @@ def _require_divisible(config: dict[str, Any], data: pl.LightningDataModule, tra
 
 def _counts(loss: str, data: pl.LightningDataModule) -> list[int] | None:
     """Return the training faces of each class, or None where the loss does not take them or the data do not tell."""
-    if not takes(loss, ["counts"]) or not callable(getattr(data, "counts", None)):
+    if not takes(loss, ["counts"]):
         return None
-    return counts_of(data, f"loss._target_={loss}")
+    return counts_of(data)
 
 
 def _quiet(own_data: bool) -> None:

@@ -118,9 +118,8 @@ def require_same_model(source: EmotionClassifier, model: EmotionClassifier, conf
     """Refuse to resume a run of other classes, another network, recipe or loss."""
     if suffix_of(config["resume"]) != CHECKPOINT:
         raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
-    require_same(
-        source.labels, model.labels, config["resume"], config["data"].get("_target_") or config["data"]["file"]
-    )
+    data = config["data"].get("_target_") or config["data"]["file"]
+    require_same(source.labels, model.labels, config["resume"], data)
     for group in ("model", "recipe", "loss"):
         held = source.hyper_parameters.get(group) or {}
         # a key that a loss had not is another loss; the others may have gained some

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from torch import nn
 from torch.utils.data import DataLoader
 
 from fer.config.train import check_train
@@ -132,6 +133,11 @@ class Soft(Stripes):
         return batch._replace(target=torch.full((len(batch.label), 2), 0.5))
 
 
+class Counted(nn.CrossEntropyLoss):
+    def __init__(self, counts: list[int]):
+        super().__init__(weight=1 / torch.tensor(counts))
+
+
 class Unnamed(Stripes):
     labels = None
 
@@ -167,6 +173,11 @@ class NoVal(pl.LightningDataModule):
         ("Anonymous", {}, r"identities\(\) has no train_rows int64 \(n,\): give it, or leave the method out"),
         ("Miscounted", {"loss.class_weights": "balanced"}, r"counts\(\) gives \[20, 20\], not 3 numbers of faces"),
         ("Stripes", {"loss.class_weights": "balanced"}, "loss.class_weights needs the training faces of each"),
+        (
+            "Stripes",
+            {"loss": "custom", "loss._target_": "tests.data.test_own_modules.Counted"},
+            "Counted needs counts, the training faces of each class, which the data module does not tell",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_module_lacks_is_one_line(name, changes, message, tmp_path):

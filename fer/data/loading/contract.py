@@ -139,17 +139,14 @@ def rows_of(module: Any, split: str) -> int | None:
     return module.rows(split) if callable(getattr(module, "rows", None)) else None
 
 
-def counts_of(module: Any, asked_by: str) -> list[int]:
-    """Return the training faces of each class of a data module; ``asked_by`` is the key that needs them.
+def counts_of(module: Any) -> list[int] | None:
+    """Return the training faces of each class of a data module, None where it does not tell.
 
     Raises:
-        InputError: it does not tell, or not one number a class.
+        InputError: not one number a class.
     """
     if not callable(getattr(module, "counts", None)):
-        raise InputError(
-            f"{asked_by} needs the training faces of each class, which {_name(module)} does not tell: "
-            "give it a method counts() -> list[int]"
-        )
+        return None
     counts, classes = list(module.counts()), len(labels_of(module))
     if len(counts) != classes or not all(type(n) is int and n >= 0 for n in counts):
         raise InputError(f"{_name(module)}.counts() gives {counts!s:.60}, not {classes} numbers of faces")
