@@ -13,6 +13,9 @@ HYPER_PARAMETERS = (
 )  # fmt: skip
 
 
+#: Ours, which checkpoints before 0.3 do not name.
+AUGMENT = "fer.training.augment.Augment"
+
 #: Targets of the networks that checkpoints before 0.3 knew by their library.
 _LIBRARIES = {"fer": OWN, "torchvision": TORCHVISION}
 
@@ -22,7 +25,7 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     model = values["model"]
     if "_target_" not in model and model.get("library") in _LIBRARIES:
         model = {"_target_": _LIBRARIES[model["library"]]} | {k: v for k, v in model.items() if k != "library"}
-    return {**values, "model": model}
+    return {**values, "model": model, "augment": {"_target_": AUGMENT} | values["augment"]}
 
 
 def check_hyper_parameters(values: Any) -> dict[str, Any]:
@@ -43,9 +46,7 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     labels_from_file(values["labels"])
     face = FaceFormat.from_file(values["face"])
     groups = {name: _group(values[name], name) for name in ("model", "augment", "optimizer", "schedule", "data")}
-    crop = _of(groups["augment"], "augment", "crop", int)
-    if not 1 <= crop <= face.size:
-        raise ValueError(f"augment.crop={crop} does not fit face.size={face.size}")
+    _check_augment(groups["augment"], face.size)
     model = upgraded(values)["model"]
     if "library" in model:
         raise ValueError(f"model.library={model['library']!r:.40} is not fer or torchvision")
@@ -66,6 +67,18 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     if counts is not None and not (isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)):
         raise ValueError(f"counts={counts!r:.40} is not a list of numbers of faces")
     return values
+
+
+def _check_augment(augment: dict[str, Any], size: int) -> None:
+    """Check the crop that evaluation takes of it; what else an augmentation is, and whose, only a training needs."""
+    target = augment.get("_target_", AUGMENT)
+    if not isinstance(target, str):
+        raise ValueError(f"augment._target_={target!r:.40} is not a name")
+    if target != AUGMENT and augment.get("crop") is None:
+        return
+    crop = _of(augment, "augment", "crop", int)
+    if not 1 <= crop <= size:
+        raise ValueError(f"augment.crop={crop} does not fit face.size={size}")
 
 
 def _check_division(data: dict[str, Any]) -> None:
