@@ -7,9 +7,10 @@ from fer.labels import labels_from_file
 from fer.models.registry import OWN, TORCHVISION, require_trusted
 from fer.targets import check_target
 
-#: What a training is given and a checkpoint holds as ``hyper_parameters``; the last two may be missing.
+#: What a training is given and a checkpoint holds as ``hyper_parameters``; the last three may be missing.
 HYPER_PARAMETERS = (
-    "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "counts",
+    "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "loss",
+    "counts",
 )  # fmt: skip
 
 
@@ -19,13 +20,22 @@ AUGMENT = "fer.training.augment.Augment"
 #: Targets of the networks that checkpoints before 0.3 knew by their library.
 _LIBRARIES = {"fer": OWN, "torchvision": TORCHVISION}
 
+#: The usual loss, and its arguments that stood in the recipe before 0.2, with the values of checkpoints without them.
+CROSS_ENTROPY = "fer.training.losses.CrossEntropy"
+_OF_THE_RECIPE = {"label_smoothing": 0.0, "class_weights": "none", "logit_adjustment": 0.0}
+
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """Return hyper-parameters as this version has them; those of before had names where now are targets."""
     model = values["model"]
     if "_target_" not in model and model.get("library") in _LIBRARIES:
         model = {"_target_": _LIBRARIES[model["library"]]} | {k: v for k, v in model.items() if k != "library"}
-    return {**values, "model": model, "augment": {"_target_": AUGMENT} | values["augment"]}
+    augment = {"_target_": AUGMENT} | values["augment"]
+    recipe, loss = values.get("recipe") or {}, values.get("loss")
+    if loss is None:
+        loss = {"_target_": CROSS_ENTROPY} | {key: recipe.get(key, usual) for key, usual in _OF_THE_RECIPE.items()}
+        recipe = {key: value for key, value in recipe.items() if key not in _OF_THE_RECIPE}
+    return {**values, "model": model, "augment": augment, "recipe": recipe, "loss": loss}
 
 
 def check_hyper_parameters(values: Any) -> dict[str, Any]:
@@ -41,12 +51,16 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
         raise ValueError("its hyper-parameters are no mapping")
     if unknown := values.keys() - set(HYPER_PARAMETERS):
         raise ValueError(f"unknown hyper-parameters {', '.join(sorted(map(str, unknown)))}")
-    if missing := [name for name in HYPER_PARAMETERS[:-2] if name not in values]:
+    if missing := [name for name in HYPER_PARAMETERS[:-3] if name not in values]:
         raise ValueError(f"{missing[0]} is missing")
     labels_from_file(values["labels"])
     face = FaceFormat.from_file(values["face"])
     groups = {name: _group(values[name], name) for name in ("model", "augment", "optimizer", "schedule", "data")}
     _check_augment(groups["augment"], face.size)
+    for name in ("recipe", "loss"):
+        # what a loss takes is only asked of the config that a run goes on with
+        if values.get(name) is not None:
+            _group(values[name], name)
     model = upgraded(values)["model"]
     if "library" in model:
         raise ValueError(f"model.library={model['library']!r:.40} is not fer or torchvision")
@@ -61,8 +75,6 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     _check_division(groups["data"])
     for key in ("epochs", "seed"):
         _of(values, "", key, int)
-    if values.get("recipe") is not None:
-        _group(values["recipe"], "recipe")
     counts = values.get("counts")
     if counts is not None and not (isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)):
         raise ValueError(f"counts={counts!r:.40} is not a list of numbers of faces")

@@ -50,7 +50,7 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
 
 
 def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: ClassifierModule) -> None:
-    parameters = list(module.net.parameters())
+    parameters = module.trained()
     optimizer = build(config["optimizer"], params=parameters)
     schedule = make_scheduler(config["schedule"], optimizer, config["trainer"]["max_epochs"])["scheduler"]
     given: Any = content.get("optimizer_states")

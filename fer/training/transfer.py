@@ -115,13 +115,15 @@ def _some(names: list[str]) -> str:
 
 
 def require_same_model(source: EmotionClassifier, model: EmotionClassifier, config: dict[str, Any]) -> None:
-    """Refuse to resume a run of other classes, another network or another recipe."""
+    """Refuse to resume a run of other classes, another network, recipe or loss."""
     if suffix_of(config["resume"]) != CHECKPOINT:
         raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
     require_same(source.labels, model.labels, config["resume"], config["data"]["file"])
-    for group in ("model", "recipe"):
-        for key, value in (source.hyper_parameters.get(group) or {}).items():
-            if config[group].get(key) != value:
+    for group in ("model", "recipe", "loss"):
+        held = source.hyper_parameters.get(group) or {}
+        # a key that a loss had not is another loss; the others may have gained some
+        for key in held | (config[group] if group == "loss" else {}):
+            if config[group].get(key) != (value := held.get(key)):
                 raise InputError(
                     f"resume={config['resume']}: was trained with {group}.{key}={value}, not {config[group].get(key)}; "
                     "give the command of that run again"

@@ -33,7 +33,7 @@ def train_cfg(*overrides):
 
 
 #: Choices that stand for a part of the user's.
-USERS = [("model", "custom"), ("data", "custom"), ("augment", "custom")]
+USERS = [("model", "custom"), ("data", "custom"), ("loss", "custom"), ("augment", "custom")]
 #: Transforms one after another, of which there are none yet.
 CHAIN = ["augment=custom", "augment._target_=fer.training.augment.Chain"]
 #: Choices whose packages are not among ours.
@@ -125,13 +125,35 @@ def test_seed_presets_hold_the_original_table(data):
     off = ("rotate", "scale", "translate", "brightness", "contrast", "erase")
     ours = "fer.training.augment.Augment"
     assert config["augment"] == {"_target_": ours, "crop": 44, "flip": 0.5, **dict.fromkeys(off, 0)}
-    recipe = config["recipe"]
-    assert {key: recipe[key] for key in ("sampler", "votes", "class_weights")} == {
-        "sampler": "shuffle", "votes": "none", "class_weights": "none",
-    }  # fmt: skip
-    assert not any(recipe[key] for key in ("label_smoothing", "mix", "ema", "sam", "logit_adjustment", "teachers"))
     assert (config["batch_size"], config["trainer"]["max_epochs"]) == (64, 250)
     assert (config["trainer"]["gradient_clip_val"], config["trainer"]["gradient_clip_algorithm"]) == (0.1, "value")
+
+
+#: What the experiments give beyond the original one; all others give nothing.
+BEYOND = {
+    "small_fer2013": ({"label_smoothing": 0.1}, {"ema": 0.999}),
+    "strong_fer2013_resnet18": (
+        {"label_smoothing": 0.1},
+        {"ema": 0.9995, "mixup": 0.2, "cutmix": 1.0, "mix": 0.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("option", of("experiment"))
+def test_experiments_train_by_the_losses_and_recipes_that_they_name(option):
+    cfg = train_cfg(f"experiment={option}")
+    if cfg.darknet.name != "none":
+        assert option not in BEYOND
+        return
+    config = check_train(cfg)
+    loss, recipe = BEYOND.get(option, ({}, {}))
+    plain = {"label_smoothing": 0.0, "class_weights": "none", "logit_adjustment": 0.0}
+    assert config["loss"] == {"_target_": "fer.training.losses.CrossEntropy"} | plain | loss
+    off = {
+        "mixup": 0.0, "cutmix": 0.0, "mix": 0.0, "sam": None, "teachers": None, "teacher_weight": 0.9,
+        "teacher_temperature": 2.0, "ema": None, "sampler": "shuffle", "votes": "none",
+    }  # fmt: skip
+    assert config["recipe"] == off | recipe
 
 
 DARKNET_PRESETS = {
@@ -248,10 +270,6 @@ def test_the_trainer_group_spells_out_real_arguments():
         (
             [*CHAIN, "+augment.transforms=[{_target_: torch.nn.Sequantial}]"],
             "augment.transforms.0._target_=torch.nn.S",
-        ),
-        (
-            [*CHAIN, "+augment.transforms=[{_target_: torchvision.transforms.v2.CutMix}]"],
-            "augment: torchvision.transforms.v2.CutMix|there is no key",
         ),
         ([*CHAIN, "+augment.crop=0.5"], "augment.crop=0.5: not a whole number or null, as fer.training.augment.Chain"),
         (
@@ -398,6 +416,9 @@ def test_a_yaml_file_with_a_typo_is_refused():
             ["model={_target_:torch.nn.Linear}"],
             "error: there is no key model.name; torch.nn.Linear takes in_features, out_features, bias, device, dtype\n",
         ),
+        (["recipe.class_weights=balanced"], "error: recipe.class_weights has moved: give loss.class_weights\n"),
+        (["+recipe.label_smoothing=0.1"], "error: recipe.label_smoothing has moved: give loss.label_smoothing\n"),
+        (["recipe=smooth"], "error: recipe=smooth is no more: give recipe=ema loss=smooth\n"),
         (["--epochs", "5"], "error: --epochs 5: keys are KEY=VALUE without dashes: trainer.max_epochs=5\n"),
         (["--batch-size", "5"], "error: --batch-size 5: keys are KEY=VALUE without dashes: batch_size=5\n"),
         (["--lr=0.1", "-m"], "error: --lr 0.1: keys are KEY=VALUE without dashes: optimizer.lr=0.1\n"),
