@@ -129,18 +129,6 @@ SCHEDULE = {"step": Step, "cosine": Cosine, "plateau": Plateau, "constant": Cons
 
 
 @dataclass
-class Augment:
-    crop: int = MISSING
-    flip: float = MISSING
-    rotate: float = 0.0
-    scale: float = 0.0
-    translate: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    erase: float = 0.0
-
-
-@dataclass
 class Recipe:
     """Keys of conf/recipe; by default all is off."""
 

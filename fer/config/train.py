@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer.config.checks import check_labels, check_training_data
 from fer.config.plain import choose, plain, typed
-from fer.config.schemas import SCHEDULE, Augment, Recipe, Train
+from fer.config.schemas import SCHEDULE, Recipe, Train
 from fer.errors import InputError
 from fer.targets import build, check_target, locate, takes
 
@@ -44,15 +44,15 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     config: dict[str, Any] = {
         "data": check_training_data(cfg.data),
         "schedule": typed(cfg.schedule, choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
-        "augment": typed(cfg.augment, Augment, "augment"),
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
     }
-    groups = (*config, "model", "loss", "optimizer", "trainer", "callbacks", "logger", "darknet")
+    groups = (*config, "model", "augment", "loss", "optimizer", "trainer", "callbacks", "logger", "darknet")
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     check_labels(config["tags"], config["notes"])
     # last, because looking the classes up imports torch
     config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
+    config["augment"] = _check_augment(plain(cfg.augment, "augment"), config["data"]["size"])
     config["loss"] = _check_loss(plain(cfg.loss, "loss"))
     config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"))
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
@@ -64,10 +64,23 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     _check_folds(config)
     _check_module(config)
     _check_schedule(config["schedule"])
-    _check_augment(config["augment"])
     _check_recipe(config["recipe"], config["loss"], config["trainer"])
     _check_fused(config["optimizer"], config["trainer"])
     return config
+
+
+def _check_augment(augment: dict[str, Any], size: int) -> dict[str, Any]:
+    from torch import nn
+
+    from fer.training.augment import build_augment
+
+    check_target(augment, "augment", base=nn.Module)
+    crop = augment.get("crop")
+    if crop is not None and not (_is_number(crop, int) and 1 <= crop <= size):
+        raise InputError(f"augment.crop={crop} does not fit into data.size={size}: it is a number of pixels")
+    # what its values may be only the class itself knows
+    build_augment(augment)
+    return augment
 
 
 def _check_loss(loss: dict[str, Any]) -> dict[str, Any]:
@@ -168,9 +181,7 @@ def _is_number(value: Any, kind: type | UnionType) -> bool:
 
 def _check_sizes(config: dict[str, Any]) -> None:
     """Refuse sizes, colours and batches that do not go together."""
-    size, crop, channels = config["data"]["size"], config["augment"]["crop"], config["model"].get("in_channels", 3)
-    if not 1 <= crop <= size:
-        raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
+    channels = config["model"].get("in_channels", 3)
     if config["data"]["color"] == "rgb" and channels == 1:
         raise InputError("data.color=rgb needs model.in_channels=3")
     if channels not in (1, 3):
@@ -252,17 +263,6 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
         raise InputError(f"schedule.floor={schedule['floor']} is not a fraction of the first rate")
     if not 0 < schedule.get("factor", 0.5) < 1:
         raise InputError(f"schedule.factor={schedule['factor']} is not a factor between 0 and 1")
-
-
-def _check_augment(augment: dict[str, Any]) -> None:
-    for key in ("flip", "erase"):
-        if not 0 <= augment[key] <= 1:
-            raise InputError(f"augment.{key}={augment[key]} is not a probability")
-    for key in ("scale", "translate", "brightness", "contrast"):
-        if not 0 <= augment[key] < 1:
-            raise InputError(f"augment.{key}={augment[key]} is not a fraction from 0 (off) to below 1")
-    if not 0 <= augment["rotate"] <= 180:
-        raise InputError(f"augment.rotate={augment['rotate']} is not an angle of 0 to 180 degrees")
 
 
 def _check_recipe(recipe: dict[str, Any], loss: dict[str, Any], trainer: dict[str, Any]) -> None:
