@@ -7,14 +7,20 @@ from fer.labels import labels_from_file
 from fer.models.registry import OWN, TORCHVISION, require_trusted
 from fer.targets import check_target
 
-#: What a training is given and a checkpoint holds as ``hyper_parameters``; the last two may be missing.
+#: What a training is given and a checkpoint holds as ``hyper_parameters``; those of ``_OPTIONAL`` may be missing.
 HYPER_PARAMETERS = (
     "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "counts",
+    "param_groups", "freeze", "unfreeze_epoch",
 )  # fmt: skip
+_OPTIONAL = ("recipe", "counts", "param_groups", "freeze", "unfreeze_epoch")
 
 
 #: Targets of the networks that checkpoints before 0.3 knew by their library.
 _LIBRARIES = {"fer": OWN, "torchvision": TORCHVISION}
+
+
+#: What ``param_groups`` says where all weights are trained alike, as all were by checkpoints without it.
+ALL_ALIKE = {"no_decay": False, "layer_decay": None}
 
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +28,13 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     model = values["model"]
     if "_target_" not in model and model.get("library") in _LIBRARIES:
         model = {"_target_": _LIBRARIES[model["library"]]} | {k: v for k, v in model.items() if k != "library"}
-    return {**values, "model": model}
+    schedule = values["schedule"]
+    if "_target_" not in schedule and "name" in schedule:
+        own = {key: value for key, value in schedule.items() if key != "name"}
+        follows = "val/acc" if schedule["name"] == "plateau" else None
+        schedule = {"_target_": f"fer.training.schedules.{schedule['name']}", "interval": "epoch", "monitor": follows}
+        schedule |= own
+    return {**values, "model": model, "schedule": schedule, "param_groups": values.get("param_groups") or ALL_ALIKE}
 
 
 def check_hyper_parameters(values: Any) -> dict[str, Any]:
@@ -38,7 +50,7 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
         raise ValueError("its hyper-parameters are no mapping")
     if unknown := values.keys() - set(HYPER_PARAMETERS):
         raise ValueError(f"unknown hyper-parameters {', '.join(sorted(map(str, unknown)))}")
-    if missing := [name for name in HYPER_PARAMETERS[:-2] if name not in values]:
+    if missing := [name for name in HYPER_PARAMETERS if name not in values and name not in _OPTIONAL]:
         raise ValueError(f"{missing[0]} is missing")
     labels_from_file(values["labels"])
     face = FaceFormat.from_file(values["face"])
@@ -60,8 +72,9 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     _check_division(groups["data"])
     for key in ("epochs", "seed"):
         _of(values, "", key, int)
-    if values.get("recipe") is not None:
-        _group(values["recipe"], "recipe")
+    for name in ("recipe", "param_groups"):
+        if values.get(name) is not None:
+            _group(values[name], name)
     counts = values.get("counts")
     if counts is not None and not (isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)):
         raise ValueError(f"counts={counts!r:.40} is not a list of numbers of faces")

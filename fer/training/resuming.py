@@ -8,9 +8,8 @@ from torch import Tensor
 
 from fer.errors import InputError
 from fer.models.checkpoint import is_plain, read_checkpoint
-from fer.targets import build
 from fer.training.module import ClassifierModule
-from fer.training.schedules import make_scheduler
+from fer.training.schedules import TYPICAL, Length, make_scheduler
 
 
 def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: ClassifierModule) -> str:
@@ -50,9 +49,11 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
 
 
 def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: ClassifierModule) -> None:
-    parameters = list(module.net.parameters())
-    optimizer = build(config["optimizer"], params=parameters)
-    schedule = make_scheduler(config["schedule"], optimizer, config["trainer"]["max_epochs"])["scheduler"]
+    optimizer = module.optimizer()
+    parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+    # how many steps there are is known, and compared, when the data are open
+    length = Length(config["trainer"]["max_epochs"], TYPICAL if module.by_step else 1)
+    schedule = make_scheduler(config["schedule"], optimizer, length)["scheduler"]
     given: Any = content.get("optimizer_states")
     _alike(given, [{"state": {}, "param_groups": optimizer.state_dict()["param_groups"]}], "optimizer_states")
     for number, values in given[0]["state"].items():
@@ -66,6 +67,8 @@ def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: Cl
                 fresh = value.new_zeros(()) if isinstance(value, Tensor) else type(value)(0)
                 _alike(value, fresh, f"optimizer_states.{number}.{name}")
     _alike(content.get("lr_schedulers"), [schedule.state_dict()], "lr_schedulers")
+    if module.by_step:
+        _alike(content.get("schedule_length"), list(length.offered().values()), "schedule_length")
 
 
 def _alike(given: Any, fresh: Any, name: str) -> None:

@@ -57,8 +57,8 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
         if chosen:
             print(chosen)
         print(
-            f"{module.classifier.name}: {parameters(module.net):,} parameters; {data.info.path}: "
-            f"{data.rows('train'):,} train, {data.rows('val'):,} val"
+            f"{module.classifier.name}: {parameters(module.net):,} parameters{_frozen(module, config)}; "
+            f"{data.info.path}: {data.rows('train'):,} train, {data.rows('val'):,} val"
             + (" (drawn sample data)" if data.info.drawn else "")
             + f"; run folder {out}"
         )
@@ -77,6 +77,9 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
             begin(trainer.loggers)
         with stop.watching(), naming_lost_ranks(trainer, last):
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except MisconfigurationException as error:
+        # such as a schedule's monitor that no callback has logged
+        raise InputError(" ".join(str(error).split())) from error
     finally:
         if trainer.is_global_zero:
             finish(trainer.loggers)
@@ -90,6 +93,13 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     if trainer.is_global_zero:
         _conclude(config, out, data.info, str(last) if folds else best.best_model_path, score)
     return {"val/acc": score, "parameters": float(parameters(module.net))}
+
+
+def _frozen(module: ClassifierModule, config: dict[str, Any]) -> str:
+    if not len(module.freezing):
+        return ""
+    until = "" if config["unfreeze_epoch"] is None else f" for {config['unfreeze_epoch']} epochs"
+    return f", {len(module.freezing):,} of them frozen{until}"
 
 
 def _conclude(config: dict[str, Any], out: Path, info: StoreInfo, best: str, score: float) -> None:
@@ -166,6 +176,9 @@ def _build_module(config: dict[str, Any], data: FaceDataModule) -> ClassifierMod
         epochs=config["trainer"]["max_epochs"],
         seed=config["seed"],
         counts=_counts(config["recipe"], data),
+        param_groups=config["param_groups"],
+        freeze=config["freeze"],
+        unfreeze_epoch=config["unfreeze_epoch"],
         data=_described(config["data"], data.info.drawn),
     )
     if config["channels_last"]:

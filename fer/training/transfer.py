@@ -119,13 +119,18 @@ def require_same_model(source: EmotionClassifier, model: EmotionClassifier, conf
     if suffix_of(config["resume"]) != CHECKPOINT:
         raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
     require_same(source.labels, model.labels, config["resume"], config["data"]["file"])
-    for group in ("model", "recipe"):
+    for key in ("freeze", "unfreeze_epoch"):
+        _require_same(config, key, source.hyper_parameters.get(key), config[key])
+    for group in ("model", "recipe", "param_groups"):
         for key, value in (source.hyper_parameters.get(group) or {}).items():
-            if config[group].get(key) != value:
-                raise InputError(
-                    f"resume={config['resume']}: was trained with {group}.{key}={value}, not {config[group].get(key)}; "
-                    "give the command of that run again"
-                )
+            _require_same(config, f"{group}.{key}", value, config[group].get(key))
+
+
+def _require_same(config: dict[str, Any], key: str, before: Any, now: Any) -> None:
+    if before != now:
+        raise InputError(
+            f"resume={config['resume']}: was trained with {key}={before}, not {now}; give the command of that run again"
+        )
 
 
 def load_teachers(recipe: dict[str, Any], student: EmotionClassifier) -> Teachers:
