@@ -108,14 +108,11 @@ class Augment:
 
 @dataclass
 class Recipe:
-    """Keys of conf/recipe; the defaults are cross entropy and nothing else."""
+    """Keys of conf/recipe; by default all is off."""
 
-    label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     mix: float = 0.0
-    class_weights: str = "none"
-    logit_adjustment: float = 0.0
     sam: float | None = None
     teachers: list[str] | None = None
     teacher_weight: float = 0.9

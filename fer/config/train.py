@@ -13,7 +13,7 @@ from fer.config.checks import check_data, check_labels
 from fer.config.plain import plain, typed
 from fer.config.schemas import Augment, ParamGroups, Recipe, Train
 from fer.errors import InputError
-from fer.targets import build, check_target
+from fer.targets import build, check_target, locate, takes
 
 #: What training gives the trainer itself, and what to do instead of giving it.
 TRAINER_OWN = {
@@ -48,12 +48,13 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
         "param_groups": typed(cfg.param_groups, ParamGroups, "param_groups"),
     }
-    groups = (*config, "model", "optimizer", "schedule", "trainer", "callbacks", "logger", "darknet")
+    groups = (*config, "model", "loss", "optimizer", "schedule", "trainer", "callbacks", "logger", "darknet")
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     check_labels(config["tags"], config["notes"])
     # last, because looking the classes up imports torch
     config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
+    config["loss"] = _check_loss(plain(cfg.loss, "loss"))
     config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"), config["param_groups"])
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
     config["callbacks"] = _check_callbacks(plain(cfg.callbacks, "callbacks"))
@@ -66,9 +67,24 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     _check_folds(config)
     _check_freezing(config)
     _check_augment(config["augment"])
-    _check_recipe(config["recipe"], config["trainer"])
+    _check_recipe(config["recipe"], config["loss"], config["trainer"])
     _check_fused(config["optimizer"], config["trainer"])
     return config
+
+
+def _check_loss(loss: dict[str, Any]) -> dict[str, Any]:
+    from torch import nn
+
+    from fer.training.losses import OFFERED, build_loss
+
+    target = loss.get("_target_")
+    # a function says what it gives when it is called
+    a_class = target not in (None, "???") and isinstance(locate(target, "loss"), type)
+    check_target(loss, "loss", base=nn.Module if a_class else None, offered=OFFERED)
+    # another's may be right for the number of classes of the data only, which is not known yet
+    if loss["_target_"].startswith("fer.") or not takes(loss["_target_"], OFFERED):
+        build_loss(loss, 7, [1] * 7)
+    return loss
 
 
 def _check_optimizer(optimizer: dict[str, Any], param_groups: dict[str, Any]) -> dict[str, Any]:
@@ -252,8 +268,8 @@ def _check_schedule(config: dict[str, Any]) -> None:
     from fer.training.schedules import TYPICAL, Length, make_scheduler
 
     schedule, trainer = config["schedule"], config["trainer"]
-    if "name" in schedule and "_target_" not in schedule:
-        raise InputError(f"schedule.name={schedule['name']}: a schedule is chosen by schedule={schedule['name']}")
+    if (name := schedule.get("name")) is not None and str(schedule.get("_target_", "fer.")).startswith("fer."):
+        raise InputError(f"schedule.name={name} has moved: give schedule={name}")
     if (monitor := schedule.get("monitor")) is not None and monitor not in _SCORES and not config["callbacks"]:
         raise InputError(f"schedule.monitor={monitor}: not logged of an epoch: give one of {', '.join(_SCORES)}")
     optimizer = build(config["optimizer"], params=_groups_like(config["optimizer"], config["param_groups"]))
@@ -315,9 +331,7 @@ def _check_augment(augment: dict[str, Any]) -> None:
         raise InputError(f"augment.rotate={augment['rotate']} is not an angle of 0 to 180 degrees")
 
 
-def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
-    if not 0 <= recipe["label_smoothing"] < 1:
-        raise InputError(f"recipe.label_smoothing={recipe['label_smoothing']} is not a fraction from 0 to below 1")
+def _check_recipe(recipe: dict[str, Any], loss: dict[str, Any], trainer: dict[str, Any]) -> None:
     for key in ("mixup", "cutmix"):
         if recipe[key] < 0:
             raise InputError(f"recipe.{key}={recipe[key]} is not the alpha of a Beta distribution, 0 is off")
@@ -331,12 +345,8 @@ def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
         raise InputError(f"recipe.sampler={recipe['sampler']}: not shuffle or balanced")
     if recipe["votes"] not in ("none", "soft", "clean"):
         raise InputError(f"recipe.votes={recipe['votes']}: not none, soft or clean")
-    if recipe["class_weights"] not in ("none", "balanced"):
-        raise InputError(f"recipe.class_weights={recipe['class_weights']}: not none or balanced")
-    if recipe["class_weights"] == recipe["sampler"] == "balanced":
-        raise InputError("recipe.class_weights=balanced and recipe.sampler=balanced correct the same twice: give one")
-    if recipe["logit_adjustment"] < 0:
-        raise InputError(f"recipe.logit_adjustment={recipe['logit_adjustment']} is not a factor of 0 (off) or more")
+    if loss.get("class_weights") == recipe["sampler"] == "balanced":
+        raise InputError("loss.class_weights=balanced and recipe.sampler=balanced correct the same twice: give one")
     if not 0 <= recipe["teacher_weight"] <= 1:
         raise InputError(f"recipe.teacher_weight={recipe['teacher_weight']} is not a weight of 0 to 1")
     if not 0.01 <= recipe["teacher_temperature"] <= 100:

@@ -9,14 +9,18 @@ from fer.targets import check_target
 
 #: What a training is given and a checkpoint holds as ``hyper_parameters``; those of ``_OPTIONAL`` may be missing.
 HYPER_PARAMETERS = (
-    "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "counts",
-    "param_groups", "freeze", "unfreeze_epoch",
+    "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "loss",
+    "counts", "param_groups", "freeze", "unfreeze_epoch",
 )  # fmt: skip
-_OPTIONAL = ("recipe", "counts", "param_groups", "freeze", "unfreeze_epoch")
+_OPTIONAL = ("recipe", "loss", "counts", "param_groups", "freeze", "unfreeze_epoch")
 
 
 #: Targets of the networks that checkpoints before 0.3 knew by their library.
 _LIBRARIES = {"fer": OWN, "torchvision": TORCHVISION}
+
+#: The usual loss, and its arguments that stood in the recipe before 0.2, with the values of checkpoints without them.
+CROSS_ENTROPY = "fer.training.losses.CrossEntropy"
+_OF_THE_RECIPE = {"label_smoothing": 0.0, "class_weights": "none", "logit_adjustment": 0.0}
 
 
 #: What ``param_groups`` says where all weights are trained alike, as all were by checkpoints without it.
@@ -28,13 +32,18 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     model = values["model"]
     if "_target_" not in model and model.get("library") in _LIBRARIES:
         model = {"_target_": _LIBRARIES[model["library"]]} | {k: v for k, v in model.items() if k != "library"}
+    recipe, loss = values.get("recipe") or {}, values.get("loss")
+    if loss is None:
+        loss = {"_target_": CROSS_ENTROPY} | {key: recipe.get(key, usual) for key, usual in _OF_THE_RECIPE.items()}
+        recipe = {key: value for key, value in recipe.items() if key not in _OF_THE_RECIPE}
     schedule = values["schedule"]
     if "_target_" not in schedule and "name" in schedule:
         own = {key: value for key, value in schedule.items() if key != "name"}
         follows = "val/acc" if schedule["name"] == "plateau" else None
         schedule = {"_target_": f"fer.training.schedules.{schedule['name']}", "interval": "epoch", "monitor": follows}
         schedule |= own
-    return {**values, "model": model, "schedule": schedule, "param_groups": values.get("param_groups") or ALL_ALIKE}
+    groups = values.get("param_groups") or ALL_ALIKE
+    return {**values, "model": model, "recipe": recipe, "loss": loss, "schedule": schedule, "param_groups": groups}
 
 
 def check_hyper_parameters(values: Any) -> dict[str, Any]:
@@ -55,6 +64,10 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     labels_from_file(values["labels"])
     face = FaceFormat.from_file(values["face"])
     groups = {name: _group(values[name], name) for name in ("model", "augment", "optimizer", "schedule", "data")}
+    for name in ("recipe", "loss"):
+        # what a loss takes is only asked of the config that a run goes on with
+        if values.get(name) is not None:
+            _group(values[name], name)
     crop = _of(groups["augment"], "augment", "crop", int)
     if not 1 <= crop <= face.size:
         raise ValueError(f"augment.crop={crop} does not fit face.size={face.size}")
@@ -72,9 +85,8 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     _check_division(groups["data"])
     for key in ("epochs", "seed"):
         _of(values, "", key, int)
-    for name in ("recipe", "param_groups"):
-        if values.get(name) is not None:
-            _group(values[name], name)
+    if values.get("param_groups") is not None:
+        _group(values["param_groups"], "param_groups")
     counts = values.get("counts")
     if counts is not None and not (isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)):
         raise ValueError(f"counts={counts!r:.40} is not a list of numbers of faces")

@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
@@ -14,12 +14,14 @@ from fer.data.loading.datamodule import FaceDataModule
 from fer.data.loading.dataset import Batch
 from fer.errors import InputError
 from fer.models.classifier import EmotionClassifier
+from fer.models.hyper_parameters import CROSS_ENTROPY
 from fer.models.networks import to_unit
 from fer.training.augment import Augment
 from fer.training.distillation import Teachers
 from fer.training.freezing import Freezing
-from fer.training.losses import Recipe
+from fer.training.losses import build_loss, loss_of
 from fer.training.param_groups import highest_rate, make_optimizer
+from fer.training.recipe import Recipe
 from fer.training.sam import SAM
 from fer.training.schedules import Length, make_scheduler
 from fer.training.scores import EpochScores
@@ -29,19 +31,19 @@ class ClassifierModule(pl.LightningModule):
     """Trains an `EmotionClassifier`; everything that a checkpoint needs is given as plain dicts, lists and numbers.
 
     ``model`` goes to `build_network`; ``labels`` are the class names in order; ``face`` is size, color and margin of
-    the faces; ``augment`` goes to `Augment`, ``recipe`` to `Recipe`; ``optimizer`` is a ``_target_`` and its arguments,
-    ``schedule`` goes to `make_scheduler`; ``data`` says what it is trained on (name, file, drawn). ``download=False``
-    leaves out the pretrained weights that ``model`` names, for a checkpoint that brings its own. ``counts`` are the
-    training faces of each class, where the recipe needs them. ``param_groups`` goes to `make_optimizer`, ``freeze`` and
-    ``unfreeze_epoch`` to `Freezing`.
+    the faces; ``augment`` goes to `Augment`, ``recipe`` to `Recipe`, ``loss`` to `build_loss`; ``optimizer`` is a
+    ``_target_`` and its arguments, ``schedule`` goes to `make_scheduler`; ``data`` says what it is trained on (name,
+    file, drawn). ``download=False`` leaves out the pretrained weights that ``model`` names, for a checkpoint that
+    brings its own. ``counts`` are the training faces of each class, where the loss takes them. ``param_groups`` goes
+    to `make_optimizer`, ``freeze`` and ``unfreeze_epoch`` to `Freezing`.
 
     One step of the optimiser, in this order:
 
     1. `training_step`: the faces of a batch are augmented and mixed, and the network's logits give the loss.
     2. Lightning calls ``backward``; frozen weights lose their gradient; `configure_gradient_clipping` clips the rest.
     3. The optimiser moves the weights; the schedule sets its rate, once an epoch or once a step. With ``recipe.sam`` it
-       is `SAM`, which has Lightning do 1 and 2 twice: at the weights, unclipped, for the way up to the worst point near them, and
-       there, clipped, for the gradient that moves them.
+       is `SAM`, which has Lightning do 1 and 2 twice: at the weights, unclipped, for the way up to the worst point near
+       them, and there, clipped, for the gradient that moves them.
     4. With ``recipe.ema`` the callback `EMA` moves the average that is validated and saved.
     """
 
@@ -57,6 +59,7 @@ class ClassifierModule(pl.LightningModule):
         seed: int,
         data: dict[str, Any],
         recipe: dict[str, Any] | None = None,
+        loss: dict[str, Any] | None = None,
         counts: list[int] | None = None,
         param_groups: dict[str, Any] | None = None,
         freeze: list[str] | None = None,
@@ -70,7 +73,8 @@ class ClassifierModule(pl.LightningModule):
         self.net = self.classifier.net
         self.freezing = Freezing(self.net, freeze, unfreeze_epoch)
         self.augment = Augment(**augment)
-        self.recipe = Recipe(recipe or {}, len(labels), counts)
+        self.loss = build_loss(loss or {"_target_": CROSS_ENTROPY}, len(labels), counts)
+        self.recipe = Recipe(recipe or {}, len(labels))
         #: Gives softened probabilities (N, classes) of augmented faces; set for a training run only.
         self.teachers: Teachers | None = None
         self.sam: SAM | None = None
@@ -88,12 +92,16 @@ class ClassifierModule(pl.LightningModule):
 
     def optimizer(self) -> Optimizer:
         """Return a fresh optimiser of what is trained, without `SAM`."""
-        return make_optimizer(self._optimizer, self.net, self._param_groups)
+        return make_optimizer(self._optimizer, self.net, self._param_groups, self.loss.parameters())
+
+    def trained(self) -> list[nn.Parameter]:
+        """Return what the optimiser moves: the network's weights, and those of a loss that has any."""
+        return [*self.net.parameters(), *self.loss.parameters()]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimizer()
         if self._sam_radius:
-            optimizer = self.sam = SAM(optimizer, self._sam_radius, self.net)
+            optimizer = self.sam = SAM(optimizer, self._sam_radius, nn.ModuleList([self.net, self.loss]))
         length = self._length()
         given, before = list(length.offered().values()), self._resumed_length
         if self.by_step and before and before != given:
@@ -130,7 +138,9 @@ class ClassifierModule(pl.LightningModule):
         targets = batch.label if batch.target is None else batch.target
         faces, targets = self.recipe.mix(to_unit(self.augment(batch.image)), targets)
         logits = self.net(faces)
-        loss = self.recipe.loss(logits, targets, self.teachers(faces) if self.teachers else None)
+        loss = loss_of(self.loss, logits, targets)
+        if self.teachers:
+            loss = self.recipe.distil(loss, logits, self.teachers(faces))
         if not self._at_the_worst_point:
             self.train_scores.add_later(loss, logits, batch.label)
             self.step_losses.append(loss.detach())

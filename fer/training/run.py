@@ -26,7 +26,7 @@ from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
-from fer.targets import build
+from fer.targets import build, takes
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
@@ -171,11 +171,12 @@ def _build_module(config: dict[str, Any], data: FaceDataModule) -> ClassifierMod
         face={"size": data.info.face.size, "color": data.info.face.color, "margin": data.info.face.margin},
         augment=config["augment"],
         recipe=config["recipe"],
+        loss=config["loss"],
         optimizer=config["optimizer"],
         schedule=config["schedule"],
         epochs=config["trainer"]["max_epochs"],
         seed=config["seed"],
-        counts=_counts(config["recipe"], data),
+        counts=_counts(data) if takes(config["loss"]["_target_"], ["counts"]) else None,
         param_groups=config["param_groups"],
         freeze=config["freeze"],
         unfreeze_epoch=config["unfreeze_epoch"],
@@ -237,10 +238,8 @@ def _require_divisible(config: dict[str, Any], data: FaceDataModule, trainer: pl
         )
 
 
-def _counts(recipe: dict[str, Any], data: FaceDataModule) -> list[int] | None:
-    """Return the training faces of each class, or None where the recipe does not need them."""
-    if recipe["class_weights"] == "none" and not recipe["logit_adjustment"]:
-        return None
+def _counts(data: FaceDataModule) -> list[int]:
+    """Return the training faces of each class."""
     labels = data.column("train", "label")
     return np.bincount(labels, minlength=len(data.info.class_names)).tolist()
 

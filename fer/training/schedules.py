@@ -1,4 +1,4 @@
-"""Learning-rate schedules: ours, and any other torch scheduler, as Lightning steps them once an epoch or once a step."""
+"""Learning-rate schedules: ours, and any other of torch's, stepped once an epoch or once a step."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ TYPICAL = 1000
 
 
 class Length(NamedTuple):
-    """The length of a run: its epochs, -1 without an end, and what a schedule counts: steps of the optimiser, or epochs.
+    """The length of a run in what a schedule counts, steps of the optimiser or epochs; -1 epochs have no end.
 
     ``most`` is a limit of the steps of the run, where there is one.
     """
@@ -129,9 +129,7 @@ def make_scheduler(schedule: Mapping[str, Any], optimizer: Optimizer, length: Le
         _check_monitor(monitor, interval, scheduler)
         made["monitor"] = monitor
     elif monitor is not None:
-        raise InputError(
-            f"schedule.monitor={monitor} has no effect: {target['_target_']} follows no score; give schedule.monitor=null"
-        )
+        raise InputError(f"schedule.monitor={monitor} has no effect: {target['_target_']} follows no score; give null")
     return made
 
 

@@ -115,15 +115,17 @@ def _some(names: list[str]) -> str:
 
 
 def require_same_model(source: EmotionClassifier, model: EmotionClassifier, config: dict[str, Any]) -> None:
-    """Refuse to resume a run of other classes, another network or another recipe."""
+    """Refuse to resume a run of other classes, another network, recipe or loss."""
     if suffix_of(config["resume"]) != CHECKPOINT:
         raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
     require_same(source.labels, model.labels, config["resume"], config["data"]["file"])
     for key in ("freeze", "unfreeze_epoch"):
         _require_same(config, key, source.hyper_parameters.get(key), config[key])
-    for group in ("model", "recipe", "param_groups"):
-        for key, value in (source.hyper_parameters.get(group) or {}).items():
-            _require_same(config, f"{group}.{key}", value, config[group].get(key))
+    for group in ("model", "recipe", "loss", "param_groups"):
+        held = source.hyper_parameters.get(group) or {}
+        # a key that a loss had not is another loss; the others may have gained some
+        for key in held | (config[group] if group == "loss" else {}):
+            _require_same(config, f"{group}.{key}", held.get(key), config[group].get(key))
 
 
 def _require_same(config: dict[str, Any], key: str, before: Any, now: Any) -> None:

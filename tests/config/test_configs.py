@@ -34,7 +34,7 @@ def train_cfg(*overrides):
 
 
 #: Choices that stand for a part of the user's.
-USERS = [("model", "custom"), ("data", "custom"), ("schedule", "custom")]
+USERS = [("model", "custom"), ("data", "custom"), ("loss", "custom"), ("schedule", "custom")]
 #: Choices whose packages are not among ours.
 HOSTED = [("logger", name) for name in ("wandb", "mlflow", "comet", "trackio")]
 
@@ -146,13 +146,35 @@ def test_seed_presets_hold_the_original_table(data):
     assert config["param_groups"] == {"no_decay": False, "layer_decay": None} and config["freeze"] is None
     off = ("rotate", "scale", "translate", "brightness", "contrast", "erase")
     assert config["augment"] == {"crop": 44, "flip": 0.5, **dict.fromkeys(off, 0)}
-    recipe = config["recipe"]
-    assert {key: recipe[key] for key in ("sampler", "votes", "class_weights")} == {
-        "sampler": "shuffle", "votes": "none", "class_weights": "none",
-    }  # fmt: skip
-    assert not any(recipe[key] for key in ("label_smoothing", "mix", "ema", "sam", "logit_adjustment", "teachers"))
     assert (config["batch_size"], config["trainer"]["max_epochs"]) == (64, 250)
     assert (config["trainer"]["gradient_clip_val"], config["trainer"]["gradient_clip_algorithm"]) == (0.1, "value")
+
+
+#: What the experiments give beyond the original one; all others give nothing.
+BEYOND = {
+    "small_fer2013": ({"label_smoothing": 0.1}, {"ema": 0.999}),
+    "strong_fer2013_resnet18": (
+        {"label_smoothing": 0.1},
+        {"ema": 0.9995, "mixup": 0.2, "cutmix": 1.0, "mix": 0.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("option", of("experiment"))
+def test_experiments_train_by_the_losses_and_recipes_that_they_name(option):
+    cfg = train_cfg(f"experiment={option}")
+    if cfg.darknet.name != "none":
+        assert option not in BEYOND
+        return
+    config = check_train(cfg)
+    loss, recipe = BEYOND.get(option, ({}, {}))
+    plain = {"label_smoothing": 0.0, "class_weights": "none", "logit_adjustment": 0.0}
+    assert config["loss"] == {"_target_": "fer.training.losses.CrossEntropy"} | plain | loss
+    off = {
+        "mixup": 0.0, "cutmix": 0.0, "mix": 0.0, "sam": None, "teachers": None, "teacher_weight": 0.9,
+        "teacher_temperature": 2.0, "ema": None, "sampler": "shuffle", "votes": "none",
+    }  # fmt: skip
+    assert config["recipe"] == off | recipe
 
 
 DARKNET_PRESETS = {
@@ -294,10 +316,7 @@ def test_the_trainer_group_spells_out_real_arguments():
         (["logger=comet"], "logger.comet: comet-ml is not installed: pip install comet-ml"),
         (["optimizer._target_=os.system"], "optimizer._target_=os.system: not a torch Optimizer"),
         (["trainer._target_=torch.nn.Linear"], "trainer._target_=torch.nn.Linear: not a pytorch_lightning Trainer"),
-        (
-            ["+schedule.name=cosine"],
-            "there is no key schedule.name; fer.training.schedules.step takes start, every, rate",
-        ),
+        (["+schedule.name=cosine"], "schedule.name=cosine has moved: give schedule=cosine"),
         (["schedule=custom"], "schedule._target_ is missing: it names the class to build"),
         (["schedule.interval=batch"], "schedule.interval=batch: not epoch or step"),
         (["schedule.every=1.5"], "schedule.every=1.5: not a whole number, as fer.training.schedules.step takes it"),
@@ -423,8 +442,7 @@ def test_a_yaml_file_with_a_typo_is_refused():
     ("arguments", "message"),
     [
         (["modle=vgg11"], "error: there is no key modle (did you mean model?); valid in train: augment, bare_step"),
-        (["schedule.name=step"], "error: schedule.name has moved: give schedule=step\n"),
-        (["schedule=cosine", "schedule.name=step"], "error: schedule.name has moved: give schedule=step\n"),
+        (["schedule.name=step"], "error: schedule.name has moved: give schedule=NAME, as schedule=cosine\n"),
         (["model.nam=x"], "error: there is no key model.nam (did you mean name?); valid in model: "),
         (["model=vgg20"], "error: In 'train': Could not find 'model/vgg20' Available options in 'model': custom"),
         (["trainer.devises=2"], "error: there is no key trainer.devises (did you mean devices?); valid in trainer: "),
@@ -463,6 +481,9 @@ def test_a_yaml_file_with_a_typo_is_refused():
             ["model={_target_:torch.nn.Linear}"],
             "error: there is no key model.name; torch.nn.Linear takes in_features, out_features, bias, device, dtype\n",
         ),
+        (["recipe.class_weights=balanced"], "error: recipe.class_weights has moved: give loss.class_weights\n"),
+        (["+recipe.label_smoothing=0.1"], "error: recipe.label_smoothing has moved: give loss.label_smoothing\n"),
+        (["recipe=smooth"], "error: recipe=smooth is no more: give recipe=ema loss=smooth\n"),
         (["--epochs", "5"], "error: --epochs 5: keys are KEY=VALUE without dashes: trainer.max_epochs=5\n"),
         (["--batch-size", "5"], "error: --batch-size 5: keys are KEY=VALUE without dashes: batch_size=5\n"),
         (["--lr=0.1", "-m"], "error: --lr 0.1: keys are KEY=VALUE without dashes: optimizer.lr=0.1\n"),

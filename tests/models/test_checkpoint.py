@@ -7,9 +7,13 @@ import zipfile
 import pytest
 import torch
 
+from fer import Predictor
+from fer.deployment.export import export_onnx, export_weights
 from fer.errors import InputError
+from fer.evaluation.run import evaluate
 from fer.models.checkpoint import load_checkpoint
 from fer.models.classifier import EmotionClassifier
+from fer.training.run import assemble
 from tests.conftest import fit, train_config, write_tiny
 
 
@@ -71,6 +75,7 @@ def put(*keys):
         (("epochs",), "many", "epochs='many' is not of type int"),
         (("optimizer",), [1], "optimizer=[1] is no mapping"),
         (("recipe",), "mixed", "recipe='mixed' is no mapping"),
+        (("loss",), "focal", "loss='focal' is no mapping"),
         (("counts",), [-1], "counts=[-1] is not a list of numbers of faces"),
         (("evil",), 1, "unknown hyper-parameters evil"),
     ],
@@ -161,6 +166,28 @@ def test_a_target_that_is_not_trusted_is_never_imported(ckpt, tmp_path, monkeypa
         other = f"code of another package, which is not run unless you trust it: give trust=[{package}]"
         refused(foreign, known if package in ("fer", "torch") else other)
     assert not mark.exists() and "marks_itself" not in sys.modules
+
+
+def test_a_loss_of_a_checkpoint_is_never_imported(tmp_path, monkeypatch):
+    (tmp_path / "marks_itself.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')\nLoss = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = write_tiny(tmp_path / "tiny.h5", {"train": 70, "val": 14})
+    fit(train_config(file, **{"trainer.max_epochs": 1}), tmp_path / "run")
+    foreign = changed(
+        tmp_path / "run/checkpoints/last.ckpt", tmp_path / "x.ckpt",
+        put("hyper_parameters", "loss", {"_target_": "marks_itself.Loss", "nested": {"_target_": "marks_itself.Loss"}}),
+    )  # fmt: skip
+    weights = export_weights(foreign, tmp_path / "net.safetensors")
+    for path in (foreign, weights, export_onnx(foreign, tmp_path / "net.onnx")):
+        assert Predictor.load(path).network.labels[0] == "Angry"
+    assert load_checkpoint(weights).hyper_parameters["loss"]["_target_"] == "marks_itself.Loss"
+    keys = {"ckpt": str(foreign), "split": "val", "ten_crop": False, "device": "cpu", "out": str(tmp_path / "report")}
+    evaluate(keys, None)
+    # who goes on with it gives a loss of his own
+    with pytest.raises(InputError, match="was trained with loss._target_=marks_itself.Loss, not fer.training.losses.C"):
+        assemble(train_config(file, resume=foreign), tmp_path / "y")
+    assemble(train_config(file, init=foreign, **{"recipe.teachers": f"[{foreign}]"}), tmp_path / "z")
+    assert not (tmp_path / "it ran").exists() and "marks_itself" not in sys.modules
 
 
 def test_a_network_of_a_package_that_is_trusted_is_built(ckpt, tmp_path, monkeypatch):
