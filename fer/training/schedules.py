@@ -136,10 +136,10 @@ def make_scheduler(schedule: Mapping[str, Any], optimizer: Optimizer, length: Le
 def _built(config: Mapping[str, Any], group: str, optimizer: Optimizer, length: Length) -> Any:
     """Check and build a schedule, those among its arguments first."""
     arguments = {key: _with_parts(value, f"{group}.{key}", optimizer, length) for key, value in config.items()}
-    check_target(arguments, group, ("optimizer",), offered=OFFERED)
-    target = str(arguments["_target_"])
+    target = str(check_target({"_target_": config.get("_target_"), "_partial_": True}, group)["_target_"])
     if not takes(target, ("optimizer",)):
         raise InputError(f"{group}._target_={target}: takes no optimizer, as a schedule does")
+    check_target(arguments, group, ("optimizer",), offered=OFFERED)
     if length.epochs < 1 and takes(target, ("epochs", "total_steps")):
         raise InputError(f"trainer.max_epochs={length.epochs} is not a number of epochs, which {target} needs")
     scales = [values.get(SCALE, 1.0) for values in optimizer.param_groups]

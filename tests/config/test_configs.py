@@ -368,28 +368,6 @@ def test_the_trainer_group_spells_out_real_arguments():
         (["param_groups.no_decay=5x"], "param_groups.no_decay: Value '5x'"),
         (["+param_groups.nodecay=true"], r"there is no key param_groups.nodecay \(did you mean no_decay\?\)"),
         (
-            [
-                "optimizer._target_=torch.optim.Rprop",
-                "~optimizer.momentum",
-                "~optimizer.nesterov",
-                "~optimizer.fused",
-                "~optimizer.weight_decay",
-                "param_groups.no_decay=true",
-            ],
-            "param_groups.no_decay=True has no effect: torch.optim.Rprop has no weight_decay",
-        ),
-        (
-            [
-                "optimizer._target_=torch.optim.LBFGS",
-                "~optimizer.momentum",
-                "~optimizer.nesterov",
-                "~optimizer.fused",
-                "~optimizer.weight_decay",
-                "param_groups.layer_decay=0.7",
-            ],
-            "torch.optim.LBFGS refuses optimizer.lr: LBFGS doesn't support per-parameter options",
-        ),
-        (
             ["schedule=custom", f"schedule._target_={__name__}.same_rate", "param_groups.layer_decay=0.5"],
             "param_groups.layer_decay: .*same_rate sets rates of its own, the same for all layers",
         ),
@@ -629,6 +607,20 @@ def test_a_value_below_0_is_taken_where_the_usual_one_is():
     assert check_train(cfg)["optimizer"]["beta2_decay"] == -0.7
     cfg.optimizer = {"_target_": "torch.optim.Adafactor", "weight_decay": -0.7}
     with pytest.raises(InputError, match="optimizer.weight_decay=-0.7 is below 0"):
+        check_train(cfg)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "groups", "message"),
+    [
+        ("Rprop", "no_decay=true", "param_groups.no_decay=True has no effect: torch.optim.Rprop has no weight_decay"),
+        ("LBFGS", "layer_decay=0.7", "torch.optim.LBFGS refuses optimizer.lr: LBFGS doesn't support per-parameter"),
+    ],
+)
+def test_optimizers_that_have_no_such_groups_are_named(optimizer, groups, message):
+    cfg = train_cfg(f"param_groups.{groups}")
+    cfg.optimizer = {"_target_": f"torch.optim.{optimizer}", "lr": 0.1}
+    with pytest.raises(InputError, match=re.escape(message)):
         check_train(cfg)
 
 
