@@ -21,6 +21,11 @@ from fer.system.files import is_full
 
 P = ParamSpec("P")
 
+#: Choices that a plugin of Hydra brings: the extra that installs it.
+_PLUGINS = {
+    "hydra/sweeper/optuna": "sweep", "hydra/launcher/submitit_local": "slurm", "hydra/launcher/submitit_slurm": "slurm",
+}  # fmt: skip
+
 #: The exit code that a shell gives a program which SIGPIPE has ended.
 _SIGPIPE = 128 + 13
 
@@ -121,6 +126,9 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
         given = next((a for a in arguments if a.split("=")[0].lstrip("+") == key), "")
         others = [a for a in arguments if not a.startswith("-") and a.split("=")[0].lstrip("+~") != key]
         return _unknown_key(key, given, conf, config_name, others)
+    for plugin, extra in _PLUGINS.items():
+        if f"Could not find '{plugin}'" in text:
+            return f"{plugin.rpartition('/')[0]}={plugin.rpartition('/')[2]} is not installed: pip install '.[{extra}]'"
     for gone, now in CHOICES.items():
         if f"Could not find '{gone}'" in text:
             return f"{gone.replace('/', '=')} is no more: give {now}"

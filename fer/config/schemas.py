@@ -78,6 +78,16 @@ class SourceData(Data):
     group: str | None = None
 
 
+@dataclass
+class ModuleData:
+    """Keys of data from a module of the user's, beside its target and arguments."""
+
+    name: str = MISSING
+    size: int = MISSING
+    color: str = "grey"
+    margin: float = 0.0
+
+
 DATA = {
     "sample": SampleData,
     "fer2013": Fer2013Data,
@@ -92,18 +102,6 @@ DATA = {
 class ParamGroups:
     no_decay: bool = False
     layer_decay: float | None = None
-
-
-@dataclass
-class Augment:
-    crop: int = MISSING
-    flip: float = MISSING
-    rotate: float = 0.0
-    scale: float = 0.0
-    translate: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    erase: float = 0.0
 
 
 @dataclass

@@ -9,9 +9,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from fer.config.checks import check_data, check_labels
+from fer.config.checks import check_labels, check_training_data
 from fer.config.plain import plain, typed
-from fer.config.schemas import Augment, ParamGroups, Recipe, Train
+from fer.config.schemas import ParamGroups, Recipe, Train
 from fer.errors import InputError
 from fer.targets import build, check_target, locate, takes
 
@@ -43,17 +43,19 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
         InputError: an unknown key, a value of the wrong type or out of range, a target that does not exist.
     """
     config: dict[str, Any] = {
-        "data": check_data(cfg.data),
-        "augment": typed(cfg.augment, Augment, "augment"),
+        "data": check_training_data(cfg.data),
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
         "param_groups": typed(cfg.param_groups, ParamGroups, "param_groups"),
     }
-    groups = (*config, "model", "loss", "optimizer", "schedule", "trainer", "callbacks", "logger", "darknet")
+    groups = (
+        *config, "model", "augment", "loss", "optimizer", "schedule", "trainer", "callbacks", "logger", "darknet",
+    )  # fmt: skip
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     check_labels(config["tags"], config["notes"])
     # last, because looking the classes up imports torch
     config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
+    config["augment"] = _check_augment(plain(cfg.augment, "augment"), config["data"]["size"])
     config["loss"] = _check_loss(plain(cfg.loss, "loss"))
     config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"), config["param_groups"])
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
@@ -66,10 +68,24 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     _check_schedule(config)
     _check_folds(config)
     _check_freezing(config)
-    _check_augment(config["augment"])
+    _check_module(config)
     _check_recipe(config["recipe"], config["loss"], config["trainer"])
     _check_fused(config["optimizer"], config["trainer"])
     return config
+
+
+def _check_augment(augment: dict[str, Any], size: int) -> dict[str, Any]:
+    from torch import nn
+
+    from fer.training.augment import build_augment
+
+    check_target(augment, "augment", base=nn.Module)
+    crop = augment.get("crop")
+    if crop is not None and not (_is_number(crop, int) and 1 <= crop <= size):
+        raise InputError(f"augment.crop={crop} does not fit into data.size={size}: it is a number of pixels")
+    # what its values may be only the class itself knows
+    build_augment(augment)
+    return augment
 
 
 def _check_loss(loss: dict[str, Any]) -> dict[str, Any]:
@@ -196,9 +212,7 @@ def _is_number(value: Any, kind: type | UnionType) -> bool:
 
 def _check_sizes(config: dict[str, Any]) -> None:
     """Refuse sizes, colours and batches that do not go together."""
-    size, crop, channels = config["data"]["size"], config["augment"]["crop"], config["model"].get("in_channels", 3)
-    if not 1 <= crop <= size:
-        raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
+    channels = config["model"].get("in_channels", 3)
     if config["data"]["color"] == "rgb" and channels == 1:
         raise InputError("data.color=rgb needs model.in_channels=3")
     if channels not in (1, 3):
@@ -242,8 +256,8 @@ def _check_epochs(config: dict[str, Any]) -> None:
 
 def _check_folds(config: dict[str, Any]) -> None:
     """Refuse folds without one of them, and whatever would choose an epoch by the fold that is then scored."""
-    folds, fold = config["data"]["folds"], config["data"]["fold"]
-    if folds is None:
+    folds, fold = config["data"].get("folds"), config["data"].get("fold")
+    if folds is None or "_target_" in config["data"]:
         return
     if fold is None:
         count = folds if isinstance(folds, int) else "PERSONS"
@@ -256,6 +270,17 @@ def _check_folds(config: dict[str, Any]) -> None:
             raise InputError(
                 f"{key} would look at the fold that is scored: with data.folds the number of epochs is fixed; "
                 "leave it out"
+            )
+
+
+def _check_module(config: dict[str, Any]) -> None:
+    """Refuse what only the data module of prepared files does, where the user gives another."""
+    if "_target_" not in config["data"]:
+        return
+    for key, usual in (("sampler", "shuffle"), ("votes", "none")):
+        if (value := config["recipe"][key]) != usual:
+            raise InputError(
+                f"recipe.{key}={value} has no effect: {config['data']['_target_']} makes the batches; leave it out"
             )
 
 
@@ -318,17 +343,6 @@ def _check_freezing(config: dict[str, Any]) -> None:
     for key, value in own.items():
         if value and strategy.startswith(_DIVIDING):
             raise InputError(f"{key} cannot tell parameters apart with trainer.strategy={strategy}: give auto or ddp")
-
-
-def _check_augment(augment: dict[str, Any]) -> None:
-    for key in ("flip", "erase"):
-        if not 0 <= augment[key] <= 1:
-            raise InputError(f"augment.{key}={augment[key]} is not a probability")
-    for key in ("scale", "translate", "brightness", "contrast"):
-        if not 0 <= augment[key] < 1:
-            raise InputError(f"augment.{key}={augment[key]} is not a fraction from 0 (off) to below 1")
-    if not 0 <= augment["rotate"] <= 180:
-        raise InputError(f"augment.rotate={augment['rotate']} is not an angle of 0 to 180 degrees")
 
 
 def _check_recipe(recipe: dict[str, Any], loss: dict[str, Any], trainer: dict[str, Any]) -> None:

@@ -15,6 +15,9 @@ HYPER_PARAMETERS = (
 _OPTIONAL = ("recipe", "loss", "counts", "param_groups", "freeze", "unfreeze_epoch")
 
 
+#: Ours, which checkpoints before 0.3 do not name.
+AUGMENT = "fer.training.augment.Augment"
+
 #: Targets of the networks that checkpoints before 0.3 knew by their library.
 _LIBRARIES = {"fer": OWN, "torchvision": TORCHVISION}
 
@@ -32,6 +35,7 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     model = values["model"]
     if "_target_" not in model and model.get("library") in _LIBRARIES:
         model = {"_target_": _LIBRARIES[model["library"]]} | {k: v for k, v in model.items() if k != "library"}
+    augment = {"_target_": AUGMENT} | values["augment"]
     recipe, loss = values.get("recipe") or {}, values.get("loss")
     if loss is None:
         loss = {"_target_": CROSS_ENTROPY} | {key: recipe.get(key, usual) for key, usual in _OF_THE_RECIPE.items()}
@@ -43,7 +47,8 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
         schedule = {"_target_": f"fer.training.schedules.{schedule['name']}", "interval": "epoch", "monitor": follows}
         schedule |= own
     groups = values.get("param_groups") or ALL_ALIKE
-    return {**values, "model": model, "recipe": recipe, "loss": loss, "schedule": schedule, "param_groups": groups}
+    now = {"model": model, "augment": augment, "recipe": recipe, "loss": loss, "schedule": schedule}
+    return {**values, **now, "param_groups": groups}
 
 
 def check_hyper_parameters(values: Any) -> dict[str, Any]:
@@ -64,13 +69,11 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     labels_from_file(values["labels"])
     face = FaceFormat.from_file(values["face"])
     groups = {name: _group(values[name], name) for name in ("model", "augment", "optimizer", "schedule", "data")}
+    _check_augment(groups["augment"], face.size)
     for name in ("recipe", "loss"):
         # what a loss takes is only asked of the config that a run goes on with
         if values.get(name) is not None:
             _group(values[name], name)
-    crop = _of(groups["augment"], "augment", "crop", int)
-    if not 1 <= crop <= face.size:
-        raise ValueError(f"augment.crop={crop} does not fit face.size={face.size}")
     model = upgraded(values)["model"]
     if "library" in model:
         raise ValueError(f"model.library={model['library']!r:.40} is not fer or torchvision")
@@ -83,6 +86,8 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     for key, kind in (("name", str), ("file", str), ("drawn", bool)):
         _of(groups["data"], "data", key, kind)
     _check_division(groups["data"])
+    if "module" in groups["data"]:
+        _of(groups["data"], "data", "module", str)
     for key in ("epochs", "seed"):
         _of(values, "", key, int)
     if values.get("param_groups") is not None:
@@ -91,6 +96,18 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     if counts is not None and not (isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)):
         raise ValueError(f"counts={counts!r:.40} is not a list of numbers of faces")
     return values
+
+
+def _check_augment(augment: dict[str, Any], size: int) -> None:
+    """Check the crop that evaluation takes of it; what else an augmentation is, and whose, only a training needs."""
+    target = augment.get("_target_", AUGMENT)
+    if not isinstance(target, str):
+        raise ValueError(f"augment._target_={target!r:.40} is not a name")
+    if target != AUGMENT and augment.get("crop") is None:
+        return
+    crop = _of(augment, "augment", "crop", int)
+    if not 1 <= crop <= size:
+        raise ValueError(f"augment.crop={crop} does not fit face.size={size}")
 
 
 def _check_division(data: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Losses of a training step: logits (N, classes), with labels (N,) or probabilities (N, classes), to a scalar."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fer.errors import InputError
-from fer.targets import build, takes
+from fer.targets import build, locate, takes
 
 #: Arguments that a loss is given where it takes them: how many classes there are, and the training faces of each.
 OFFERED = ("num_classes", "counts")
@@ -105,6 +106,11 @@ def _class_weights(weights: str, counts: Sequence[int] | None) -> Tensor | None:
 
 
 def _shares(counts: Sequence[int] | None, key: str) -> Tensor:
+    if counts is None:
+        raise InputError(
+            f"{key} needs the training faces of each class, which the data module does not tell: "
+            "give it a method counts() -> list[int], or leave it out"
+        )
     n = torch.tensor(counts, dtype=torch.float)
     if n.min() == 0:
         raise InputError(
@@ -121,6 +127,12 @@ def build_loss(config: dict[str, Any], num_classes: int, counts: Sequence[int] |
         InputError: it refuses its arguments, or is no module.
     """
     target, offered = config["_target_"], {"num_classes": num_classes, "counts": counts}
+    taken = inspect.signature(locate(target)).parameters.get("counts")
+    if counts is None and taken and taken.default is taken.empty:
+        raise InputError(
+            f"loss._target_={target} needs counts, the training faces of each class, which the data module does not "
+            "tell: give it a method counts() -> list[int]"
+        )
     try:
         loss = build(config, **{name: offered[name] for name in takes(target, OFFERED)})
     except InputError:

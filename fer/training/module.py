@@ -15,8 +15,7 @@ from fer.data.loading.dataset import Batch
 from fer.errors import InputError
 from fer.models.classifier import EmotionClassifier
 from fer.models.hyper_parameters import CROSS_ENTROPY
-from fer.models.networks import to_unit
-from fer.training.augment import Augment
+from fer.training.augment import Augmentation
 from fer.training.distillation import Teachers
 from fer.training.freezing import Freezing
 from fer.training.losses import build_loss, loss_of
@@ -31,7 +30,7 @@ class ClassifierModule(pl.LightningModule):
     """Trains an `EmotionClassifier`; everything that a checkpoint needs is given as plain dicts, lists and numbers.
 
     ``model`` goes to `build_network`; ``labels`` are the class names in order; ``face`` is size, color and margin of
-    the faces; ``augment`` goes to `Augment`, ``recipe`` to `Recipe`, ``loss`` to `build_loss`; ``optimizer`` is a
+    the faces; ``augment`` goes to `Augmentation`, ``recipe`` to `Recipe`, ``loss`` to `build_loss`; ``optimizer`` is a
     ``_target_`` and its arguments, ``schedule`` goes to `make_scheduler`; ``data`` says what it is trained on (name,
     file, drawn). ``download=False`` leaves out the pretrained weights that ``model`` names, for a checkpoint that
     brings its own. ``counts`` are the training faces of each class, where the loss takes them. ``param_groups`` goes
@@ -72,7 +71,8 @@ class ClassifierModule(pl.LightningModule):
         # the classifier is no module, so that a checkpoint's weights are called net.* here and need no prefix there
         self.net = self.classifier.net
         self.freezing = Freezing(self.net, freeze, unfreeze_epoch)
-        self.augment = Augment(**augment)
+        # with a target where an older caller gives none
+        self.augment = Augmentation(self.classifier.hyper_parameters["augment"], self.classifier.crop)
         self.loss = build_loss(loss or {"_target_": CROSS_ENTROPY}, len(labels), counts)
         self.recipe = Recipe(recipe or {}, len(labels))
         #: Gives softened probabilities (N, classes) of augmented faces; set for a training run only.
@@ -127,16 +127,21 @@ class ClassifierModule(pl.LightningModule):
         return Length(self._epochs, steps, trainer.max_steps if trainer.max_steps > 0 else None)
 
     def on_fit_start(self) -> None:
+        self.augment.to(self.device)
         if self.teachers:
             self.teachers.to(self.device)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def inputs(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return what the network is given in a step, float faces (N, C, crop, crop) in [0, 1], and their targets."""
         # crops, flips and dropout become a function of seed, epoch, step and rank: a resumed run repeats them exactly,
         # and SAM's second pass sees what the first one saw
         self.rate = highest_rate(self.trainer.optimizers[0])
         seed_generator(hash((self._seed, self.current_epoch, batch_idx, self.global_rank)), self.device)
         targets = batch.label if batch.target is None else batch.target
-        faces, targets = self.recipe.mix(to_unit(self.augment(batch.image)), targets)
+        return self.recipe.mix(self.augment(batch.image), targets)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        faces, targets = self.inputs(batch, batch_idx)
         logits = self.net(faces)
         loss = loss_of(self.loss, logits, targets)
         if self.teachers:

@@ -26,10 +26,11 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
         for key in ("epoch", "global_step"):
             _alike(content.get(key), 0, key)
         _alike(content.get("loops"), {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
-        _alike(content.get("FaceDataModule"), {"step": 0}, "FaceDataModule")
-        for key, fresh in (("disk", False), ("batch_size", 0), ("seed", 0)):
-            # checkpoints of before do not tell
-            _alike(content["FaceDataModule"].get(key, fresh), fresh, f"FaceDataModule.{key}")
+        if "_target_" not in config["data"]:
+            _alike(content.get("FaceDataModule"), {"step": 0}, "FaceDataModule")
+            for key, fresh in (("disk", False), ("batch_size", 0), ("seed", 0)):
+                # checkpoints of before do not tell
+                _alike(content["FaceDataModule"].get(key, fresh), fresh, f"FaceDataModule.{key}")
         _check_optimizer(content, config, module)
         callbacks: Any = content.get("callbacks")
         _alike(callbacks, {}, "callbacks")

@@ -118,7 +118,8 @@ def require_same_model(source: EmotionClassifier, model: EmotionClassifier, conf
     """Refuse to resume a run of other classes, another network, recipe or loss."""
     if suffix_of(config["resume"]) != CHECKPOINT:
         raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
-    require_same(source.labels, model.labels, config["resume"], config["data"]["file"])
+    data = config["data"].get("_target_") or config["data"]["file"]
+    require_same(source.labels, model.labels, config["resume"], data)
     for key in ("freeze", "unfreeze_epoch"):
         _require_same(config, key, source.hyper_parameters.get(key), config[key])
     for group in ("model", "recipe", "loss", "param_groups"):

@@ -104,5 +104,7 @@ def test_the_last_layers_move_further_in_a_run(tiny, tmp_path):
     _, module, _, _ = assemble(train_config(tiny, **options), tmp_path / "fresh")
     before = {name: values.clone() for name, values in module.net.named_parameters()}
     _, trained = fit(train_config(tiny, **options, **{"trainer.max_epochs": 1}), tmp_path / "run")
-    moved = {name: float((values - before[name]).detach().abs().max()) for name, values in trained.net.named_parameters()}
+    moved = {
+        name: float((values - before[name]).detach().abs().max()) for name, values in trained.net.named_parameters()
+    }
     assert moved["network.19.weight"] > 0.01 and max(moved[name] for name in list(moved)[:-2]) < 1e-5

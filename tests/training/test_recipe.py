@@ -147,8 +147,8 @@ def test_teachers_of_other_classes_or_faces_are_refused(tiny, tmp_path):
         ({"recipe.mixup": -1}, "is not the alpha of a Beta distribution"),
         ({"recipe.ema": 1}, "is not a decay between 0 and 1"),
         ({"augment": "strong", "augment.rotate": 200}, "is not an angle of 0 to 180 degrees"),
-        ({"augment": "strong", "augment.scale": 1}, "augment.scale=1.0 is not a fraction"),
-        ({"augment": "strong", "augment.erase": 2}, "augment.erase=2.0 is not a probability"),
+        ({"augment": "strong", "augment.scale": 1}, "augment.scale=1 is not a fraction"),
+        ({"augment": "strong", "augment.erase": 2}, "augment.erase=2 is not a probability"),
         ({"optimizer.fused": "true", "trainer.precision": "bf16-mixed"}, "set trainer.gradient_clip_val=null or"),
     ],
 )
