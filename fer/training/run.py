@@ -57,7 +57,8 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
         if chosen:
             print(chosen)
         print(
-            f"{module.classifier.name}: {parameters(module.net):,} parameters{_frozen(module, config)}; {_place(config['data'])}"
+            f"{module.classifier.name}: {parameters(module.net):,} parameters{_frozen(module, config)}; "
+            + _place(config["data"])
             + _counted(data)
             + (" (drawn sample data)" if is_drawn(data) else "")
             + f"; run folder {out}"
