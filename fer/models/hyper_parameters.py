@@ -62,6 +62,7 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     """
     if not isinstance(values, dict):
         raise ValueError("its hyper-parameters are no mapping")
+    _require_plain(values)
     if unknown := values.keys() - set(HYPER_PARAMETERS):
         raise ValueError(f"unknown hyper-parameters {', '.join(sorted(map(str, unknown)))}")
     if missing := [name for name in HYPER_PARAMETERS if name not in values and name not in _OPTIONAL]:
@@ -108,6 +109,18 @@ def _check_augment(augment: dict[str, Any], size: int) -> None:
     crop = _of(augment, "augment", "crop", int)
     if not 1 <= crop <= size:
         raise ValueError(f"augment.crop={crop} does not fit face.size={size}")
+
+
+def _require_plain(value: Any, name: str = "") -> None:
+    """Raise ValueError where there is anything but words and numbers, in lists and mappings."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _require_plain(each, f"{name}.{key!s:.40}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _require_plain(each, name)
+    elif value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(f"{name} is of type {type(value).__name__}")
 
 
 def _check_division(data: dict[str, Any]) -> None:

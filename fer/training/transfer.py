@@ -21,6 +21,9 @@ _STATE_FILES = (".pt", ".pth")
 #: What such a file calls its tensors where it holds more.
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "backbone")
 
+#: Groups that a run may have otherwise when it begins from weights alone.
+_KEPT = ("optimizer", "schedule")
+
 #: What wrappers put before the names of tensors.
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "net.", "network.")
 
@@ -115,24 +118,29 @@ def _some(names: list[str]) -> str:
 
 
 def require_same_model(source: EmotionClassifier, model: EmotionClassifier, config: dict[str, Any]) -> None:
-    """Refuse to resume a run of other classes, another network, recipe or loss."""
+    """Refuse to resume a run of other classes, another network, recipe, loss, optimiser or schedule.
+
+    The optimiser and the schedule go on with the numbers of the checkpoint: other ones would be left unused.
+    """
     if suffix_of(config["resume"]) != CHECKPOINT:
         raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
     data = config["data"].get("_target_") or config["data"]["file"]
     require_same(source.labels, model.labels, config["resume"], data)
     for key in ("freeze", "unfreeze_epoch"):
         _require_same(config, key, source.hyper_parameters.get(key), config[key])
-    for group in ("model", "recipe", "loss", "param_groups"):
+    for group in ("model", "recipe", "loss", "optimizer", "schedule", "param_groups"):
         held = source.hyper_parameters.get(group) or {}
+        anew = f", or start from its weights with init={config['resume']}" if group in _KEPT else ""
         # a key that a loss had not is another loss; the others may have gained some
         for key in held | (config[group] if group == "loss" else {}):
-            _require_same(config, f"{group}.{key}", held.get(key), config[group].get(key))
+            _require_same(config, f"{group}.{key}", held.get(key), config[group].get(key), anew)
 
 
-def _require_same(config: dict[str, Any], key: str, before: Any, now: Any) -> None:
+def _require_same(config: dict[str, Any], key: str, before: Any, now: Any, anew: str = "") -> None:
     if before != now:
         raise InputError(
-            f"resume={config['resume']}: was trained with {key}={before}, not {now}; give the command of that run again"
+            f"resume={config['resume']}: was trained with {key}={before}, not {now}; "
+            f"give the command of that run again{anew}"
         )
 
 

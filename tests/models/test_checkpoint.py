@@ -241,9 +241,10 @@ def test_a_schedule_of_a_checkpoint_is_never_imported(tmp_path, monkeypatch):
     assert load_checkpoint(weights).hyper_parameters["schedule"] == wave
     keys = {"ckpt": str(foreign), "split": "val", "ten_crop": False, "device": "cpu", "out": str(tmp_path / "report")}
     evaluate(keys, None)
-    # what is typed decides, not what the file holds
-    for change in ({"resume": foreign}, {"init": foreign}):
-        assemble(train_config(file, **change), tmp_path / "y")
+    # who goes on with it gives a schedule of his own
+    with pytest.raises(InputError, match="was trained with schedule._target_=marks_itself.wave, not fer.training"):
+        assemble(train_config(file, resume=foreign), tmp_path / "y")
+    assemble(train_config(file, init=foreign), tmp_path / "z")
     assert not (tmp_path / "it ran").exists() and "marks_itself" not in sys.modules
 
 
