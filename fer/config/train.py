@@ -331,7 +331,7 @@ def _check_freezing(config: dict[str, Any]) -> None:
     """Refuse patterns and epochs that mean nothing; whether the patterns fit shows as the network is built."""
     freeze, epoch, last = config["freeze"], config["unfreeze_epoch"], config["trainer"]["max_epochs"]
     if freeze is not None and not (freeze and all(freeze)):
-        raise InputError(f"freeze={freeze}: not a list of patterns of parameter names, as ['layer1.*']; null is none")
+        raise InputError(f"freeze={freeze}: not a list of patterns of parameter names, as [layer1.*]; null is none")
     if epoch is not None and freeze is None:
         raise InputError(f"unfreeze_epoch={epoch} has no effect without freeze=")
     if epoch is not None and (epoch < 1 or 0 < last <= epoch):

@@ -216,7 +216,15 @@ def training_batches(trainer: pl.Trainer) -> int:
     # Lightning sets it without declaring it
     data = trainer.datamodule  # type: ignore[attr-defined]
     # asking ours for its loader would forget the step within an epoch that a run goes on from
-    return data.training_batches() if isinstance(data, FaceDataModule) else len(data.train_dataloader())
+    if isinstance(data, FaceDataModule):
+        return data.training_batches()
+    try:
+        return len(data.train_dataloader())
+    except TypeError as error:
+        raise InputError(
+            f"schedule.interval=step: {type(data).__name__}.train_dataloader() has no length, so the steps of the run "
+            "are not known; give schedule.interval=epoch"
+        ) from error
 
 
 def seed_generator(seed: int, device: torch.device) -> None:

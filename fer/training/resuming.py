@@ -111,15 +111,7 @@ def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: Cl
     net, loss = copy.deepcopy((module.net, module.loss))
     optimizer = make_optimizer(config["optimizer"], net, config["param_groups"], loss.parameters())
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
-    length = Length(config["trainer"]["max_epochs"])
-    if module.by_step:
-        # whether they are this run's is known, and compared, when the data are open
-        steps: Any = content.get("schedule_length")
-        _alike(steps, list(Length(length.epochs, TYPICAL).offered().values()), "schedule_length")
-        if min(steps) < 1:
-            raise ValueError(f"schedule_length is {steps}")
-        length = Length(length.epochs, steps[-1], steps[1] if len(steps) > 1 else None)
-    schedule = make_scheduler(config["schedule"], optimizer, length)["scheduler"]
+    schedule = make_scheduler(config["schedule"], optimizer, _length(content, config, module.by_step))["scheduler"]
     given: Any = content.get("optimizer_states")
     groups = optimizer.state_dict()["param_groups"]
     _alike(given, [{"state": {}, "param_groups": groups}], "optimizer_states")
@@ -140,6 +132,18 @@ def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: Cl
                 _same_shape(values[name], fresh, full)
             _alike(values[name], fresh, full)
     _check_schedule(content, schedule)
+
+
+def _length(content: dict[str, Any], config: dict[str, Any], by_step: bool) -> Length:
+    """Return the length that the run so far had; `configure_optimizers` compares it with that of now."""
+    epochs = config["trainer"]["max_epochs"]
+    if not by_step:
+        return Length(epochs)
+    given: Any = content.get("schedule_length")
+    _alike(given, list(Length(epochs, TYPICAL).offered().values()), "schedule_length")
+    if not all(type(number) is int and number > 0 for number in given):
+        raise ValueError(f"schedule_length is {given!r:.40}")
+    return Length(given[0], given[2], given[1]) if len(given) > 1 else Length(epochs, given[0])
 
 
 def _state_after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:

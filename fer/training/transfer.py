@@ -130,9 +130,9 @@ def require_same_model(source: EmotionClassifier, model: EmotionClassifier, conf
         _require_same(config, key, source.hyper_parameters.get(key), config[key])
     for group in ("model", "recipe", "loss", "optimizer", "schedule", "param_groups"):
         held = source.hyper_parameters.get(group) or {}
+        anew = f", or start from its weights with init={config['resume']}" if group in _KEPT else ""
         # a key that a loss had not is another loss; the others may have gained some
         for key in held | (config[group] if group == "loss" else {}):
-            anew = f", or start from its weights with init={config['resume']}" if group in _KEPT else ""
             _require_same(config, f"{group}.{key}", held.get(key), config[group].get(key), anew)
 
 
