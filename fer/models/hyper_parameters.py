@@ -40,7 +40,8 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     if loss is None:
         loss = {"_target_": CROSS_ENTROPY} | {key: recipe.get(key, usual) for key, usual in _OF_THE_RECIPE.items()}
         recipe = {key: value for key, value in recipe.items() if key not in _OF_THE_RECIPE}
-    schedule = values["schedule"]
+    # what only a training needs may be missing, as where a network is built without one
+    schedule = values.get("schedule", {})
     if "_target_" not in schedule and "name" in schedule:
         own = {key: value for key, value in schedule.items() if key != "name"}
         follows = "val/acc" if schedule["name"] == "plateau" else None
