@@ -81,7 +81,9 @@ def _note(root: Path, swept: frozenset[str] = frozenset(), jobs: int | None = No
 
 def is_of_run_folder(error: OSError) -> bool:
     """Say whether an error is that the folder of the run can't be made, where /proc and the like say: no such file."""
-    return bool(_start and error.filename) and Path(os.path.abspath(error.filename)) in _start.missing  # type: ignore
+    if _start is None or not isinstance(error.filename, str):
+        return False
+    return Path(os.path.abspath(error.filename)) in _start.missing
 
 
 def _jobs(config: DictConfig) -> tuple[frozenset[str], int | None]:

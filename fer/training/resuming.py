@@ -159,14 +159,16 @@ def _state_after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
 
 def _check_schedule(content: dict[str, Any], schedule: Any) -> None:
     """Compare the state of the schedule with a fresh one, with the rates of the optimiser and with the loops."""
-    fresh, given = schedule.state_dict(), content.get("lr_schedulers")
+    fresh = schedule.state_dict()
+    given: Any = content.get("lr_schedulers")
     _alike(given, [fresh], "lr_schedulers")
     state = given[0]
     # where it began, not where it is
     arguments = {*inspect.signature(type(schedule)).parameters, "base_lrs", "min_lrs", "lr_lambdas"} - {"last_epoch"}
     for key in arguments & fresh.keys():
         _unchanged(state[key], fresh[key], f"lr_schedulers.0.{key}")
-    rates = [group["lr"] for group in content["optimizer_states"][0]["param_groups"]]
+    optimizer: Any = content["optimizer_states"]
+    rates = [group["lr"] for group in optimizer[0]["param_groups"]]
     if "_last_lr" in fresh:
         _same(list(state["_last_lr"]), rates, "lr_schedulers.0._last_lr")
     if "last_epoch" in fresh:
