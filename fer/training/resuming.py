@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fer.errors import InputError
@@ -36,10 +36,11 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
         _alike(content.get("pytorch-lightning_version"), "", "pytorch-lightning_version")
         _alike(content.get("loops"), {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
         _check_progress(content)
-        _alike(content.get("FaceDataModule"), {"step": 0}, "FaceDataModule")
-        for key, fresh in (("disk", False), ("batch_size", 0), ("seed", 0)):
-            # checkpoints of before do not tell
-            _alike(content["FaceDataModule"].get(key, fresh), fresh, f"FaceDataModule.{key}")
+        if "_target_" not in config["data"]:
+            _alike(content.get("FaceDataModule"), {"step": 0}, "FaceDataModule")
+            for key, fresh in (("disk", False), ("batch_size", 0), ("seed", 0)):
+                # checkpoints of before do not tell
+                _alike(content["FaceDataModule"].get(key, fresh), fresh, f"FaceDataModule.{key}")
         _check_optimizer(content, config, module)
         callbacks: Any = content.get("callbacks")
         _alike(callbacks, {}, "callbacks")
@@ -119,8 +120,9 @@ def _same_shape(given: Any, fresh: Tensor, name: str) -> None:
 
 
 def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: ClassifierModule) -> None:
-    net = copy.deepcopy(module.net)
-    parameters = list(net.parameters())
+    # a copy, which a step may move
+    trained = copy.deepcopy(nn.ModuleList([module.net, module.loss]))
+    parameters = list(trained.parameters())
     optimizer = build(config["optimizer"], params=parameters)
     schedule = make_scheduler(config["schedule"], optimizer, config["trainer"]["max_epochs"])["scheduler"]
     given: Any = content.get("optimizer_states")
