@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.cli.arguments import SEVERAL, check_choices, check_chosen, literal
 from fer.cli.errors import ends_quietly, fail, fail_for_words, file_being_read, not_composed, unwritable
 from fer.cli.ranks import one_job
-from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
+from fer.cli.run_folder import forget, is_of_run_folder, place_in_sweep, remove_empty_sweep
 from fer.errors import InputError, Interrupted, RankLost
 from fer.system.command import command
 from fer.system.distributed import end_with_parent, is_first_rank, local_rank
@@ -109,7 +109,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     except Exception as error:
         if full_error:
             raise
-        if isinstance(error, OSError) and is_unwritable(error):
+        if isinstance(error, OSError) and (is_unwritable(error) or is_of_run_folder(error)):
             # Hydra makes the run folder
             fail(unwritable(error), str(CONF), config_name, arguments)
         if not composing or isinstance(error, OSError) and not file_being_read(error):

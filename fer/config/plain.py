@@ -49,7 +49,8 @@ def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = 
         InputError: an unknown or missing key, or a value of the wrong type.
     """
     prefix = f"{group}." if group else ""
-    fields = [field.name for field in dataclasses.fields(schema)]
+    types = {field.name: field.type for field in dataclasses.fields(schema)}
+    fields = list(types)
     given = plain(node, group)
     for key in map(str, given):
         if (now := KEYS.get(f"{prefix}{key}")) is not None:
@@ -70,4 +71,7 @@ def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = 
     for key in fields:
         if config.get(key) == "???":
             raise InputError(f"{prefix}{key} is missing: give {prefix}{key}=VALUE")
+        # of a shell's variable that is not set; taken for null it would be another command
+        if config.get(key) == "" and types[key] == (str | None):
+            raise InputError(f"{prefix}{key}= is empty: give {prefix}{key}=VALUE, or leave it out")
     return config

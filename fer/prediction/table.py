@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fer.errors import InputError
 from fer.prediction.face import Face
@@ -42,9 +42,15 @@ class Rows:
         self._columns = (*_COLUMNS, *(f"p_{label}" for label in labels), "error")
         self._paths = [out / "predictions.csv", out / "predictions.jsonl"]
         out.mkdir(parents=True, exist_ok=True)
-        self._files = [
-            open(f"{path}.tmp", "w", newline="", encoding="utf-8", errors="surrogateescape") for path in self._paths
-        ]
+        self._files: list[TextIO] = []
+        try:
+            for path in self._paths:
+                # closed as the run ends
+                file = open(f"{path}.tmp", "w", newline="", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+                self._files.append(file)
+        except OSError:
+            self._remove_unfinished()
+            raise
         self._csv = csv.DictWriter(self._files[0], self._columns, restval="")
         self._csv.writeheader()
         self.faces = self.named = self.failed = 0
@@ -61,11 +67,18 @@ class Rows:
                 if keep:
                     put_in_place(Path(file.name), path)
         finally:
-            # what a full disk or an error leaves of them
-            for file in self._files:
-                with suppress(OSError):
-                    file.close()
-                Path(file.name).unlink(missing_ok=True)
+            self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what a full disk or an error leaves of the files, and the folders that nothing came into."""
+        for file in self._files:
+            with suppress(OSError):
+                file.close()
+            Path(file.name).unlink(missing_ok=True)
+        out = self._paths[0].parent
+        for folder in (out / "photos", out / "explain", out):
+            with suppress(OSError):
+                folder.rmdir()
 
     def write(self, **row: Any) -> None:
         """Write one row; columns that are not given are empty in the csv and null in the JSON line."""

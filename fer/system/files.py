@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -159,20 +159,35 @@ def put_folder_in_place(temporary: Path, path: Path, require: Callable[[Path], N
 
 
 def write_files(folder: Path, writers: dict[str, Callable[[Path], Any]]) -> dict[str, Path]:
-    """Call each writer with a temporary path in ``folder``, rename it to its key, and return name -> path, last first.
+    """Call each writer with a temporary path in ``folder``, and return name -> path, last first.
+
+    When all are written they get their names, in the order of the writers; where one raises, none does.
 
     Raises:
         InputError: the folder cannot be made or written in, or there is no room.
     """
     written = {name: folder / name for name in reversed(writers)}
-    for name, write in writers.items():
-        with replacing(written[name]) as temporary:
-            # of libraries that write through C++ an error would come without its number
-            try:
-                temporary.touch()
-            except FileNotFoundError as error:
-                raise InputError(f"{written[name]}: not written, {_NO_PLACE}") from error
-            write(temporary)
+    new = not folder.exists()
+    try:
+        with ExitStack() as places:
+            temporaries = {name: places.enter_context(replacing(path)) for name, path in written.items()}
+            for name, write in writers.items():
+                try:
+                    # of libraries that write through C++ an error would come without its number
+                    temporaries[name].touch()
+                    write(temporaries[name])
+                except FileNotFoundError as error:
+                    if temporaries[name].exists():
+                        raise
+                    raise InputError(f"{written[name]}: not written, {_NO_PLACE}") from error
+                except OSError as error:
+                    _raise_unwritten(error, written[name])
+                    raise
+    except BaseException:
+        with suppress(OSError):
+            if new:
+                folder.rmdir()
+        raise
     return written
 
 

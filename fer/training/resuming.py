@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from fer.errors import InputError
 from fer.models.checkpoint import is_plain, read_checkpoint
+from fer.training.callbacks import Best
 from fer.training.module import ClassifierModule
 from fer.training.param_groups import make_optimizer
 from fer.training.schedules import TYPICAL, Length, make_scheduler
@@ -46,6 +47,8 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets them without declaring them
             if callback.state_key in callbacks:
                 _alike(callbacks[callback.state_key], callback.state_dict(), f"callbacks.{type(callback).__name__}")
+            if isinstance(callback, Best):
+                _check_best(callbacks.get(callback.state_key, {}))
         if config["recipe"]["ema"] is not None:
             _check_average(content)
     except ValueError as error:
@@ -91,6 +94,16 @@ def _check_average(content: dict[str, Any]) -> None:
     _same_shape(content["averaging_state"]["n_averaged"], torch.tensor(0), "averaging_state.n_averaged")
     _alike(content["callbacks"].get("EMA"), {"latest_update_step": 0}, "callbacks.EMA")
     _same(content["callbacks"]["EMA"]["latest_update_step"], content["global_step"], "callbacks.EMA.latest_update_step")
+
+
+def _check_best(state: dict[str, Any]) -> None:
+    """Check the score of the best epoch, of which a fresh run has none; checkpoints before 0.3 have it alone."""
+    score, scores = state.get("best_model_score"), state.get("scores")
+    if score is not None:
+        _same_shape(score, torch.tensor(0.0), "callbacks.Best.best_model_score")
+        _alike(score, torch.tensor(0.0), "callbacks.Best.best_model_score")
+    if scores is not None:
+        _alike(scores, {"val/acc": 0.0}, "callbacks.Best.scores")
 
 
 def _same(given: Any, other: Any, name: str) -> None:
@@ -168,7 +181,8 @@ def _check_schedule(content: dict[str, Any], schedule: Any) -> None:
     arguments = {*inspect.signature(type(schedule)).parameters, "base_lrs", "min_lrs", "lr_lambdas"} - {"last_epoch"}
     for key in arguments & fresh.keys():
         _unchanged(state[key], fresh[key], f"lr_schedulers.0.{key}")
-    rates = [group["lr"] for group in content["optimizer_states"][0]["param_groups"]]
+    optimizer: Any = content["optimizer_states"]
+    rates = [group["lr"] for group in optimizer[0]["param_groups"]]
     if "_last_lr" in fresh:
         _same(list(state["_last_lr"]), rates, "lr_schedulers.0._last_lr")
     if "last_epoch" in fresh:

@@ -150,3 +150,25 @@ def test_a_place_that_takes_no_prepared_file_is_one_line(home, run, form):
     done = run("prepare.py", "data=sample", f"format={form}", "out=there/out", cwd=home, code=2)
     assert only_line(done) == f"error: {home}/there/out: not written, not a directory: choose another place"
     assert sorted(path.name for path in home.iterdir()) == ["in", "there", "tiny.h5"]
+
+
+@pytest.mark.parametrize(
+    ("script", "key"),
+    [
+        ("train.py", "resume"),
+        ("train.py", "init"),
+        ("prepare.py", "verify"),
+        ("predict.py", "out"),
+        ("look.py", "file"),
+    ],
+)
+def test_a_key_without_its_value_is_not_another_command(home, run, script, key):
+    before = tree(home)
+    # as of `resume=$LAST` in a shell that has no LAST
+    line = only_line(run(script, *COMMANDS[script[:-3]][:-1], f"{key}=", cwd=home, code=2))
+    assert line == f"error: {key}= is empty: give {key}=VALUE, or leave it out" and tree(home) == before
+
+
+def test_a_run_folder_in_a_place_that_takes_none_is_one_line(home, run):
+    line = only_line(run("train.py", *COMMANDS["train"][:-1], "hydra.run.dir=/proc/x", cwd=home, code=2))
+    assert line == "error: /proc/x: no such file or directory; choose another place"

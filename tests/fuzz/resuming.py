@@ -151,7 +151,9 @@ def _open(case: Case, folder: Path) -> None:
     got = torch.load(run / "after/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     require(got.keys() == _expected(name).keys(), "other weights")
     require(all(values.isfinite().all() for values in got.values()), "weights that are not finite")
-    if not any(key in FREE for key in case.note):
+    # a weight may have none, as one that no gradient came to
+    state_of_a_weight = case.note[1:4] == ("optimizer_states", 0, "state") and len(case.note) <= 5
+    if not state_of_a_weight and not any(key in FREE for key in case.note):
         same = all(torch.equal(values, got[key]) for key, values in _expected(name).items())
         require(same, "other weights")
 

@@ -185,3 +185,19 @@ def test_a_claim_leaves_no_folder_that_nothing_came_into(tmp_path):
         claiming(Path("/proc/out")),
     ):
         pass
+
+
+def test_of_several_files_all_get_their_names_or_none(tmp_path):
+    def full(path):
+        path.write_bytes(bytes(1001))
+
+    writers = {"a": lambda path: path.write_text("new"), "b": full, "c": lambda path: path.write_text("new")}
+    with files_end_at(1000), pytest.raises(InputError, match=f"^{tmp_path}/out/b: not written, file too large"):
+        write_files(tmp_path / "out", writers)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a").write_text("old")
+    with files_end_at(1000), pytest.raises(InputError):
+        write_files(tmp_path / "out", writers)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"] and (tmp_path / "out/a").read_text() == "old"
+    assert list(write_files(tmp_path / "out", writers)) == ["c", "b", "a"]

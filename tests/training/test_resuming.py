@@ -53,6 +53,21 @@ def key_of(content, name):
         (("callbacks",), [], "callbacks is list []"),
         (("callbacks", "EarlyStopping", "wait_count"), "many", "callbacks.EarlyStopping.wait_count is str 'many'"),
         (("callbacks", "Best", "best_model_path"), 3, "callbacks.Best.best_model_path is int 3"),
+        (("callbacks", "Best", "best_model_score"), {}, "callbacks.Best.best_model_score is dict"),
+        (("callbacks", "Best", "scores"), {}, "callbacks.Best.scores.val/acc is missing"),
+        (("callbacks", "EMA", "latest_update_step"), 1, "callbacks.EMA.latest_update_step is 1, but 3 elsewhere in it"),
+        (("averaging_state",), {}, "averaging_state.n_averaged is missing"),
+        (("epoch",), 7, "epoch is 7, but 0 elsewhere in it"),
+        (("global_step",), 7, "global_step is 7, but 3 elsewhere in it"),
+        (
+            ("optimizer_states", 0, "param_groups", 0, "lr"),
+            0.5,
+            "lr_schedulers.0._last_lr is [0.02], but [0.5] else",
+        ),
+        (("optimizer_states", 0, "param_groups", 0, "momentum"), 0.5, "param_groups.0.momentum is 0.5, not 0.9"),
+        (("optimizer_states", 0, "state", 1, "momentum_buffer"), "x", "1.momentum_buffer is str"),
+        (("lr_schedulers", 0, "patience"), 99, "lr_schedulers.0.patience is 99, not 5"),
+        (("lr_schedulers", 0, "last_epoch"), 4, "lr_schedulers.0.last_epoch is 4, but 0 elsewhere in it"),
         (("current_model_state",), {}, "current_model_state.net.network.0.weight is missing"),
         (("current_model_state", "net.network.0.bias"), torch.full((32,), torch.nan), "0.bias is Tensor tensor([nan"),
     ],
@@ -78,3 +93,24 @@ def test_what_a_run_wrote_resumes(made, tmp_path):
     file, ckpt = made
     trainer, _ = fit(train_config(file, **CHANGES | {"resume": ckpt, "trainer.max_epochs": 2}), tmp_path / "run")
     assert trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize(("key", "value", "was"), [("optimizer.lr", 0.001, 0.02), ("schedule.patience", 1, 5)])
+def test_another_optimizer_or_schedule_would_be_left_unused(made, tmp_path, key, value, was):
+    file, ckpt = made
+    config = train_config(file, **CHANGES | {"resume": ckpt, "trainer.max_epochs": 2, key: value})
+    with pytest.raises(InputError) as caught:
+        assemble(config, tmp_path / "run")
+    assert str(caught.value) == (
+        f"resume={ckpt}: was trained with {key}={was}, not {value}; "
+        f"give the command of that run again, or start from its weights with init={ckpt}"
+    )
+
+
+def test_a_setting_that_is_no_word_or_number_is_refused(made, tmp_path):
+    file, ckpt = made
+    content = torch.load(ckpt, weights_only=True)
+    content["hyper_parameters"]["recipe"]["label_smoothing"] = torch.zeros(2)
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match=r"recipe\.label_smoothing is of type Tensor"):
+        assemble(train_config(file, **CHANGES | {"resume": tmp_path / "x.ckpt"}), tmp_path / "run")

@@ -109,7 +109,9 @@ class Stage:
             if not any(path.stat().st_size for path in (*self.folder.glob("*.npz"), *self.folder.glob("*.jsonl"))):
                 self.remove()
                 raise
-            line = f"{error.filename or self.folder}: {error.strerror}" if isinstance(error, OSError) else error
+            line: object = error
+            if isinstance(error, OSError):
+                line = f"{error.filename or self.folder}: not written, {str(error.strerror).lower()}"
             raise InputError(f"{line}; what is done lies in {self.folder}: the same command goes on there") from error
 
     def remove(self) -> None:
