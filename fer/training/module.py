@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from fer.data.loading.dataset import Batch
+from fer.errors import InputError
 from fer.models.classifier import EmotionClassifier
 from fer.models.hyper_parameters import CROSS_ENTROPY
 from fer.targets import build
@@ -103,6 +104,11 @@ class ClassifierModule(pl.LightningModule):
         faces, targets = self.inputs(batch, batch_idx)
         logits = self.net(faces)
         loss = loss_of(self.loss, logits, targets)
+        if not loss.requires_grad:
+            raise InputError(
+                f"model: {self.classifier.name} gives logits that have no gradient, so nothing is learnt: compute them "
+                "without detach() from weights that require one"
+            )
         if self.teachers:
             loss = self.recipe.distil(loss, logits, self.teachers(faces))
         if not self._at_the_worst_point:
