@@ -150,3 +150,20 @@ def test_a_place_that_takes_no_prepared_file_is_one_line(home, run, form):
     done = run("prepare.py", "data=sample", f"format={form}", "out=there/out", cwd=home, code=2)
     assert only_line(done) == f"error: {home}/there/out: not written, not a directory: choose another place"
     assert sorted(path.name for path in home.iterdir()) == ["in", "there", "tiny.h5"]
+
+
+def test_a_part_that_leaves_is_no_run_that_came_to_its_end(home, run, monkeypatch):
+    (home / "leaving.py").write_text("import sys\n\n\ndef net(num_classes, code=None):\n    sys.exit(code)\n")
+    monkeypatch.syspath_prepend(home)
+    command = ["train.py", *COMMANDS["train"][:2], "model=custom", "model._target_=leaving.net", *COMMANDS["train"][3:]]
+    line = only_line(run(*command, cwd=home, code=2))
+    assert (
+        line.startswith("error: ") and "leaving.py, line 5: ended the program by sys.exit() before it was done" in line
+    )
+    # a code that says what it is stays
+    run(*command, "+model.code=3", cwd=home, code=3)
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(home, run):
+    done = run("train.py", *COMMANDS["train"][:-1], "hydra.run.dir=/proc/run", cwd=home, code=2)
+    assert only_line(done) == "error: /proc/run: no such file or directory; choose another place"
