@@ -222,7 +222,9 @@ def nothing_leaks():
     # pytest sets the first for itself, torch and Lightning's seed_everything the others once a process
     ours = {"PYTEST_CURRENT_TEST", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
     changed = {k for k in before.keys() | os.environ.keys() if before.get(k) != os.environ.get(k)} - ours
-    changed = {k for k in changed if not k.startswith(("TORCHINDUCTOR", "KINETO", "TORCH_", "PYTORCH_"))}
+    changed = {
+        k for k in changed if not k.startswith(("TORCHINDUCTOR", "_TORCHINDUCTOR", "KINETO", "TORCH_", "PYTORCH_"))
+    }
     assert not changed, f"environment variables left behind: {sorted(changed)}"
     assert handlers == {number: signal.getsignal(number) for number in handlers}, "signal handlers left behind"
 

@@ -13,7 +13,7 @@ from fer.errors import InputError
 #: What the darknet program takes no notice of, so that giving it beside ``darknet=`` is a mistake.
 _NOT_WITH_DARKNET = (
     "model", "schedule", "optimizer", "augment", "recipe", "trainer", "batch_size", "num_workers", "channels_last",
-    "compile", "bare_step", "seed", "early_stop", "init",
+    "compile", "bare_step", "seed", "early_stop", "init", "param_groups", "freeze", "unfreeze_epoch",
 )  # fmt: skip
 
 #: What a net trained in torch takes notice of, though.

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fer.errors import InputError
 from fer.models.checkpoint import is_plain, read_checkpoint
-from fer.targets import build
 from fer.training.module import ClassifierModule
-from fer.training.schedules import make_scheduler
+from fer.training.param_groups import make_optimizer
+from fer.training.schedules import TYPICAL, Length, make_scheduler
 
 
 def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: ClassifierModule) -> str:
@@ -108,10 +108,10 @@ def _same_shape(given: Any, fresh: Tensor, name: str) -> None:
 
 def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: ClassifierModule) -> None:
     # a copy, which a step may move
-    trained = copy.deepcopy(nn.ModuleList([module.net, module.loss]))
-    parameters = list(trained.parameters())
-    optimizer = build(config["optimizer"], params=parameters)
-    schedule = make_scheduler(config["schedule"], optimizer, config["trainer"]["max_epochs"])["scheduler"]
+    net, loss = copy.deepcopy((module.net, module.loss))
+    optimizer = make_optimizer(config["optimizer"], net, config["param_groups"], loss.parameters())
+    parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+    schedule = make_scheduler(config["schedule"], optimizer, _length(content, config, module.by_step))["scheduler"]
     given: Any = content.get("optimizer_states")
     groups = optimizer.state_dict()["param_groups"]
     _alike(given, [{"state": {}, "param_groups": groups}], "optimizer_states")
@@ -132,6 +132,18 @@ def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: Cl
                 _same_shape(values[name], fresh, full)
             _alike(values[name], fresh, full)
     _check_schedule(content, schedule)
+
+
+def _length(content: dict[str, Any], config: dict[str, Any], by_step: bool) -> Length:
+    """Return the length that the run so far had; `configure_optimizers` compares it with that of now."""
+    epochs = config["trainer"]["max_epochs"]
+    if not by_step:
+        return Length(epochs)
+    given: Any = content.get("schedule_length")
+    _alike(given, list(Length(epochs, TYPICAL).offered().values()), "schedule_length")
+    if not all(type(number) is int and number > 0 for number in given):
+        raise ValueError(f"schedule_length is {given!r:.40}")
+    return Length(given[0], given[2], given[1]) if len(given) > 1 else Length(epochs, given[0])
 
 
 def _state_after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Checkpoints that are not as they should be: one line that says what is amiss, and nothing is built of it."""
 
 import random
+import shutil
 import sys
 import zipfile
 
@@ -223,6 +224,65 @@ def test_a_loss_of_a_checkpoint_is_never_imported(tmp_path, monkeypatch):
         assemble(train_config(file, resume=foreign), tmp_path / "y")
     assemble(train_config(file, init=foreign, **{"recipe.teachers": f"[{foreign}]"}), tmp_path / "z")
     assert not (tmp_path / "it ran").exists() and "marks_itself" not in sys.modules
+
+
+def test_a_schedule_of_a_checkpoint_is_never_imported(tmp_path, monkeypatch):
+    (tmp_path / "marks_itself.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')\nwave = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = write_tiny(tmp_path / "tiny.h5", {"train": 70, "val": 14})
+    fit(train_config(file, **{"trainer.max_epochs": 1}), tmp_path / "run")
+    wave = {"_target_": "marks_itself.wave", "parts": [{"_target_": "marks_itself.wave"}], "interval": "step"}
+    foreign = changed(
+        tmp_path / "run/checkpoints/last.ckpt", tmp_path / "x.ckpt", put("hyper_parameters", "schedule", wave)
+    )
+    weights = export_weights(foreign, tmp_path / "net.safetensors")
+    for path in (foreign, weights, export_onnx(foreign, tmp_path / "net.onnx")):
+        assert Predictor.load(path).network.labels[0] == "Angry"
+    assert load_checkpoint(weights).hyper_parameters["schedule"] == wave
+    keys = {"ckpt": str(foreign), "split": "val", "ten_crop": False, "device": "cpu", "out": str(tmp_path / "report")}
+    evaluate(keys, None)
+    # who goes on with it gives a schedule of his own
+    with pytest.raises(InputError, match="was trained with schedule._target_=marks_itself.wave, not fer.training"):
+        assemble(train_config(file, resume=foreign), tmp_path / "y")
+    assemble(train_config(file, init=foreign), tmp_path / "z")
+    assert not (tmp_path / "it ran").exists() and "marks_itself" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"name": "step", "start": 60, "every": 5, "rate": 0.9}, {"interval": "epoch", "monitor": None}),
+        ({"name": "cosine", "warmup": 2, "floor": 0.0}, {"interval": "epoch", "monitor": None}),
+        ({"name": "plateau", "factor": 0.5, "patience": 5}, {"interval": "epoch", "monitor": "val/acc"}),
+        ({"name": "constant"}, {"interval": "epoch", "monitor": None}),
+    ],
+)
+def test_a_checkpoint_of_a_named_schedule_has_its_target_and_goes_on(tmp_path, before, now):
+    file = write_tiny(tmp_path / "tiny.h5", {"train": 70, "val": 14})
+    options = {"schedule": before["name"], **{f"schedule.{k}": v for k, v in before.items() if k != "name"}}
+    fit(train_config(file, **options, **{"trainer.max_epochs": 1}), tmp_path / "run")
+    new = tmp_path / "run/checkpoints/last.ckpt"
+
+    def as_before(content):
+        for name in ("param_groups", "freeze", "unfreeze_epoch"):
+            del content["hyper_parameters"][name]
+        content["hyper_parameters"]["schedule"] = before
+
+    (tmp_path / "old").mkdir()
+    old = changed(new, tmp_path / "old/last.ckpt", as_before)
+    shutil.copy(new.parent / "best.ckpt", old.parent)
+    numbers = {key: value for key, value in before.items() if key != "name"}
+    held = load_checkpoint(old).hyper_parameters
+    assert held["schedule"] == {"_target_": f"fer.training.schedules.{before['name']}"} | now | numbers
+    assert held["param_groups"] == {"no_decay": False, "layer_decay": None}
+    more = {"trainer.max_epochs": 2}
+    states = []
+    for number, resume in enumerate((old, new)):
+        fit(train_config(file, **options, **more, resume=resume), tmp_path / f"rest{number}")
+        rest = torch.load(tmp_path / f"rest{number}/checkpoints/last.ckpt", weights_only=True)
+        states.append((rest["state_dict"], rest["lr_schedulers"]))
+    (one, rates), (other, others) = states
+    assert rates == others and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_network_of_a_package_that_is_trusted_is_built(ckpt, tmp_path, monkeypatch):
