@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from fer.deployment.export import export_onnx, export_torch
 from fer.errors import InputError
 from fer.models.registry import build_network
+from fer.targets import trusting
 from fer.training.run import assemble
-from tests.conftest import train_config, write_tiny
+from tests.conftest import fit, train_config, write_tiny
 
 
 class Ends(nn.Module):
@@ -65,3 +67,16 @@ def test_logits_without_a_gradient_end_a_run_before_its_weights_move(tmp_path):
     with pytest.raises(InputError, match="model: Ends gives logits that have no gradient"):
         trainer.fit(model, datamodule=data)
     assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize(("write", "name"), [(export_onnx, "out.onnx"), (export_torch, "out.pt2")])
+def test_a_checkpoint_whose_network_gives_no_logits_is_not_exported(tmp_path, write, name):
+    tiny = write_tiny(tmp_path / "tiny.h5", {"train": 20, "val": 7})
+    fit(train_config(tiny) | {"model": ending("logits")}, tmp_path / "run")
+    content = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    content["hyper_parameters"]["model"]["ending"] = "torch.cat([logits, logits], 1)"
+    torch.save(content, tmp_path / "other.ckpt")
+    before = set(tmp_path.iterdir())
+    with trusting([__name__]), pytest.raises(InputError, match="model: Ends gives torch.float32"):
+        write(tmp_path / "other.ckpt", tmp_path / name)
+    assert set(tmp_path.iterdir()) == before
