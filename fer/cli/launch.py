@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.cli.arguments import SEVERAL, check_choices, check_chosen, literal
 from fer.cli.errors import ends_quietly, fail, fail_for_words, file_being_read, not_composed, unwritable
 from fer.cli.ranks import one_job
-from fer.cli.run_folder import forget, is_of_run_folder, place_in_sweep, remove_empty_sweep
+from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
 from fer.errors import InputError, Interrupted, RankLost
 from fer.system.command import command
 from fer.system.distributed import end_with_parent, is_first_rank, local_rank
@@ -71,6 +72,11 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             if full_error or not is_unwritable(error):
                 raise
             fail(unwritable(error), str(CONF), config_name, arguments, place_in_sweep())
+        except SystemExit as left:
+            # a part of the user's may leave; what it cut off must not look as if it had come to its end
+            if full_error or left.code not in (None, 0):
+                raise
+            fail(_left_early(left), str(CONF), config_name, arguments, place_in_sweep())
         except RankLost as lost:
             if full_error:
                 raise
@@ -109,10 +115,10 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     except Exception as error:
         if full_error:
             raise
-        if isinstance(error, OSError) and (is_unwritable(error) or is_of_run_folder(error)):
+        if isinstance(error, OSError) and (is_unwritable(error) or composing and not file_being_read(error)):
             # Hydra makes the run folder
             fail(unwritable(error), str(CONF), config_name, arguments)
-        if not composing or isinstance(error, OSError) and not file_being_read(error):
+        if not composing:
             raise
         fail(not_composed(error), str(CONF), config_name, arguments)
     finally:
@@ -123,6 +129,13 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
 def _trusted(cfg: DictConfig) -> Any:
     trust = OmegaConf.select(cfg, "trust")
     return OmegaConf.to_container(trust) if OmegaConf.is_config(trust) else trust or ()
+
+
+def _left_early(left: SystemExit) -> InputError:
+    """Return what to say where code that a config names ended the program as if all were done."""
+    frames = [frame for frame in traceback.extract_tb(left.__traceback__) if frame.filename != "<frozen _sitebuiltins>"]
+    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "a part"
+    return InputError(f"{place}: ended the program by sys.exit() before it was done; let it raise an error instead")
 
 
 def _of_a_thread(arguments: threading.ExceptHookArgs) -> None:

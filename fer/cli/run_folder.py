@@ -79,13 +79,6 @@ def _note(root: Path, swept: frozenset[str] = frozenset(), jobs: int | None = No
     _start = _Start(root, missing, inside, swept, jobs)
 
 
-def is_of_run_folder(error: OSError) -> bool:
-    """Say whether an error is that the folder of the run can't be made, where /proc and the like say: no such file."""
-    if _start is None or not isinstance(error.filename, str):
-        return False
-    return Path(os.path.abspath(error.filename)) in _start.missing
-
-
 def _jobs(config: DictConfig) -> tuple[frozenset[str], int | None]:
     """Return the keys that a sweep varies, and the number of its jobs where Hydra's own sweeper makes them."""
     words = [*(f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items()), *config.hydra.overrides.task]

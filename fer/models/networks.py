@@ -33,10 +33,12 @@ class FaceNetwork(nn.Module):
     [0, 1]) are part of ``state_dict``, so a checkpoint brings its own normalisation; without them there is none.
     ``head`` names the submodule of ``network`` that the logits come from: its last linear layer or 1x1 convolution,
     after which comes at most what a factor passes through, such as a mean over the map; several where the logits are
-    their sum or mean; None where it is not known. ``remedy`` ends the line about images of a wrong size.
+    their sum or mean; None where it is not known. ``remedy`` ends the line about images of a wrong size. With
+    ``classes`` it is looked at whether the network, of another's making, gives logits of as many.
 
     Raises:
-        InputError: RGB images into a one-channel network, or images of a size (pixels) that it cannot take.
+        InputError: RGB images into a one-channel network, images of a size (pixels) that it cannot take, or what it
+            gives is no float tensor (N, ``classes``).
     """
 
     mean: Tensor | None
@@ -54,9 +56,11 @@ class FaceNetwork(nn.Module):
         *,
         head: str | tuple[str, ...] | None,
         remedy: str = "prepare the data at another size or choose another model",
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self._classes = classes
         self._heads = (head,) if isinstance(head, str) else head or ()
         self._remedy = remedy
         self.name = name
@@ -101,7 +105,21 @@ class FaceNetwork(nn.Module):
             )
         if self.mean is not None and self.std is not None:
             images = (images - self.mean) / self.std
-        return self.network(images)
+        logits = self.network(images)
+        if self._classes:
+            self._check_logits(logits, images.shape[0], self._classes)
+        return logits
+
+    def _check_logits(self, logits: object, faces: int, classes: int) -> None:
+        if isinstance(logits, Tensor) and logits.is_floating_point() and logits.shape[1:] == (classes,):
+            # an export leaves the number of faces open, and must not be held to the one it was made with
+            if torch.compiler.is_compiling() or torch.jit.is_tracing() or logits.shape[0] == faces:
+                return
+        shown = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            f"model: {self.name} gives {shown} for {faces} faces, not float logits ({faces}, {classes}), one for each "
+            "class: have its forward return them"
+        )
 
 
 def own_network(

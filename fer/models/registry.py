@@ -52,7 +52,8 @@ def _wrapped(network: Any, model: dict[str, Any], num_classes: int, channels: in
         raise InputError(f"model._target_={model['_target_']}: gives {type(network).__name__}, not a torch.nn.Module")
     own = model.get("in_channels", getattr(network, "in_channels", channels))
     own = own if own in (1, 3) else channels
-    return FaceNetwork(network, network_name(model), own, 1, head=_find_head(network, num_classes))
+    head = _find_head(network, num_classes)
+    return FaceNetwork(network, network_name(model), own, 1, head=head, classes=num_classes)
 
 
 def _find_head(network: nn.Module, num_classes: int) -> str | None:

@@ -117,7 +117,11 @@ def _end(clock: float, exit: str) -> dict[str, Any]:
 def _reason(error: BaseException) -> str:
     from fer.errors import Interrupted
 
-    line = next(iter(str(error).splitlines()), "")
+    try:
+        line = next(iter(str(error).splitlines()), "")
+    except Exception:
+        # a class of the user's, whose error is to be seen and not this one
+        line = ""
     if isinstance(error, Interrupted):
         return line
     if isinstance(error, KeyboardInterrupt):

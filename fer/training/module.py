@@ -144,6 +144,11 @@ class ClassifierModule(pl.LightningModule):
         faces, targets = self.inputs(batch, batch_idx)
         logits = self.net(faces)
         loss = loss_of(self.loss, logits, targets)
+        if not loss.requires_grad:
+            raise InputError(
+                f"model: {self.classifier.name} gives logits that have no gradient, so nothing is learnt: compute them "
+                "without detach() from weights that require one"
+            )
         if self.teachers:
             loss = self.recipe.distil(loss, logits, self.teachers(faces))
         if not self._at_the_worst_point:

@@ -169,6 +169,18 @@ def test_a_key_without_its_value_is_not_another_command(home, run, script, key):
     assert line == f"error: {key}= is empty: give {key}=VALUE, or leave it out" and tree(home) == before
 
 
-def test_a_run_folder_in_a_place_that_takes_none_is_one_line(home, run):
-    line = only_line(run("train.py", *COMMANDS["train"][:-1], "hydra.run.dir=/proc/x", cwd=home, code=2))
-    assert line == "error: /proc/x: no such file or directory; choose another place"
+def test_a_part_that_leaves_is_no_run_that_came_to_its_end(home, run, monkeypatch):
+    (home / "leaving.py").write_text("import sys\n\n\ndef net(num_classes, code=None):\n    sys.exit(code)\n")
+    monkeypatch.syspath_prepend(home)
+    command = ["train.py", *COMMANDS["train"][:2], "model=custom", "model._target_=leaving.net", *COMMANDS["train"][3:]]
+    line = only_line(run(*command, cwd=home, code=2))
+    assert (
+        line.startswith("error: ") and "leaving.py, line 5: ended the program by sys.exit() before it was done" in line
+    )
+    # a code that says what it is stays
+    run(*command, "+model.code=3", cwd=home, code=3)
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(home, run):
+    done = run("train.py", *COMMANDS["train"][:-1], "hydra.run.dir=/proc/run", cwd=home, code=2)
+    assert only_line(done) == "error: /proc/run: no such file or directory; choose another place"

@@ -219,3 +219,35 @@ def test_the_real_ck48(prepare):
     assert {name: sum(label == name for _, _, label, _ in found) for name in sequences} == {
         name: 3 * n for name, n in sequences.items()
     }
+
+
+@pytest.mark.parametrize("label", [2, -1])
+def test_a_label_that_is_no_class_is_one_line_and_leaves_nothing(prepare, tmp_path, monkeypatch, label):
+    for number in range(4):
+        picture(tmp_path / f"raw/{number}.png", 40 * number)
+    module = f"mislabelled_{label + 1}"
+    (tmp_path / f"{module}.py").write_text(f"""
+from fer.data.photos import PhotoRow
+from fer.data.readers.photo_list import PhotoList, draw_splits, picture_files
+
+
+def faces(raw, face, limits, seed):
+    rows = [PhotoRow("mine", p, str(raw / p), (), {label} if p[0] == "3" else 0) for p in picture_files(raw)]
+    return PhotoList("mine", ["happy", "sad"], rows, face, limits, draw_splits(rows, 0.0, 0.0, seed))
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    words = "data=custom", "data.name=mine", f"data.source._target_={module}.faces", f"data.raw={tmp_path / 'raw'}"
+    done, _ = prepare(*words, code=2)
+    assert (
+        f"error: data.source gives label {label}, which is none of 0..1 for its 2 classes (happy, sad)" in done.stderr
+    )
+    assert {path for path in set(tmp_path.rglob("*")) - before if "__pycache__" not in path.parts} == set()
+
+
+def test_classes_of_one_name_are_refused_before_anything_is_read(prepare, tmp_path):
+    for label in "01":
+        picture(tmp_path / f"raw/{label}/a.png")
+    done, out = prepare("data=folder", f"data.raw={tmp_path / 'raw'}", "data.classes=[a,a]", code=2)
+    assert done.stderr == "error: data.classes: a stands there twice; give each class a name of its own\n"
+    assert not list(tmp_path.glob("out.h5*"))

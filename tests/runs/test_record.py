@@ -134,6 +134,18 @@ def test_an_error_is_in_the_record_with_its_line(tiny, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError):
         trained_with(monkeypatch, Kill(0, fail), train_config(tiny), tmp_path / "a")
     assert read_record(tmp_path / "a")["exit"] == "error: RuntimeError: out of paper"
+
+    class Speechless(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def stutter():
+        raise Speechless
+
+    monkeypatch.undo()
+    with pytest.raises(Speechless):
+        trained_with(monkeypatch, Kill(0, stutter), train_config(tiny), tmp_path / "c")
+    assert read_record(tmp_path / "c")["exit"] == "error: Speechless: "
     missing = train_config(tmp_path / "no.h5")
     with pytest.raises(InputError) as said:
         train(missing, tmp_path / "b")

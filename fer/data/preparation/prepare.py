@@ -48,6 +48,8 @@ def prepare(
     _check_form(form, out, shards, data.get("votes"))
     backend = _backend(on, workers, address, data, out)
     source = open_source(data)
+    if twice := [name for name, times in Counter(source.class_names).items() if times > 1]:
+        raise InputError(f"data.classes: {twice[0]} stands there twice; give each class a name of its own")
     votes, notes = _votes(data, source)
     stage = _open_stage(source, out)
     with stage.kept():

@@ -3,7 +3,7 @@
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -66,6 +66,7 @@ class Stage:
         with bar:
             for block, faces in backend(source.decode, self._all(source)):
                 self._blocks += 1
+                self._check_labels(faces.label, source.class_names)
                 np.add.at(self.counts, (faces.split, faces.source, faces.label), 1)
                 self.skipped += faces.skipped
                 reach_over += int(faces.reaches_over.sum())
@@ -83,6 +84,16 @@ class Stage:
                 f"{reach_over:,} faces reach over the edge of their photo: what it lacks of them repeats the edge"
             )
         self.notes += mixed_notes(persons)
+
+    def _check_labels(self, labels: np.ndarray, names: Sequence[str]) -> None:
+        wrong = labels[(labels < 0) | (labels >= len(names))]
+        if wrong.size:
+            # the block must not be taken for a good one when the reader is mended
+            self.remove()
+            raise InputError(
+                f"data.source gives label {wrong[0]}, which is none of 0..{len(names) - 1} for its {len(names)} "
+                f"classes ({', '.join(names)}): have the reader count its classes from 0"
+            )
 
     def _all(self, source: Source) -> Iterator[tuple[Block, Path]]:
         for number, block in enumerate(source.blocks()):
