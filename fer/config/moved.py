@@ -5,6 +5,7 @@ KEYS = {
     "recipe.label_smoothing": "loss.label_smoothing",
     "recipe.class_weights": "loss.class_weights",
     "recipe.logit_adjustment": "loss.logit_adjustment",
+    "schedule.name": "schedule=NAME, as schedule=cosine",
 }
 
 #: Choices, GROUP/NAME, that are gone, and what to give.

@@ -99,33 +99,9 @@ DATA = {
 
 
 @dataclass
-class Step:
-    name: str = MISSING
-    start: int = MISSING
-    every: int = MISSING
-    rate: float = MISSING
-
-
-@dataclass
-class Cosine:
-    name: str = MISSING
-    warmup: int = MISSING
-    floor: float = MISSING
-
-
-@dataclass
-class Plateau:
-    name: str = MISSING
-    factor: float = MISSING
-    patience: int = MISSING
-
-
-@dataclass
-class Constant:
-    name: str = MISSING
-
-
-SCHEDULE = {"step": Step, "cosine": Cosine, "plateau": Plateau, "constant": Constant}
+class ParamGroups:
+    no_decay: bool = False
+    layer_decay: float | None = None
 
 
 @dataclass
@@ -203,6 +179,8 @@ class Train:
     bare_step: bool = MISSING
     seed: int = MISSING
     early_stop: int | None = MISSING
+    freeze: list[str] | None = MISSING
+    unfreeze_epoch: int | None = MISSING
     resume: str | None = MISSING
     init: str | None = MISSING
     trust: list[str] = MISSING

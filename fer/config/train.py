@@ -1,6 +1,7 @@
 """The checks of a classifier's training run: each group, and how they go together."""
 
 import inspect
+import io
 from importlib.util import find_spec
 from types import UnionType
 from typing import Any
@@ -9,8 +10,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.checks import check_labels, check_training_data
-from fer.config.plain import choose, plain, typed
-from fer.config.schemas import SCHEDULE, Recipe, Train
+from fer.config.plain import plain, typed
+from fer.config.schemas import ParamGroups, Recipe, Train
 from fer.errors import InputError
 from fer.targets import build, check_target, locate, takes
 
@@ -43,10 +44,12 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     """
     config: dict[str, Any] = {
         "data": check_training_data(cfg.data),
-        "schedule": typed(cfg.schedule, choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
+        "param_groups": typed(cfg.param_groups, ParamGroups, "param_groups"),
     }
-    groups = (*config, "model", "augment", "loss", "optimizer", "trainer", "callbacks", "logger", "darknet")
+    groups = (
+        *config, "model", "augment", "loss", "optimizer", "schedule", "trainer", "callbacks", "logger", "darknet",
+    )  # fmt: skip
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     check_labels(config["tags"], config["notes"])
@@ -54,16 +57,18 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
     config["augment"] = _check_augment(plain(cfg.augment, "augment"), config["data"]["size"])
     config["loss"] = _check_loss(plain(cfg.loss, "loss"))
-    config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"))
+    config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"), config["param_groups"])
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
     config["callbacks"] = _check_callbacks(plain(cfg.callbacks, "callbacks"))
     config["logger"] = _check_loggers(plain(cfg.logger, "logger"))
     _check_sizes(config)
     _check_run(config)
+    config["schedule"] = plain(cfg.schedule, "schedule")
     _check_epochs(config)
+    _check_schedule(config)
     _check_folds(config)
+    _check_freezing(config)
     _check_module(config)
-    _check_schedule(config["schedule"])
     _check_recipe(config["recipe"], config["loss"], config["trainer"])
     _check_fused(config["optimizer"], config["trainer"])
     return config
@@ -98,9 +103,12 @@ def _check_loss(loss: dict[str, Any]) -> dict[str, Any]:
     return loss
 
 
-def _check_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:
+def _check_optimizer(optimizer: dict[str, Any], param_groups: dict[str, Any]) -> dict[str, Any]:
     import torch
 
+    no_decay, layer_decay = param_groups["no_decay"], param_groups["layer_decay"]
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise InputError(f"param_groups.layer_decay={layer_decay} is not a factor above 0 and up to 1; null is off")
     check_target(optimizer, "optimizer", ("params",), torch.optim.Optimizer)
     defaults = inspect.signature(hydra.utils.get_class(optimizer["_target_"])).parameters
     for key, value in optimizer.items():
@@ -113,12 +121,35 @@ def _check_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"optimizer.{key}={value} is below 0")
     try:
         # what its values must be together only the class itself knows
-        build(optimizer, params=[torch.nn.Parameter(torch.zeros(1, 1))])
+        build(optimizer, params=_groups_like(optimizer, param_groups))
     except Exception as error:  # whatever a class raises of its arguments
         reason = " ".join(str(error.__cause__ or error).split())
         keys = ", ".join(f"optimizer.{key}" for key in optimizer if key != "_target_")
         raise InputError(f"{optimizer['_target_']} refuses {keys}: {reason}") from error
+    for key, argument, on in (
+        ("no_decay", "weight_decay", no_decay),
+        ("layer_decay", "lr", layer_decay is not None),
+    ):
+        if on and argument not in defaults:
+            raise InputError(
+                f"param_groups.{key}={param_groups[key]} has no effect: {optimizer['_target_']} has no {argument}"
+            )
+    if layer_decay is not None and "lr" not in optimizer:
+        raise InputError(f"param_groups.layer_decay={layer_decay} is a factor on optimizer.lr: give that too")
     return optimizer
+
+
+def _groups_like(optimizer: dict[str, Any], param_groups: dict[str, Any]) -> list[Any]:
+    """Return parameters as an optimiser gets them, in two groups where a run has several."""
+    import torch
+
+    from fer.training.param_groups import SCALE
+
+    first, last = (torch.nn.Parameter(torch.zeros(1, 1)) for _ in range(2))
+    if param_groups["layer_decay"] is not None and "lr" in optimizer:
+        scale = param_groups["layer_decay"]
+        return [{"params": [w], "lr": optimizer["lr"] * s, SCALE: s} for w, s in ((first, scale), (last, 1.0))]
+    return [{"params": [first]}, {"params": [last]}] if param_groups["no_decay"] else [first]
 
 
 def _check_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -208,9 +239,10 @@ def _check_epochs(config: dict[str, Any]) -> None:
     """Refuse a length of the run or a validation that leaves no best epoch to choose."""
     trainer = config["trainer"]
     epochs = trainer.get("max_epochs")
-    endless = epochs == -1 and config["schedule"]["name"] != "cosine"
+    # a schedule may need to know the end, which `make_scheduler` says
+    endless = epochs == -1
     if not endless and (not isinstance(epochs, int) or epochs < 1):
-        raise InputError(f"trainer.max_epochs={epochs} is not a number of epochs; schedules other than cosine take -1")
+        raise InputError(f"trainer.max_epochs={epochs} is not a number of epochs; -1 is without an end")
     # without val/acc there is no best epoch
     if not trainer.get("limit_val_batches", 1.0):
         raise InputError("trainer.limit_val_batches=0 leaves no val/acc to choose the best epoch by: give 1 or more")
@@ -232,7 +264,8 @@ def _check_folds(config: dict[str, Any]) -> None:
         raise InputError(
             f"data.folds={folds} needs data.fold, the one to validate on; all of them: -m 'data.fold=range({count})'"
         )
-    for key, chosen in (("early_stop", config["early_stop"]), ("schedule", config["schedule"]["name"] == "plateau")):
+    follows = str(config["schedule"].get("monitor")).startswith("val/")
+    for key, chosen in (("early_stop", config["early_stop"]), ("schedule", follows)):
         if chosen:
             raise InputError(
                 f"{key} would look at the fold that is scored: with data.folds the number of epochs is fixed; "
@@ -251,18 +284,65 @@ def _check_module(config: dict[str, Any]) -> None:
             )
 
 
-def _check_schedule(schedule: dict[str, Any]) -> None:
-    for key in ("start", "warmup", "patience"):
-        if schedule.get(key, 0) < 0:
-            raise InputError(f"schedule.{key}={schedule[key]} is not a number of epochs")
-    if schedule.get("every", 1) < 1:
-        raise InputError(f"schedule.every={schedule['every']} is not a positive number of epochs")
-    if schedule.get("rate", 1) <= 0:
-        raise InputError(f"schedule.rate={schedule['rate']} is not a positive factor")
-    if not 0 <= schedule.get("floor", 0) <= 1:
-        raise InputError(f"schedule.floor={schedule['floor']} is not a fraction of the first rate")
-    if not 0 < schedule.get("factor", 0.5) < 1:
-        raise InputError(f"schedule.factor={schedule['factor']} is not a factor between 0 and 1")
+#: What is logged of an epoch, which a schedule may follow; callbacks may log more.
+_SCORES = [f"{stage}/{score}" for stage in ("val", "train") for score in ("acc", "balanced_acc", "macro_f1", "loss")]
+
+
+def _check_schedule(config: dict[str, Any]) -> None:
+    """Build the schedule for parameters of no network, which says what is amiss with it."""
+    from fer.training.schedules import TYPICAL, Length, make_scheduler
+
+    schedule, trainer = config["schedule"], config["trainer"]
+    if (name := schedule.get("name")) is not None and str(schedule.get("_target_", "fer.")).startswith("fer."):
+        raise InputError(f"schedule.name={name} has moved: give schedule={name}")
+    if (monitor := schedule.get("monitor")) is not None and monitor not in _SCORES and not config["callbacks"]:
+        raise InputError(f"schedule.monitor={monitor}: not logged of an epoch: give one of {', '.join(_SCORES)}")
+    optimizer = build(config["optimizer"], params=_groups_like(config["optimizer"], config["param_groups"]))
+    by_step = schedule.get("interval") == "step"
+    made = make_scheduler(schedule, optimizer, Length(trainer["max_epochs"], TYPICAL if by_step else 1))
+    _require_plain(schedule["_target_"], {"schedule": made["scheduler"].state_dict(), "rates": optimizer.param_groups})
+    if monitor is not None and trainer.get("check_val_every_n_epoch", 1) != 1:
+        raise InputError(
+            f"schedule.monitor={monitor} needs a validation every epoch: set trainer.check_val_every_n_epoch=1"
+        )
+
+
+def _require_plain(target: str, state: dict[str, Any]) -> None:
+    """Refuse a schedule whose state a checkpoint could hold only as code, so that nothing could read it."""
+    import torch
+
+    file = io.BytesIO()
+    try:
+        torch.save(state, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception as error:  # whatever is raised by pickling what is the user's
+        raise InputError(
+            f"schedule._target_={target}: its state_dict() must hold numbers, texts, lists and tensors alone, "
+            "as checkpoints do"
+        ) from error
+
+
+#: Strategies that divide or wrap parameters, after which they are no longer those of before.
+_DIVIDING = ("fsdp", "deepspeed", "model_parallel", "xla")
+
+
+def _check_freezing(config: dict[str, Any]) -> None:
+    """Refuse patterns and epochs that mean nothing; whether the patterns fit shows as the network is built."""
+    freeze, epoch, last = config["freeze"], config["unfreeze_epoch"], config["trainer"]["max_epochs"]
+    if freeze is not None and not (freeze and all(freeze)):
+        raise InputError(f"freeze={freeze}: not a list of patterns of parameter names, as ['layer1.*']; null is none")
+    if epoch is not None and freeze is None:
+        raise InputError(f"unfreeze_epoch={epoch} has no effect without freeze=")
+    if epoch is not None and (epoch < 1 or 0 < last <= epoch):
+        raise InputError(
+            f"unfreeze_epoch={epoch} is not a number of epochs from 1 to below trainer.max_epochs={last}; null is never"
+        )
+    strategy = str(config["trainer"].get("strategy")).lower()
+    own = {"freeze": freeze, **{f"param_groups.{key}": value for key, value in config["param_groups"].items()}}
+    for key, value in own.items():
+        if value and strategy.startswith(_DIVIDING):
+            raise InputError(f"{key} cannot tell parameters apart with trainer.strategy={strategy}: give auto or ddp")
 
 
 def _check_recipe(recipe: dict[str, Any], loss: dict[str, Any], trainer: dict[str, Any]) -> None:

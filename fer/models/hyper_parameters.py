@@ -7,11 +7,12 @@ from fer.labels import labels_from_file
 from fer.models.registry import OWN, TORCHVISION, require_trusted
 from fer.targets import check_target
 
-#: What a training is given and a checkpoint holds as ``hyper_parameters``; the last three may be missing.
+#: What a training is given and a checkpoint holds as ``hyper_parameters``; those of ``_OPTIONAL`` may be missing.
 HYPER_PARAMETERS = (
     "model", "labels", "face", "augment", "optimizer", "schedule", "epochs", "seed", "data", "recipe", "loss",
-    "counts",
+    "counts", "param_groups", "freeze", "unfreeze_epoch",
 )  # fmt: skip
+_OPTIONAL = ("recipe", "loss", "counts", "param_groups", "freeze", "unfreeze_epoch")
 
 
 #: Ours, which checkpoints before 0.3 do not name.
@@ -25,6 +26,10 @@ CROSS_ENTROPY = "fer.training.losses.CrossEntropy"
 _OF_THE_RECIPE = {"label_smoothing": 0.0, "class_weights": "none", "logit_adjustment": 0.0}
 
 
+#: What ``param_groups`` says where all weights are trained alike, as all were by checkpoints without it.
+ALL_ALIKE = {"no_decay": False, "layer_decay": None}
+
+
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """Return hyper-parameters as this version has them; those of before had names where now are targets."""
     model = values["model"]
@@ -35,7 +40,15 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     if loss is None:
         loss = {"_target_": CROSS_ENTROPY} | {key: recipe.get(key, usual) for key, usual in _OF_THE_RECIPE.items()}
         recipe = {key: value for key, value in recipe.items() if key not in _OF_THE_RECIPE}
-    return {**values, "model": model, "augment": augment, "recipe": recipe, "loss": loss}
+    schedule = values["schedule"]
+    if "_target_" not in schedule and "name" in schedule:
+        own = {key: value for key, value in schedule.items() if key != "name"}
+        follows = "val/acc" if schedule["name"] == "plateau" else None
+        schedule = {"_target_": f"fer.training.schedules.{schedule['name']}", "interval": "epoch", "monitor": follows}
+        schedule |= own
+    groups = values.get("param_groups") or ALL_ALIKE
+    now = {"model": model, "augment": augment, "recipe": recipe, "loss": loss, "schedule": schedule}
+    return {**values, **now, "param_groups": groups}
 
 
 def check_hyper_parameters(values: Any) -> dict[str, Any]:
@@ -52,7 +65,7 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
     _require_plain(values)
     if unknown := values.keys() - set(HYPER_PARAMETERS):
         raise ValueError(f"unknown hyper-parameters {', '.join(sorted(map(str, unknown)))}")
-    if missing := [name for name in HYPER_PARAMETERS[:-3] if name not in values]:
+    if missing := [name for name in HYPER_PARAMETERS if name not in values and name not in _OPTIONAL]:
         raise ValueError(f"{missing[0]} is missing")
     labels_from_file(values["labels"])
     face = FaceFormat.from_file(values["face"])
@@ -78,6 +91,8 @@ def check_hyper_parameters(values: Any) -> dict[str, Any]:
         _of(groups["data"], "data", "module", str)
     for key in ("epochs", "seed"):
         _of(values, "", key, int)
+    if values.get("param_groups") is not None:
+        _group(values["param_groups"], "param_groups")
     counts = values.get("counts")
     if counts is not None and not (isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)):
         raise ValueError(f"counts={counts!r:.40} is not a list of numbers of faces")

@@ -219,5 +219,5 @@ def to_unit(faces: Tensor) -> Tensor:
 
 
 def parameters(module: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    """Return the number of a network's values that training moves, unless they are frozen."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -161,6 +161,8 @@ class Bar(TQDMProgressBar):
 class Running(pl.Callback):
     """Show and log within an epoch the mean loss of the last 50 steps, of the first rank's faces, and the gradient.
 
+    Also the rate, where it changes from step to step.
+
     The gradient's norm is that of the last step, before it is clipped; with SAM, at the worst point. The device is
     waited for every 50th step and at the last one of an epoch.
     """
@@ -192,7 +194,11 @@ class Running(pl.Callback):
         numbers = torch.stack([value.float() for value in values.values()]).tolist()
         module.step_losses.clear()
         self._norm, module.running_loss = None, numbers[0]
-        log_now(trainer, dict(zip(values, numbers, strict=True)))
+        logged = dict(zip(values, numbers, strict=True))
+        if module.by_step and batch_idx + 1 != trainer.num_training_batches:
+            # the epoch's last one is logged with its scores
+            logged["optim/lr"] = module.rate
+        log_now(trainer, logged)
 
 
 def _is_looked_at(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fer.errors import InputError
+from fer.training.param_groups import highest_rate
 
 #: Steps between two checks within an epoch, each of which waits for the device.
 _EVERY = 500
@@ -38,7 +39,7 @@ class StopWhenNotFinite(pl.Callback):
         if bad.item():
             good = self._last.best_model_path or self._resume
             remedy = f"; the last good checkpoint is {good}" if good else "; there is no checkpoint of before"
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            rate = highest_rate(trainer.optimizers[0])
             raise InputError(
                 f"epoch {trainer.current_epoch}, step {trainer.global_step:,}: loss or weights are NaN or infinite; "
                 f"train with a lower optimizer.lr, which was {rate:.4g} now{remedy}"

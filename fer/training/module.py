@@ -1,5 +1,6 @@
 """The training of a classifier as a LightningModule: what one step does, and what is logged of an epoch."""
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,16 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from fer.data.loading.datamodule import FaceDataModule
 from fer.data.loading.dataset import Batch
+from fer.errors import InputError
 from fer.models.classifier import EmotionClassifier
 from fer.models.hyper_parameters import CROSS_ENTROPY
-from fer.targets import build
 from fer.training.augment import Augmentation
 from fer.training.distillation import Teachers
+from fer.training.freezing import Freezing
 from fer.training.losses import build_loss, loss_of
+from fer.training.param_groups import highest_rate, make_optimizer
 from fer.training.recipe import Recipe
 from fer.training.sam import SAM
-from fer.training.schedules import make_scheduler
+from fer.training.schedules import Length, make_scheduler
 from fer.training.scores import EpochScores
 
 
@@ -27,17 +31,18 @@ class ClassifierModule(pl.LightningModule):
 
     ``model`` goes to `build_network`; ``labels`` are the class names in order; ``face`` is size, color and margin of
     the faces; ``augment`` goes to `Augmentation`, ``recipe`` to `Recipe`, ``loss`` to `build_loss`; ``optimizer`` is a
-    ``_target_`` and its arguments, ``schedule`` a name and its numbers; ``data`` says what it is trained on (name,
+    ``_target_`` and its arguments, ``schedule`` goes to `make_scheduler`; ``data`` says what it is trained on (name,
     file, drawn). ``download=False`` leaves out the pretrained weights that ``model`` names, for a checkpoint that
-    brings its own. ``counts`` are the training faces of each class, where the loss takes them.
+    brings its own. ``counts`` are the training faces of each class, where the loss takes them. ``param_groups`` goes
+    to `make_optimizer`, ``freeze`` and ``unfreeze_epoch`` to `Freezing`.
 
     One step of the optimiser, in this order:
 
     1. `training_step`: the faces of a batch are augmented and mixed, and the network's logits give the loss.
-    2. Lightning calls ``backward``, and `configure_gradient_clipping` clips the gradient.
-    3. The optimiser moves the weights; the schedule sets its rate once an epoch. With ``recipe.sam`` it is `SAM`, which
-       has Lightning do 1 and 2 twice: at the weights, unclipped, for the way up to the worst point near them, and
-       there, clipped, for the gradient that moves them.
+    2. Lightning calls ``backward``; frozen weights lose their gradient; `configure_gradient_clipping` clips the rest.
+    3. The optimiser moves the weights; the schedule sets its rate, once an epoch or once a step. With ``recipe.sam`` it
+       is `SAM`, which has Lightning do 1 and 2 twice: at the weights, unclipped, for the way up to the worst point near
+       them, and there, clipped, for the gradient that moves them.
     4. With ``recipe.ema`` the callback `EMA` moves the average that is validated and saved.
     """
 
@@ -55,6 +60,9 @@ class ClassifierModule(pl.LightningModule):
         recipe: dict[str, Any] | None = None,
         loss: dict[str, Any] | None = None,
         counts: list[int] | None = None,
+        param_groups: dict[str, Any] | None = None,
+        freeze: list[str] | None = None,
+        unfreeze_epoch: int | None = None,
         download: bool = True,
     ) -> None:
         super().__init__()
@@ -62,6 +70,7 @@ class ClassifierModule(pl.LightningModule):
         self.classifier = EmotionClassifier.build(dict(self.hparams), download)
         # the classifier is no module, so that a checkpoint's weights are called net.* here and need no prefix there
         self.net = self.classifier.net
+        self.freezing = Freezing(self.net, freeze, unfreeze_epoch)
         # with a target where an older caller gives none
         self.augment = Augmentation(self.classifier.hyper_parameters["augment"], self.classifier.crop)
         self.loss = build_loss(loss or {"_target_": CROSS_ENTROPY}, len(labels), counts)
@@ -75,16 +84,47 @@ class ClassifierModule(pl.LightningModule):
         self.running_loss: float | None = None
         self._optimizer, self._schedule, self._epochs, self._seed = optimizer, schedule, epochs, seed
         self._sam_radius: float | None = (recipe or {}).get("sam")
+        self._param_groups = param_groups
+        #: The highest rate of the last step.
+        self.rate = 0.0
+        #: What the checkpoint that a run goes on from says of the steps of its schedule.
+        self._resumed_length: list[int] | None = None
+
+    def optimizer(self) -> Optimizer:
+        """Return a fresh optimiser of what is trained, without `SAM`."""
+        return make_optimizer(self._optimizer, self.net, self._param_groups, self.loss.parameters())
 
     def trained(self) -> list[nn.Parameter]:
         """Return what the optimiser moves: the network's weights, and those of a loss that has any."""
         return [*self.net.parameters(), *self.loss.parameters()]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = build(self._optimizer, params=self.trained())
+        optimizer = self.optimizer()
         if self._sam_radius:
             optimizer = self.sam = SAM(optimizer, self._sam_radius, nn.ModuleList([self.net, self.loss]))
-        return {"optimizer": optimizer, "lr_scheduler": make_scheduler(self._schedule, optimizer, self._epochs)}
+        length = self._length()
+        given, before = list(length.offered().values()), self._resumed_length
+        if self.by_step and before and before != given:
+            raise InputError(
+                f"resume: the schedule counts epochs, all steps and those of an epoch, which were {before} and are now "
+                f"{given}: give the trainer.max_epochs, batch_size and limits of that run"
+            )
+        return {"optimizer": optimizer, "lr_scheduler": make_scheduler(self._schedule, optimizer, length)}
+
+    @property
+    def by_step(self) -> bool:
+        """Whether the schedule is stepped with the optimiser, not once an epoch."""
+        return self._schedule.get("interval") == "step"
+
+    def _length(self) -> Length:
+        """Return the length of the run in what the schedule counts: steps of the optimiser, or epochs."""
+        trainer = self.trainer
+        if not self.by_step:
+            return Length(self._epochs)
+        batches, limit = training_batches(trainer), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        steps = math.ceil(batches / trainer.accumulate_grad_batches)
+        return Length(self._epochs, steps, trainer.max_steps if trainer.max_steps > 0 else None)
 
     def on_fit_start(self) -> None:
         self.augment.to(self.device)
@@ -95,6 +135,7 @@ class ClassifierModule(pl.LightningModule):
         """Return what the network is given in a step, float faces (N, C, crop, crop) in [0, 1], and their targets."""
         # crops, flips and dropout become a function of seed, epoch, step and rank: a resumed run repeats them exactly,
         # and SAM's second pass sees what the first one saw
+        self.rate = highest_rate(self.trainer.optimizers[0])
         seed_generator(hash((self._seed, self.current_epoch, batch_idx, self.global_rank)), self.device)
         targets = batch.label if batch.target is None else batch.target
         return self.recipe.mix(self.augment(batch.image), targets)
@@ -116,6 +157,9 @@ class ClassifierModule(pl.LightningModule):
         """Whether this is the second of the two passes that SAM makes of each batch."""
         return self.sam is not None and self.sam.ascended
 
+    def on_after_backward(self) -> None:
+        self.freezing.drop_gradients(self.current_epoch)
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
@@ -135,12 +179,12 @@ class ClassifierModule(pl.LightningModule):
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.freezing.set_modes(self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train", self.train_scores)
-        # the schedule has set the next epoch's rate by now
-        self.log("optim/lr", self._rate)
+        # of its last step; the schedule has set the next epoch's by now
+        self.log("optim/lr", self.rate)
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_scores)
@@ -156,12 +200,23 @@ class ClassifierModule(pl.LightningModule):
         checkpoint["identities"] = self.classifier.identities
         # what precision=auto stood for here
         checkpoint["precision"] = self.trainer.precision
+        if self.by_step:
+            checkpoint["schedule_length"] = list(self._length().offered().values())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.classifier.identities = checkpoint["identities"]
+        self._resumed_length = checkpoint.get("schedule_length")
         before, now = checkpoint.get("precision"), self.trainer.precision
         if before not in (None, now) and self.trainer.is_global_zero:
             print(f"the run so far was trained with trainer.precision={before}; it goes on with {now}")
+
+
+def training_batches(trainer: pl.Trainer) -> int:
+    """Return the number of batches that each process has of the training faces in an epoch, before any limit."""
+    # Lightning sets it without declaring it
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    # asking ours for its loader would forget the step within an epoch that a run goes on from
+    return data.training_batches() if isinstance(data, FaceDataModule) else len(data.train_dataloader())
 
 
 def seed_generator(seed: int, device: torch.device) -> None:

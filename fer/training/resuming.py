@@ -8,14 +8,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fer.errors import InputError
 from fer.models.checkpoint import is_plain, read_checkpoint
-from fer.targets import build
 from fer.training.module import ClassifierModule
-from fer.training.schedules import make_scheduler
+from fer.training.param_groups import make_optimizer
+from fer.training.schedules import TYPICAL, Length, make_scheduler
 
 
 def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: ClassifierModule) -> str:
@@ -108,10 +108,18 @@ def _same_shape(given: Any, fresh: Tensor, name: str) -> None:
 
 def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: ClassifierModule) -> None:
     # a copy, which a step may move
-    trained = copy.deepcopy(nn.ModuleList([module.net, module.loss]))
-    parameters = list(trained.parameters())
-    optimizer = build(config["optimizer"], params=parameters)
-    schedule = make_scheduler(config["schedule"], optimizer, config["trainer"]["max_epochs"])["scheduler"]
+    net, loss = copy.deepcopy((module.net, module.loss))
+    optimizer = make_optimizer(config["optimizer"], net, config["param_groups"], loss.parameters())
+    parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+    length = Length(config["trainer"]["max_epochs"])
+    if module.by_step:
+        # whether they are this run's is known, and compared, when the data are open
+        steps: Any = content.get("schedule_length")
+        _alike(steps, list(Length(length.epochs, TYPICAL).offered().values()), "schedule_length")
+        if min(steps) < 1:
+            raise ValueError(f"schedule_length is {steps}")
+        length = Length(length.epochs, steps[-1], steps[1] if len(steps) > 1 else None)
+    schedule = make_scheduler(config["schedule"], optimizer, length)["scheduler"]
     given: Any = content.get("optimizer_states")
     groups = optimizer.state_dict()["param_groups"]
     _alike(given, [{"state": {}, "param_groups": groups}], "optimizer_states")

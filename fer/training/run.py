@@ -58,7 +58,8 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
         if chosen:
             print(chosen)
         print(
-            f"{module.classifier.name}: {parameters(module.net):,} parameters; {_place(config['data'])}"
+            f"{module.classifier.name}: {parameters(module.net):,} parameters{_frozen(module, config)}; "
+            + _place(config["data"])
             + _counted(data)
             + (" (drawn sample data)" if is_drawn(data) else "")
             + f"; run folder {out}"
@@ -79,6 +80,9 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
             begin(trainer.loggers)
         with stop.watching(), naming_lost_ranks(trainer, last):
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except MisconfigurationException as error:
+        # such as a schedule's monitor that no callback has logged
+        raise InputError(" ".join(str(error).split())) from error
     finally:
         if trainer.is_global_zero:
             finish(trainer.loggers)
@@ -92,6 +96,13 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     if trainer.is_global_zero:
         _conclude(config, out, is_drawn(data), str(last) if folds else best.best_model_path, score)
     return {"val/acc": score, "parameters": float(parameters(module.net))}
+
+
+def _frozen(module: ClassifierModule, config: dict[str, Any]) -> str:
+    if not len(module.freezing):
+        return ""
+    until = "" if config["unfreeze_epoch"] is None else f" for {config['unfreeze_epoch']} epochs"
+    return f", {len(module.freezing):,} of them frozen{until}"
 
 
 def _identified(data: pl.LightningDataModule, config: dict[str, Any]) -> dict[str, str]:
@@ -202,6 +213,9 @@ def _build_module(config: dict[str, Any], data: pl.LightningDataModule) -> Class
         epochs=config["trainer"]["max_epochs"],
         seed=config["seed"],
         counts=_counts(config["loss"]["_target_"], data),
+        param_groups=config["param_groups"],
+        freeze=config["freeze"],
+        unfreeze_epoch=config["unfreeze_epoch"],
         data=_described(config["data"], is_drawn(data)),
     )
     if config["channels_last"]:

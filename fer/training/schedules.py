@@ -1,20 +1,53 @@
-"""Learning-rate schedules: pure functions from the epoch (counted from 0) to a factor on the base rate."""
+"""Learning-rate schedules: ours, and any other of torch's, stepped once an epoch or once a step."""
 
-import inspect
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from pytorch_lightning.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from fer.errors import InputError
+from fer.targets import build, check_target, takes
+from fer.training.param_groups import SCALE
+
+#: Arguments that a schedule gets where it takes them, see `Length`.
+OFFERED = ("epochs", "total_steps", "steps_per_epoch")
+
+#: What a schedule's config says beside the arguments: how often it is stepped, and the score that it follows.
+BESIDE = ("interval", "monitor")
+
+#: Rates that torch's schedules set for all parameter groups alike, where they are not given as lists.
+_RATES = ("max_lr", "base_lr")
 
 
-def constant(epoch: int) -> float:
-    """Return 1 for every epoch."""
-    return 1.0
+#: Steps an epoch for a look at a schedule before the data are open.
+TYPICAL = 1000
+
+
+class Length(NamedTuple):
+    """The length of a run in what a schedule counts, steps of the optimiser or epochs; -1 epochs have no end.
+
+    ``most`` is a limit of the steps of the run, where there is one.
+    """
+
+    epochs: int
+    steps_per_epoch: int = 1
+    most: int | None = None
+
+    def offered(self) -> dict[str, int]:
+        """Return the values of ``OFFERED``; of a run without an end only those that are known."""
+        if self.epochs < 1:
+            return {"steps_per_epoch": self.steps_per_epoch}
+        steps = self.epochs * self.steps_per_epoch
+        total = steps if self.most is None else min(steps, self.most)
+        return {"epochs": self.epochs, "total_steps": total, "steps_per_epoch": self.steps_per_epoch}
+
+
+def constant(optimizer: Optimizer) -> LambdaLR:
+    """Keep the optimiser's rates."""
+    return LambdaLR(optimizer, lambda epoch: 1.0)
 
 
 def step_decay(epoch: int, start: int = 60, every: int = 5, rate: float = 0.9) -> float:
@@ -29,7 +62,19 @@ def step_decay(epoch: int, start: int = 60, every: int = 5, rate: float = 0.9) -
     return rate ** max(0, (epoch - start) // every)
 
 
-def cosine(epoch: int, epochs: int, warmup: int = 0, floor: float = 0.0) -> float:
+def step(optimizer: Optimizer, start: int = 60, every: int = 5, rate: float = 0.9) -> LambdaLR:
+    """Multiply the rates by `step_decay`."""
+    if start < 0:
+        raise InputError(f"schedule.start={start} is not a number of epochs")
+    if every < 1:
+        raise InputError(f"schedule.every={every} is not a positive number of epochs")
+    if rate <= 0:
+        raise InputError(f"schedule.rate={rate} is not a positive factor")
+    # A lambda and not functools.partial: LambdaLR leaves functions out of its state_dict, which keeps that plain.
+    return LambdaLR(optimizer, lambda epoch: step_decay(epoch, start, every, rate))
+
+
+def half_cosine(epoch: int, epochs: int, warmup: int = 0, floor: float = 0.0) -> float:
     """Rise linearly for ``warmup`` epochs, then fall along half a cosine from 1 to ``floor``.
 
     Epoch 0 of a warm-up has 1 / (warmup + 1) and epoch ``warmup`` has 1. ``floor`` is reached at ``epoch == epochs``,
@@ -41,40 +86,109 @@ def cosine(epoch: int, epochs: int, warmup: int = 0, floor: float = 0.0) -> floa
     return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
 
 
-#: The schedules that are functions of the epoch; "plateau", which follows val/acc instead, is in ``make_scheduler``.
-SCHEDULES: dict[str, Callable[..., float]] = {"step": step_decay, "cosine": cosine, "constant": constant}
-
-# Arguments that come from the run, not from the schedule's dict.
-_NOT_OPTIONS = ("epoch", "epochs", "optimizer")
-
-
-def plateau(optimizer: Optimizer, factor: float = 0.1, patience: int = 10) -> ReduceLROnPlateau:
-    """Return the scheduler that multiplies the rate by ``factor`` after ``patience`` epochs without a better value."""
-    return ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience)
+def cosine(optimizer: Optimizer, epochs: int, warmup: int = 0, floor: float = 0.0) -> LambdaLR:
+    """Multiply the rates by `half_cosine`."""
+    if warmup < 0:
+        raise InputError(f"schedule.warmup={warmup} is not a number of epochs")
+    if not 0 <= floor <= 1:
+        raise InputError(f"schedule.floor={floor} is not a fraction of the first rate")
+    return LambdaLR(optimizer, lambda epoch: half_cosine(epoch, epochs, warmup, floor))
 
 
-def make_scheduler(schedule: dict[str, Any], optimizer: Optimizer, epochs: int) -> LRSchedulerConfigType:
-    """Return what Lightning's ``configure_optimizers`` wants under "lr_scheduler", stepped once an epoch.
+def plateau(
+    optimizer: Optimizer, factor: float = 0.1, patience: int = 10, mode: Literal["max", "min"] = "max"
+) -> ReduceLROnPlateau:
+    """Multiply the rates by ``factor`` after ``patience`` epochs without a better value of the monitored score."""
+    if not 0 < factor < 1:
+        raise InputError(f"schedule.factor={factor} is not a factor between 0 and 1")
+    if patience < 0:
+        raise InputError(f"schedule.patience={patience} is not a number of epochs")
+    return ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)
 
-    ``schedule`` is plain: {"name": "step", "start": 60, "every": 5, "rate": 0.9}, with the arguments of the function
-    in ``SCHEDULES``, or {"name": "plateau", "factor": 0.1, "patience": 10}, which monitors val/acc. ``epochs`` is the
-    length of the whole training.
+
+def make_scheduler(schedule: Mapping[str, Any], optimizer: Optimizer, length: Length) -> LRSchedulerConfigType:
+    """Return what Lightning's ``configure_optimizers`` wants under "lr_scheduler".
+
+    ``schedule`` is a ``_target_``, a callable(optimizer, ...) -> torch scheduler, with its arguments and the keys of
+    ``BESIDE``; schedulers among its arguments are given the same optimiser. ``length`` is that of the whole training.
 
     Raises:
-        InputError: an unknown name or argument.
+        InputError: an unknown argument, a value that the schedule refuses, or keys that do not go together.
     """
-    name = str(schedule.get("name"))
-    options = {key: value for key, value in schedule.items() if key != "name"}
-    functions: dict[str, Callable[..., Any]] = {**SCHEDULES, "plateau": plateau}
-    if name not in functions:
-        raise InputError(f"unknown schedule name={name!r}; valid: {', '.join(functions)}")
-    valid = [key for key in inspect.signature(functions[name]).parameters if key not in _NOT_OPTIONS]
-    for key in options:
-        if key not in valid:
-            raise InputError(f"schedule {name} has no option {key!r}; valid: {', '.join(valid) or 'none'}")
-    if name == "plateau":
-        return {"scheduler": plateau(optimizer, **options), "interval": "epoch", "monitor": "val/acc"}
-    if name == "cosine":
-        options["epochs"] = epochs
-    # A lambda and not functools.partial: LambdaLR leaves functions out of its state_dict, which keeps that plain.
-    return {"scheduler": LambdaLR(optimizer, lambda epoch: SCHEDULES[name](epoch, **options)), "interval": "epoch"}
+    interval, monitor = schedule.get("interval", "epoch"), schedule.get("monitor")
+    if interval not in ("epoch", "step"):
+        raise InputError(f"schedule.interval={interval}: not epoch or step")
+    target = {key: value for key, value in schedule.items() if key not in BESIDE}
+    scheduler = _built(target, "schedule", optimizer, length)
+    if not isinstance(scheduler, LRScheduler):
+        given = type(scheduler).__name__
+        raise InputError(f"schedule._target_={target['_target_']}: gives {given}, not a torch scheduler")
+    _check_rates(target["_target_"], optimizer)
+    made: LRSchedulerConfigType = {"scheduler": scheduler, "interval": interval}
+    if isinstance(scheduler, ReduceLROnPlateau):
+        _check_monitor(monitor, interval, scheduler)
+        made["monitor"] = monitor
+    elif monitor is not None:
+        raise InputError(f"schedule.monitor={monitor} has no effect: {target['_target_']} follows no score; give null")
+    return made
+
+
+def _built(config: Mapping[str, Any], group: str, optimizer: Optimizer, length: Length) -> Any:
+    """Check and build a schedule, those among its arguments first."""
+    arguments = {key: _with_parts(value, f"{group}.{key}", optimizer, length) for key, value in config.items()}
+    target = str(check_target({"_target_": config.get("_target_"), "_partial_": True}, group)["_target_"])
+    if not takes(target, ("optimizer",)):
+        raise InputError(f"{group}._target_={target}: takes no optimizer, as a schedule does")
+    check_target(arguments, group, ("optimizer",), offered=OFFERED)
+    if length.epochs < 1 and takes(target, ("epochs", "total_steps")):
+        raise InputError(f"trainer.max_epochs={length.epochs} is not a number of epochs, which {target} needs")
+    scales = [values.get(SCALE, 1.0) for values in optimizer.param_groups]
+    for key in _RATES:
+        if isinstance(rate := arguments.get(key), int | float) and set(scales) != {1.0}:
+            arguments[key] = [rate * scale for scale in scales]
+    offered = length.offered()
+    given = {name: offered[name] for name in takes(target, OFFERED) if name in offered}
+    try:
+        return build(arguments, optimizer=optimizer, **given)
+    except InputError as error:
+        if error.__cause__ is None:
+            raise
+        reason = str(error.__cause__)
+    except Exception as error:  # whatever a class raises of its arguments
+        reason = f"{type(error).__name__}: {error}"
+    keys = [key for key in config if key != "_target_"]
+    named = [key for key in keys if key in reason] or keys
+    refused = ", ".join(f"{group}.{key}={config[key]!s:.40}" for key in named) or "its arguments"
+    raise InputError(f"{target} refuses {refused}: {' '.join(reason.split())}")
+
+
+def _with_parts(value: Any, key: str, optimizer: Optimizer, length: Length) -> Any:
+    """Return an argument with the schedules in it built."""
+    if isinstance(value, list):
+        return [_with_parts(each, f"{key}.{number}", optimizer, length) for number, each in enumerate(value)]
+    if isinstance(value, Mapping) and "_target_" in value and not value.get("_partial_"):
+        check_target({"_target_": value["_target_"], "_partial_": True}, key)
+        if takes(value["_target_"], ("optimizer",)):
+            return _built(value, key, optimizer, length)
+    return value
+
+
+def _check_rates(target: str, optimizer: Optimizer) -> None:
+    """Refuse a schedule that sets the same rate for groups whose rates are to differ."""
+    groups = optimizer.param_groups
+    wanted = [values[SCALE] * groups[-1]["lr"] / groups[-1].get(SCALE, 1.0) for values in groups if SCALE in values]
+    found = [values["lr"] for values in groups if SCALE in values]
+    if any(not math.isclose(one, other, rel_tol=1e-6) for one, other in zip(wanted, found, strict=True)):
+        raise InputError(
+            f"param_groups.layer_decay: {target} sets rates of its own, the same for all layers: leave it out"
+        )
+
+
+def _check_monitor(monitor: Any, interval: str, scheduler: ReduceLROnPlateau) -> None:
+    if not isinstance(monitor, str):
+        raise InputError(f"schedule.monitor={'null' if monitor is None else monitor}: give a score, as val/acc")
+    if interval == "step":
+        raise InputError(f"schedule.interval=step: {monitor} is known once an epoch; give schedule.interval=epoch")
+    wanted = "min" if monitor.rpartition("/")[2] == "loss" else "max"
+    if monitor.startswith(("train/", "val/")) and scheduler.mode != wanted:
+        raise InputError(f"schedule.mode={scheduler.mode}: for {monitor} give schedule.mode={wanted}")

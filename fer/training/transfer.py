@@ -126,16 +126,22 @@ def require_same_model(source: EmotionClassifier, model: EmotionClassifier, conf
         raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
     data = config["data"].get("_target_") or config["data"]["file"]
     require_same(source.labels, model.labels, config["resume"], data)
-    for group in ("model", "recipe", "loss", "optimizer", "schedule"):
+    for key in ("freeze", "unfreeze_epoch"):
+        _require_same(config, key, source.hyper_parameters.get(key), config[key])
+    for group in ("model", "recipe", "loss", "optimizer", "schedule", "param_groups"):
         held = source.hyper_parameters.get(group) or {}
         # a key that a loss had not is another loss; the others may have gained some
         for key in held | (config[group] if group == "loss" else {}):
-            if config[group].get(key) != (value := held.get(key)):
-                anew = f", or start from its weights with init={config['resume']}" if group in _KEPT else ""
-                raise InputError(
-                    f"resume={config['resume']}: was trained with {group}.{key}={value}, not {config[group].get(key)}; "
-                    f"give the command of that run again{anew}"
-                )
+            anew = f", or start from its weights with init={config['resume']}" if group in _KEPT else ""
+            _require_same(config, f"{group}.{key}", held.get(key), config[group].get(key), anew)
+
+
+def _require_same(config: dict[str, Any], key: str, before: Any, now: Any, anew: str = "") -> None:
+    if before != now:
+        raise InputError(
+            f"resume={config['resume']}: was trained with {key}={before}, not {now}; "
+            f"give the command of that run again{anew}"
+        )
 
 
 def load_teachers(recipe: dict[str, Any], student: EmotionClassifier) -> Teachers:

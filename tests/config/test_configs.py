@@ -20,7 +20,7 @@ from fer.errors import InputError
 from fer.models.registry import build_network
 from fer.targets import build
 from fer.training.augment import Augment
-from fer.training.schedules import make_scheduler
+from fer.training.schedules import Length, make_scheduler
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -33,13 +33,34 @@ def train_cfg(*overrides):
 
 
 #: Choices that stand for a part of the user's.
-USERS = [("model", "custom"), ("data", "custom"), ("data", "module"), ("loss", "custom"), ("augment", "custom")]
+USERS = [
+    ("model", "custom"), ("data", "custom"), ("data", "module"), ("loss", "custom"), ("augment", "custom"),
+    ("schedule", "custom"),
+]  # fmt: skip
 #: Data that no other command takes.
 TRAINED_ON = {"module"}
 #: Transforms one after another, of which there are none yet.
 CHAIN = ["augment=custom", "augment._target_=fer.training.augment.Chain"]
 #: Choices whose packages are not among ours.
 HOSTED = [("logger", name) for name in ("wandb", "mlflow", "comet", "trackio")]
+
+
+def no_schedule(optimizer):
+    return 3
+
+
+class Hoarding(torch.optim.lr_scheduler.ExponentialLR):
+    """A schedule whose state is an object of its own."""
+
+    def __init__(self, optimizer):
+        self.mine = Path("x")
+        super().__init__(optimizer, 0.9)
+
+
+def same_rate(optimizer):
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
 
 
 def of(group):
@@ -86,11 +107,12 @@ def test_every_optimizer_builds(option):
     assert isinstance(optimizer, torch.optim.Optimizer)
 
 
-@pytest.mark.parametrize("option", of("schedule"))
+@pytest.mark.parametrize("option", [option for option in of("schedule") if option != "custom"])
 def test_every_schedule_builds(option):
     config = check_train(train_cfg(f"schedule={option}"))
     optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=1.0)
-    assert make_scheduler(config["schedule"], optimizer, 10)["interval"] == "epoch"
+    made = make_scheduler(config["schedule"], optimizer, Length(10, 20))
+    assert made["interval"] == ("step" if option == "onecycle" else "epoch")
 
 
 @pytest.mark.parametrize("option", [name for name in of("trainer") if name != "ddp"])
@@ -123,7 +145,11 @@ def test_seed_presets_hold_the_original_table(data):
         "_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False,
         "fused": None,
     }  # fmt: skip
-    assert config["schedule"] == {"name": "step", "start": 60, "every": 5, "rate": 0.9}
+    assert config["schedule"] == {
+        "_target_": "fer.training.schedules.step", "interval": "epoch", "monitor": None,
+        "start": 60, "every": 5, "rate": 0.9,
+    }  # fmt: skip
+    assert config["param_groups"] == {"no_decay": False, "layer_decay": None} and config["freeze"] is None
     off = ("rotate", "scale", "translate", "brightness", "contrast", "erase")
     ours = "fer.training.augment.Augment"
     assert config["augment"] == {"_target_": ours, "crop": 44, "flip": 0.5, **dict.fromkeys(off, 0)}
@@ -283,7 +309,7 @@ def test_the_trainer_group_spells_out_real_arguments():
         (["data.color=rgb", "model.in_channels=1"], "data.color=rgb needs model.in_channels=3"),
         (["data.size=4"], "data.size=4: not between 8 and 1024"),
         (["data.margin=-1"], "data.margin=-1.0: not a fraction"),
-        (["schedule=step", f"schedule.rate={'9' * 400}"], "schedule.rate: int too large to convert to float"),
+        (["schedule=step", f"schedule.rate={'9' * 400}"], "schedule.rate=9{40}: not a finite number"),
         (["batch_size=many"], "batch_size: Value 'many'"),
         (["resume=a", "init=b"], "give one of them"),
         (["tags=baseline"], r"tags=baseline: not a list: give tags=\[baseline\]"),
@@ -328,8 +354,73 @@ def test_the_trainer_group_spells_out_real_arguments():
         (["logger=comet"], "logger.comet: comet-ml is not installed: pip install comet-ml"),
         (["optimizer._target_=os.system"], "optimizer._target_=os.system: not a torch Optimizer"),
         (["trainer._target_=torch.nn.Linear"], "trainer._target_=torch.nn.Linear: not a pytorch_lightning Trainer"),
-        (["schedule.name=stepp"], r"schedule.name=stepp: not one of step, .* \(did you mean step\?\)"),
-        (["~schedule.every"], "schedule.every is missing"),
+        (["+schedule.name=cosine"], "schedule.name=cosine has moved: give schedule=cosine"),
+        (["schedule=custom"], "schedule._target_ is missing: it names the class to build"),
+        (["schedule.interval=batch"], "schedule.interval=batch: not epoch or step"),
+        (["schedule.every=1.5"], "schedule.every=1.5: not a whole number, as fer.training.schedules.step takes it"),
+        (["+schedule.optimizer=1"], "schedule.optimizer=1: is given to .* by the program; leave it out"),
+        (["schedule=cosine", "+schedule.epochs=9"], "schedule.epochs=9: is given to .* by the program; leave it out"),
+        (
+            ["schedule.monitor=val/acc"],
+            "schedule.monitor=val/acc has no effect: fer.training.schedules.step follows no",
+        ),
+        (["schedule=plateau", "schedule.monitor=null"], "schedule.monitor=null: give a score, as val/acc"),
+        (
+            ["schedule=plateau", "schedule.monitor=val/f1"],
+            "schedule.monitor=val/f1: not logged of an epoch: give one of",
+        ),
+        (["schedule=plateau", "schedule.monitor=val/loss"], "schedule.mode=max: for val/loss give schedule.mode=min"),
+        (["schedule=plateau", "schedule.interval=step"], "schedule.interval=step: val/acc is known once an epoch"),
+        (
+            ["schedule=plateau", "trainer.check_val_every_n_epoch=2"],
+            "schedule.monitor=val/acc needs a validation every epoch",
+        ),
+        (["schedule=onecycle", "schedule.pct_start=3.0"], "OneCycleLR refuses schedule.pct_start=3.0: Expected float"),
+        (["schedule=onecycle", "schedule.div_factor=0"], "OneCycleLR refuses .*schedule.div_factor=0.*: ZeroDivision"),
+        (
+            [
+                "schedule=onecycle",
+                "optimizer._target_=torch.optim.Adagrad",
+                "~optimizer.momentum",
+                "~optimizer.nesterov",
+            ],
+            "OneCycleLR refuses schedule.cycle_momentum=True: optimizer must support momentum",
+        ),
+        (
+            ["schedule=onecycle", "trainer.max_epochs=-1"],
+            "trainer.max_epochs=-1 is not a number of epochs, which torch",
+        ),
+        (
+            ["schedule=custom", "schedule._target_=torch.optim.SGD"],
+            "schedule._target_=torch.optim.SGD: takes no optimi",
+        ),
+        (
+            ["schedule=custom", f"schedule._target_={__name__}.no_schedule"],
+            "no_schedule: gives int, not a torch schedu",
+        ),
+        (["schedule=custom", f"schedule._target_={__name__}.Hoarding"], "Hoarding: its state_dict.. must hold numbers"),
+        (
+            ["param_groups.layer_decay=0"],
+            "param_groups.layer_decay=0.0 is not a factor above 0 and up to 1; null is off",
+        ),
+        (["param_groups.no_decay=5x"], "param_groups.no_decay: Value '5x'"),
+        (["+param_groups.nodecay=true"], r"there is no key param_groups.nodecay \(did you mean no_decay\?\)"),
+        (
+            ["schedule=custom", f"schedule._target_={__name__}.same_rate", "param_groups.layer_decay=0.5"],
+            "param_groups.layer_decay: .*same_rate sets rates of its own, the same for all layers",
+        ),
+        (["freeze=layer1"], "freeze: "),
+        (["freeze=[]"], r"freeze=\[\]: not a list of patterns of parameter names"),
+        (["unfreeze_epoch=3"], "unfreeze_epoch=3 has no effect without freeze="),
+        (
+            ["freeze=['0.*']", "unfreeze_epoch=0"],
+            "unfreeze_epoch=0 is not a number of epochs from 1 to below trainer.max",
+        ),
+        (
+            ["freeze=['0.*']", "unfreeze_epoch=250"],
+            "unfreeze_epoch=250 is not a number of epochs from 1 to below trainer",
+        ),
+        (["freeze=['0.*']", "trainer.strategy=fsdp"], "freeze cannot tell parameters apart with trainer.strategy=fsdp"),
         (["data.name=fer"], "data.name=fer: not one of sample, fer2013"),
     ],
 )
@@ -380,6 +471,7 @@ def test_a_yaml_file_with_a_typo_is_refused():
     ("arguments", "message"),
     [
         (["modle=vgg11"], "error: there is no key modle (did you mean model?); valid in train: augment, bare_step"),
+        (["schedule.name=step"], "error: schedule.name has moved: give schedule=NAME, as schedule=cosine\n"),
         (["model.nam=x"], "error: there is no key model.nam (did you mean name?); valid in model: "),
         (["model=vgg20"], "error: In 'train': Could not find 'model/vgg20' Available options in 'model': custom"),
         (["trainer.devises=2"], "error: there is no key trainer.devises (did you mean devices?); valid in trainer: "),
@@ -519,10 +611,10 @@ def test_help_reads_well(run, tmp_path, script):
         (["trainer.limit_val_batches=0"], "leaves no val/acc to choose the best epoch by: give 1 or more"),
         (["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=4"], "give 1 to trainer.max_epochs=3"),
         (["schedule=step", "schedule.every=0"], "schedule.every=0 is not a positive number of epochs"),
-        (["schedule=step", "schedule.rate=0"], "schedule.rate=0.0 is not a positive factor"),
+        (["schedule=step", "schedule.rate=0"], "schedule.rate=0 is not a positive factor"),
         (["schedule=cosine", "schedule.warmup=-1"], "schedule.warmup=-1 is not a number of epochs"),
-        (["schedule=cosine", "schedule.floor=2"], "schedule.floor=2.0 is not a fraction of the first rate"),
-        (["schedule=plateau", "schedule.factor=1"], "schedule.factor=1.0 is not a factor between 0 and 1"),
+        (["schedule=cosine", "schedule.floor=2"], "schedule.floor=2 is not a fraction of the first rate"),
+        (["schedule=plateau", "schedule.factor=1"], "schedule.factor=1 is not a factor between 0 and 1"),
     ],
 )
 def test_numbers_that_no_run_can_have_are_refused(overrides, message):
@@ -592,6 +684,20 @@ def test_a_value_below_0_is_taken_where_the_usual_one_is():
     assert check_train(cfg)["optimizer"]["beta2_decay"] == -0.7
     cfg.optimizer = {"_target_": "torch.optim.Adafactor", "weight_decay": -0.7}
     with pytest.raises(InputError, match="optimizer.weight_decay=-0.7 is below 0"):
+        check_train(cfg)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "groups", "message"),
+    [
+        ("Rprop", "no_decay=true", "param_groups.no_decay=True has no effect: torch.optim.Rprop has no weight_decay"),
+        ("LBFGS", "layer_decay=0.7", "torch.optim.LBFGS refuses optimizer.lr: LBFGS doesn't support per-parameter"),
+    ],
+)
+def test_optimizers_that_have_no_such_groups_are_named(optimizer, groups, message):
+    cfg = train_cfg(f"param_groups.{groups}")
+    cfg.optimizer = {"_target_": f"torch.optim.{optimizer}", "lr": 0.1}
+    with pytest.raises(InputError, match=re.escape(message)):
         check_train(cfg)
 
 

@@ -128,7 +128,16 @@ class FaceDataModule(pl.LightningDataModule):
             print(line)
 
     def train_dataloader(self) -> DataLoader:
-        sampler = TrainBatches(
+        sampler = self._batches()
+        sampler.start, self._resume_step = self._resume_step, 0
+        return self._loader(self._splits["train"], sampler)
+
+    def training_batches(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._batches())
+
+    def _batches(self) -> TrainBatches:
+        return TrainBatches(
             len(self._order),
             self._batch_size,
             self._seed,
@@ -137,8 +146,6 @@ class FaceDataModule(pl.LightningDataModule):
             device=self._device,
             fixed=self._fixed,
         )
-        sampler.start, self._resume_step = self._resume_step, 0
-        return self._loader(self._splits["train"], sampler)
 
     def val_dataloader(self) -> DataLoader:
         val = self._splits["val"]
