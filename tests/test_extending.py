@@ -35,4 +35,6 @@ def test_the_examples_run_from_an_empty_folder(name, tmp_path):
                 cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
             )  # fmt: skip
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            if "model=stripes" in words:
+                assert re.search(r"^score it: .* evaluate ckpt=.*/best[.]ckpt trust=\[my_net\]$", done.stdout, re.M)
     assert any(tmp_path.rglob("best.ckpt"))

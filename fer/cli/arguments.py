@@ -69,6 +69,32 @@ def foreign_flag(arguments: list[str]) -> tuple[str, str | None] | None:
     return None
 
 
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Return the words with Hydra's options before the keys: its parser refuses keys on both sides of an option.
+
+    >>> options_first(["model=vgg11", "--config-dir", "mine", "loss=poly", "-m"])
+    ['--config-dir', 'mine', '-m', 'model=vgg11', 'loss=poly']
+    """
+    keys = keys_of(arguments)
+    left, options = list(keys), []
+    for word in arguments:
+        if word in left:
+            left.remove(word)
+        else:
+            options.append(word)
+    return [*options, *keys]
+
+
+def keys_of(arguments: Sequence[str]) -> list[str]:
+    """Return the words that are neither options of Hydra nor their values."""
+    return list(get_args_parser().parse_known_intermixed_args(arguments)[0].overrides)
+
+
+def own_configs(arguments: Sequence[str]) -> str | None:
+    """Return the folder that ``--config-dir`` names, or None."""
+    return get_args_parser().parse_known_intermixed_args(arguments)[0].config_dir
+
+
 def key_for(name: str, config: DictConfig) -> str | None:
     """Return the key of a config that is meant by what another program may call it, or None.
 

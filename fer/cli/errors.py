@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.cli.arguments import foreign_flag, key_for, literal
+from fer.cli.arguments import foreign_flag, key_for, keys_of, literal, own_configs
 from fer.config.moved import CHOICES, KEYS
 from fer.errors import InputError, closest
 from fer.system.addresses import without_password
@@ -124,7 +124,10 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
     if text.startswith("Could not override '"):
         key = text.split("'")[1]
         given = next((a for a in arguments if a.split("=")[0].lstrip("+") == key), "")
-        others = [a for a in arguments if not a.startswith("-") and a.split("=")[0].lstrip("+~") != key]
+        others = [a for a in keys_of(arguments) if a.split("=")[0].lstrip("+~") != key]
+        if own := own_configs(arguments):
+            # without it a group's choice of the user's own is not found, and no valid key could be named
+            others.append(f"hydra.searchpath=['file://{os.path.abspath(own)}']")
         return _unknown_key(key, given, conf, config_name, others)
     for plugin, extra in _PLUGINS.items():
         if f"Could not find '{plugin}'" in text:

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.cli.arguments import SEVERAL, check_choices, check_chosen, literal
+from fer.cli.arguments import SEVERAL, check_choices, check_chosen, literal, options_first
 from fer.cli.errors import ends_quietly, fail, fail_for_words, file_being_read, not_composed, unwritable
 from fer.cli.ranks import one_job
 from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
@@ -97,6 +97,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     # Hydra's handler would print that the fonts were listed, which happens once on each machine
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     fail_for_words(arguments, str(CONF), config_name)
+    arguments = options_first(arguments)
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
     threading.excepthook, before = _of_a_thread, threading.excepthook
@@ -128,6 +129,8 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
 
 def _trusted(cfg: DictConfig) -> Any:
     trust = OmegaConf.select(cfg, "trust")
+    if isinstance(trust, str):
+        raise InputError(f"trust={trust}: not a list: give trust=[{trust}]")
     return OmegaConf.to_container(trust) if OmegaConf.is_config(trust) else trust or ()
 
 

@@ -87,7 +87,7 @@ def require_trusted(config: Any, key: str = "model") -> None:
         return
     if not isinstance(target, str):
         raise InputError(f"{key}._target_={target!r:.40} is not a name")
-    if not (target in (OWN, TORCHVISION, TIMM) or is_trusted(target) or _is_a_network(target)):
+    if not (_is_known(target) or is_trusted(target)):
         package = target.split(".")[0]
         if package in ("fer", "torch", "torchvision", "timm"):
             raise InputError(f"{key}._target_={target:.80} is no network of {package}")
@@ -95,6 +95,19 @@ def require_trusted(config: Any, key: str = "model") -> None:
             f"{key}._target_={target:.80} is code of another package, which is not run unless you trust it: "
             f"give trust=[{package:.40}] if it is yours"
         )
+
+
+def packages_to_trust(config: Any) -> list[str]:
+    """Return the packages that `require_trusted` will ask for when a checkpoint of this config is read, sorted."""
+    values = list(config.values()) if isinstance(config, dict) else config if isinstance(config, list | tuple) else []
+    found = {package for value in values for package in packages_to_trust(value)}
+    if isinstance(config, dict) and isinstance(target := config.get("_target_"), str) and not _is_known(target):
+        found.add(target.split(".")[0])
+    return sorted(found)
+
+
+def _is_known(target: str) -> bool:
+    return target in (OWN, TORCHVISION, TIMM) or _is_a_network(target)
 
 
 def _is_a_network(target: str) -> bool:

@@ -20,6 +20,7 @@ from fer.errors import InputError
 from fer.evaluation.figures import curves_figure
 from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import parameters
+from fer.models.registry import packages_to_trust
 from fer.runs.record import note, recorded
 from fer.system.command import command
 from fer.system.device import with_precision
@@ -138,6 +139,8 @@ def _conclude(config: dict[str, Any], out: Path, drawn: bool, best: str, score: 
     title = config["name"] + (" (drawn sample data)" if drawn else "")
     curves_figure(pd.read_csv(numbers), title).savefig(out / "curves.png", dpi=100)
     folds = _folds(config["data"])
+    own = packages_to_trust(config["model"])
+    trust = f" trust=[{','.join(own)}]" if own else ""
     if folds:
         print(f"val/acc of the last epoch {score:.4f}: {best}")
     else:
@@ -146,11 +149,11 @@ def _conclude(config: dict[str, Any], out: Path, drawn: bool, best: str, score: 
     if any(target["_target_"].endswith(".TensorBoardLogger") for target in config["logger"].values()):
         print(f"TensorBoard: tensorboard --logdir {out}")
     if folds:
-        print(f"score all folds together: {command('evaluate')} folds={out.parent}")
+        print(f"score all folds together: {command('evaluate')} folds={out.parent}{trust}")
     elif "_target_" in config["data"]:
-        print(f"score it on a prepared file: {command('evaluate')} ckpt={best} data=NAME")
+        print(f"score it on a prepared file: {command('evaluate')} ckpt={best} data=NAME{trust}")
     else:
-        print(f"score it: {command('evaluate')} ckpt={best}")
+        print(f"score it: {command('evaluate')} ckpt={best}{trust}")
 
 
 def assemble(

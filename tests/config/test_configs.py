@@ -570,6 +570,22 @@ def test_mistakes_in_a_file_of_ones_own_give_one_line(run, tmp_path, text, messa
     assert done.stderr.startswith(message.format(file=file)) and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("flag", [["--config-dir", "my"], ["--config-dir=my"]])
+def test_options_stand_anywhere_and_the_keys_of_ones_own_choices_are_named(run, tmp_path, flag):
+    (tmp_path / "my/loss").mkdir(parents=True)
+    (tmp_path / "my/loss/mine.yaml").write_text("_target_: torch.nn.MultiMarginLoss\nmargin: 0.5\n")
+    done = run("train.py", "model=vgg11", *flag, "loss=mine", "--cfg", "job", "batch_size=7", cwd=tmp_path)
+    config = OmegaConf.create(done.stdout)
+    assert (config.loss.margin, config.model.name, config.batch_size) == (0.5, "vgg11", 7)
+    done = run("train.py", "model=vgg11", *flag, "loss=mine", "loss.margn=1", cwd=tmp_path, code=2)
+    assert done.stderr == "error: there is no key loss.margn (did you mean margin?); valid in loss: _target_, margin\n"
+
+
+def test_trust_is_a_list(run, tmp_path):
+    done = run("evaluate.py", "ckpt=a.ckpt", "trust=my_lab", cwd=tmp_path, code=2)
+    assert done.stderr == "error: trust=my_lab: not a list: give trust=[my_lab]\n"
+
+
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "prepare.py", "predict.py", "export.py", "look.py"])
 def test_help_reads_well(run, tmp_path, script):
     done = run(script, "--help", cwd=tmp_path)

@@ -15,6 +15,7 @@ from fer.errors import InputError
 from fer.evaluation.run import evaluate
 from fer.models.checkpoint import load_checkpoint
 from fer.models.classifier import EmotionClassifier
+from fer.models.registry import packages_to_trust
 from fer.targets import locate
 from fer.training.run import assemble
 from tests.conftest import fit, train_config, write_tiny
@@ -304,7 +305,8 @@ def test_a_network_of_a_package_that_is_trusted_is_built(ckpt, tmp_path, monkeyp
 
     path = changed(ckpt, tmp_path / "x.ckpt", change)
     refused(path, "model._target_=my_lab.net is code of another package")
-    read = load_checkpoint(path, trust=("my_lab",))
+    assert packages_to_trust(model) == packages_to_trust([{"of": model}, {"_target_": "torch.nn.ReLU"}]) == ["my_lab"]
+    read = load_checkpoint(path, trust=packages_to_trust(model))
     faces = torch.randint(0, 256, (2, 1, 20, 20), dtype=torch.uint8)
     own.net.eval()
     assert read.name == "net" and read.net.head.out_features == len(read.labels)
