@@ -8,11 +8,11 @@ PHOTOS is a folder; PHOTOS.csv beside it (or --truth FILE) says where its faces 
 row a face, the box a square from brow to chin, the label empty where unknown; a photo without a face has a row without
 numbers. ``--draft`` writes what YuNet finds, and the label where the file's name is a class.
 
-The kinds of photos are portraits (one face), groups (more), none, and tilted: all with faces, turned by --tilt degrees to
-either side, the corners black. A face is found by a box whose intersection over union with its own is at least 0.35;
+The kinds of photos are portraits (one face), groups (more), none, and tilted: all with faces, turned by --tilt degrees
+to either side, the corners black. A face is found by a box whose intersection over union with its own is at least 0.35;
 every other box is false, on an eye as well as on a bush. The faces are named by ``fer2013_vgg9``, those of the package
-`fer` by itself; right is counted among faces that have a label, tilted or not. Seconds are those of the CPU, of reading,
-searching and naming on one thread, the best of --runs.
+`fer` by itself; right is counted among faces that have a label, tilted or not. Seconds are those of the CPU, for
+reading, searching and naming on one thread, the best of --runs.
 """
 
 import argparse

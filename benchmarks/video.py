@@ -70,7 +70,7 @@ def ours(video: str, ckpt: str, out: str, known: str) -> float:
     """Do what predict.py does; only the run itself counts. ``known`` is a file of boxes, or empty for a search."""
     from fer.api import predict
     from fer.prediction import predictor
-    from fer.prediction.detectors import Detection
+    from fer.prediction.detection import Detection
 
     if known:
         boxes = iter(json.loads(Path(known).read_text()))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from fer.prediction.backends import NetworkInfo
-from fer.prediction.detectors import Detection
+from fer.prediction.detection import Detection
 from fer.prediction.face import Face, Picture
 
 
@@ -67,4 +67,5 @@ class BasePredictor(ABC):
             label=self.labels[best] if confidence >= self.min_confidence else None,
             confidence=confidence,
             score=detection.score,
+            angle=detection.angle,
         )

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.data.photos import crop_face
 from fer.prediction.backends import Network, open_network
 from fer.prediction.base import BasePredictor
-from fer.prediction.detectors import MIN_SIZE, Detection, FaceDetector, open_detector
+from fer.prediction.detection import Detection, FaceDetector, crop_upright
+from fer.prediction.detectors import MIN_SIZE, open_detector
 from fer.prediction.face import Face, Picture, colored, to_array
 from fer.prediction.frame_search import search_frames
 
@@ -63,7 +63,7 @@ class FacePredictor(BasePredictor):
         inside, crops = [], []
         for detection in detections:
             # nothing of it in the picture is no face
-            if (crop := crop_face(picture, detection.box, self.network.face)) is not None:
+            if (crop := crop_upright(picture, detection.box, detection.angle, self.network.face)) is not None:
                 inside.append(detection)
                 crops.append(crop)
         return inside, crops

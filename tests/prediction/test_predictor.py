@@ -15,7 +15,8 @@ from fer.data.synthetic.face import Face as DrawnFace
 from fer.data.synthetic.face import draw_face
 from fer.errors import InputError
 from fer.labels import affectnet_to_label
-from fer.prediction.detectors import Detection, open_detector
+from fer.prediction.detection import Detection
+from fer.prediction.detectors import open_detector
 from fer.prediction.predictor import BATCH_FACES, FacePredictor
 
 LABELS = ("dark", "middle", "bright")
@@ -38,7 +39,7 @@ class ByBrightness:
 
 
 def fixed(*boxes):
-    return lambda picture: [Detection(box, 1.0) for box in boxes]
+    return lambda picture, min_size=None, quick=False: [Detection(box, 1.0) for box in boxes]
 
 
 def test_a_face_has_box_probabilities_label_and_scores():
@@ -90,7 +91,7 @@ def test_pictures_in_a_batch_are_named_as_alone_and_together():
     pictures = [generator.integers(0, 256, (30, 30 + i % 7, 3), np.uint8) for i in range(BATCH_FACES)]
     network = ByBrightness()
     predictor = FacePredictor(
-        network, lambda picture: fixed((0, 0, 9, 9), (5, 5, 9, 9))(picture)[: picture.shape[1] % 3]
+        network, lambda picture, **_: fixed((0, 0, 9, 9), (5, 5, 9, 9))(picture)[: picture.shape[1] % 3]
     )
     together = predictor.batch(pictures)
     faces = sum(map(len, together))

@@ -15,7 +15,8 @@ from fer.data.photos import channels_first, crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.prediction.base import BasePredictor
-from fer.prediction.detectors import Detection, open_detector
+from fer.prediction.detection import Detection
+from fer.prediction.detectors import open_detector
 from fer.prediction.face import Face, Picture, colored, to_array
 from fer.prediction.predictor import FacePredictor
 
