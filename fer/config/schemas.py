@@ -256,6 +256,9 @@ class Predict:
     smooth: float = MISSING
     batch: int = MISSING
     device: str = MISSING
+    margin: float | None = MISSING
+    tta: bool = MISSING
+    classes: list[str] | None = MISSING
     trust: list[str] = MISSING
 
 
@@ -289,6 +292,9 @@ class Demo:
     ckpt: str | None = MISSING
     port: int = MISSING
     device: str = MISSING
+    margin: float | None = MISSING
+    tta: bool = MISSING
+    classes: list[str] | None = MISSING
     trust: list[str] = MISSING
 
 

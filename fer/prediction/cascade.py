@@ -124,9 +124,10 @@ class _Search:
         """Yield boxes and how many windows agree on each; those of fewer than ``sure`` only if confirmed."""
         side = max(1, round(side))
         boxes, windows = self._first.detectMultiScale2(grey, scaleFactor=step, minNeighbors=3, minSize=(side, side))
-        for box, score in zip(np.reshape(boxes, (-1, 4)).tolist(), windows, strict=True):
+        for (x, y, width, height), score in zip(np.reshape(boxes, (-1, 4)).tolist(), windows, strict=True):
+            box = (x, y, width, height)
             if score >= sure or self._confirmed(grey, box):
-                yield box, score
+                yield box, float(score)
 
     def _confirmed(self, grey: np.ndarray, box: Box) -> bool:
         """Say whether the second cascade finds a face where the first has found one."""
@@ -150,7 +151,7 @@ def _stretch(grey: np.ndarray) -> np.ndarray:
     """Return a picture of little contrast with more of it, others as they are."""
     low, high = np.percentile(grey[::4, ::4], (1, 99))
     gain = min(_MOST_GAIN, 255 / max(1.0, high - low))
-    return grey if gain < 1.5 else cv2.convertScaleAbs(cv2.subtract(grey, float(low)), alpha=gain)
+    return grey if gain < 1.5 else np.clip((grey.astype(np.float32) - low) * gain, 0, 255).astype(np.uint8)
 
 
 def _resized(grey: np.ndarray, part: float) -> np.ndarray:

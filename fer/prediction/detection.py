@@ -85,6 +85,6 @@ def crop_upright(picture: np.ndarray, box: Box, angle: float, face: FaceFormat) 
     if not angle or min(sides) < 1 or max(sides) > 2 * max(picture.shape[:2]):
         return crop_face(picture, box, face)
     matrix = cv2.getRotationMatrix2D((x + width / 2, y + height / 2), angle, 1.0)
-    matrix[:, 2] += sides[0] / 2 - x - width / 2, sides[1] / 2 - y - height / 2
+    matrix[:, 2] += np.array((sides[0] / 2 - x - width / 2, sides[1] / 2 - y - height / 2))
     upright = cv2.warpAffine(picture, matrix, sides, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return crop_face(upright, (0, 0, *sides), FaceFormat(face.size, face.color))
+    return crop_face(upright, (0, 0, sides[0], sides[1]), FaceFormat(face.size, face.color))

@@ -22,8 +22,9 @@ def open_detector(
     """Return a face detector: auto, haar, yunet, whole (the picture is a face) or a callable of the user's.
 
     auto is YuNet where its file is given as ``model`` or was fetched before, else the cascade haar; yunet fetches its
-    file where it is not given. ``min_size`` is the smallest face that is looked for, in pixels of the picture. A
-    callable takes a picture uint8 (H, W, 3) RGB and gives boxes (n, 4) in pixels and scores (n,), see `OwnDetector`.
+    file where it is not given. ``min_size`` is the smallest face that is looked for, in pixels of the picture; what a
+    callable looks for is its own affair: it takes a picture uint8 (H, W, 3) RGB and gives boxes (n, 4) in pixels and
+    scores (n,), see `OwnDetector`.
 
     Raises:
         InputError: an unknown name, a file that cannot be had or run, or a callable that gives anything else.
@@ -33,7 +34,7 @@ def open_detector(
     if model and (callable(faces) or faces not in ("auto", "yunet")):
         raise InputError(f"faces.model={model}: only for faces=yunet; leave it out")
     if callable(faces):
-        return OwnDetector(faces, min_size)
+        return OwnDetector(faces)
     openers: dict[str, Callable[[], FaceDetector]] = {
         "auto": lambda: _best_at_hand(model, min_size),
         "haar": lambda: HaarDetector(min_size),
@@ -64,7 +65,7 @@ class _AutoYuNet(yunet.YuNetDetector):
 class WholePicture:
     """Gives one face that fills the picture, however small."""
 
-    name = "nobody: each picture is a face"
+    name = "each picture is one"
 
     def __call__(self, picture: np.ndarray, min_size: float | None = None, quick: bool = False) -> list[Detection]:
         return [Detection((0.0, 0.0, float(picture.shape[1]), float(picture.shape[0])), None)]

@@ -22,8 +22,8 @@ class OwnDetector:
         InputError: it raises, or gives anything but finite boxes that lie in the picture, each with a score.
     """
 
-    def __init__(self, detector: OwnCallable, min_size: int) -> None:
-        self._detector, self._min_size = detector, min_size
+    def __init__(self, detector: OwnCallable) -> None:
+        self._detector = detector
         self.name = getattr(detector, "__qualname__", type(detector).__qualname__)
         # a wrong kind of answer is said before anything is read
         self(np.zeros((96, 128, 3), np.uint8))
@@ -39,8 +39,7 @@ class OwnDetector:
                 f"the box {x}, {y}, {w}, {h} does not lie in the picture of {width}x{height} pixels: "
                 "x, y, width, height in pixels expected"
             )
-        large = size.max(1, initial=0) >= max(min_size or 0, self._min_size)
-        rows = np.concatenate([low, size, scores[:, None]], 1)[large].tolist()
+        rows = np.concatenate([low, size, scores[:, None]], 1).tolist()
         return left_to_right([Detection((x, y, w, h), score) for x, y, w, h, score in rows])
 
     def _checked(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
