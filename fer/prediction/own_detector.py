@@ -26,7 +26,7 @@ class OwnDetector:
         self._detector = detector
         self.name = getattr(detector, "__qualname__", type(detector).__qualname__)
         # a wrong kind of answer is said before anything is read
-        self(np.zeros((96, 128, 3), np.uint8))
+        self._checked(np.zeros((96, 128, 3), np.uint8))
 
     def __call__(self, picture: np.ndarray, min_size: float | None = None, quick: bool = False) -> list[Detection]:
         boxes, scores = self._checked(picture)
@@ -36,7 +36,7 @@ class OwnDetector:
         if len(outside := np.flatnonzero((size < _LEAST).any(1))):
             x, y, w, h = (f"{value:.6g}" for value in boxes[outside[0]])
             raise self._error(
-                f"the box {x}, {y}, {w}, {h} does not lie in the picture of {width}x{height} pixels: "
+                f"gave the box {x}, {y}, {w}, {h}, which does not lie in the picture of {width}x{height} pixels: "
                 "x, y, width, height in pixels expected"
             )
         rows = np.concatenate([low, size, scores[:, None]], 1).tolist()

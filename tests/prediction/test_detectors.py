@@ -168,14 +168,14 @@ def test_a_detector_of_the_users_own_is_clipped_sorted_and_keeps_its_scores():
         ([[0, 0, 9, 9]], [1, 2], r"scores \(2,\)"),
         ([[0, 0, 9, float("nan")]], [1], "not finite"),
         ([["a", 0, 9, 9]], [1], "no arrays of numbers"),
-        ([[500, 0, 9, 9]], [1], "500, 0, 9, 9 does not lie in the picture of 128x96 pixels"),
+        ([[500, 0, 9, 9]], [1], "500, 0, 9, 9, which does not lie in the picture of 128x96 pixels"),
         ([[0.1, 0.2, 0.3, 0.3]], [1], "x, y, width, height in pixels expected"),
         ([[50, 50, -20, 20]], [1], "does not lie in the picture"),
     ],
 )
 def test_what_a_detector_must_not_give_is_one_line(boxes, scores, message):
     with pytest.raises(InputError, match=f"faces=Boxes: the detector .*{message}"):
-        open_detector(Boxes(boxes, scores))
+        open_detector(Boxes(boxes, scores))(np.zeros((96, 128, 3), np.uint8))
 
 
 def test_a_detector_that_raises_or_gives_no_pair_is_one_line():
