@@ -68,11 +68,12 @@ RUNGS = {
     "cpu_vgg_small": Rung("the smallest: four convolutions, the original augmentation", ("experiment=cpu_fer2013",)),
     "cosine": Rung("original + cosine, Nesterov, batch 128", COSINE),
     "cosine_augment": Rung("... + strong augmentation", (*COSINE, "augment=strong")),
-    "cosine_augment_smooth": Rung("... + label smoothing, EMA", (*COSINE, "augment=strong", "recipe=smooth")),
-    "cosine_augment_mixed": Rung("... + mixup and cutmix", (*COSINE, "augment=strong", "recipe=mixed")),
+    "cosine_augment_smooth": Rung("... + label smoothing, EMA",
+                                  (*COSINE, "augment=strong", "recipe=ema", "loss=smooth")),
+    "cosine_augment_mixed": Rung("... + mixup and cutmix", (*COSINE, "augment=strong", "recipe=mixed", "loss=smooth")),
     "sam": Rung("best single network + SAM", (*STRONG, "recipe.sam=0.05")),
     "balanced": Rung("best single network + balanced sampler", (*STRONG, "recipe.sampler=balanced")),
-    "logit_adjustment": Rung("best single network + logit adjustment", (*STRONG, "recipe.logit_adjustment=1.0")),
+    "logit_adjustment": Rung("best single network + logit adjustment", (*STRONG, "loss.logit_adjustment=1.0")),
 }  # fmt: skip
 
 

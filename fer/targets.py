@@ -216,8 +216,12 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and len(value) == len(inner) and all(map(_fits, value, inner))
     if kind in (tuple, list, Sequence, Iterable):
         return isinstance(value, list) and all(_fits(item, inner[0]) for item in value if inner)
-    # anything, a type variable: nothing is said
-    return isinstance(value, kind) if isinstance(kind, type) else True
+    try:
+        # a type variable: nothing is said
+        return isinstance(value, kind) if isinstance(kind, type) else True
+    except TypeError:
+        # typing.Any and protocols are classes that nothing can be tried against
+        return True
 
 
 #: How the types that plain data can have are called.

@@ -17,7 +17,7 @@ SECTIONS = {
 
 
 def files(section):
-    return re.findall(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```$", section, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"^`([\w./]+)`[^\n]*:\n\n```\w+\n(.*?)^```$", section, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", SECTIONS)

@@ -2,7 +2,7 @@
 
 import sys
 import textwrap
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import pytest
 import torch
@@ -70,6 +70,21 @@ def test_what_the_program_adds_is_not_the_users():
     with pytest.raises(InputError, match="part.size=1: is given to .* by the program; leave it out"):
         check_target({"_target_": PART, "size": 1}, "part", given=("size",))
     assert takes(PART, ("size", "num_classes")) == ["size"]
+
+
+class Sized(Protocol):
+    def __len__(self) -> int: ...
+
+
+def loose(one: Any, two: Sized, three: list[Any]) -> None:
+    """A part whose types say little."""
+
+
+def test_of_types_that_say_nothing_everything_is_taken():
+    config = {"_target_": f"{__name__}.loose", "one": 3, "two": 0.5, "three": [None, {"a": 1}]}
+    assert check_target(config, "part") == config
+    with pytest.raises(InputError, match="part.three=3: not a list"):
+        check_target(config | {"three": 3}, "part")
 
 
 def test_a_constructor_says_what_is_out_of_range():

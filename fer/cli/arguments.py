@@ -93,14 +93,20 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _keys(node, f"{prefix}{key}.")
 
 
-#: Groups of which Hydra would merge several into one that is none of them.
-_ONE = ("data",)
+#: Groups of which several may be chosen; of any other Hydra would merge them into one that is none of them.
+SEVERAL = ("callbacks", "logger")
+
+#: What to do instead of choosing several of a group.
+_INSTEAD = {
+    "data": "; evaluate takes several",
+    "augment": "; a list of transforms is one fer.training.augment.Chain",
+}
 
 
-def check_choices(arguments: list[str], conf: Path, several: Sequence[str] = ()) -> None:
+def check_choices(arguments: list[str], conf: Path, several: Sequence[str] = SEVERAL) -> None:
     """Refuse what Hydra answers with a traceback: a group set to what is no name, a number of thousands of digits.
 
-    A list of names is refused for a group of which one is chosen, if it is not among ``several``.
+    A list of names is refused for a group that is not among ``several``.
 
     Raises:
         InputError: naming the key, and the choices of a group.
@@ -125,8 +131,25 @@ def check_choices(arguments: list[str], conf: Path, several: Sequence[str] = ())
             choices = sorted(path.stem for path in (conf / group).glob("*.yaml")) if not hydras else []
             remedy = f": give {group}=NAME ({', '.join(choices)})" if choices else ""
             raise InputError(f"{argument}: {group} is a group of keys, which is chosen by a name{remedy}")
-        if group in _ONE and group not in several and isinstance(override.value(), list):
-            raise InputError(f"{argument}: one is chosen here: give {group}=NAME; evaluate takes several")
+        if not hydras and group not in several and isinstance(override.value(), list):
+            raise InputError(f"{argument}: one is chosen here: give {group}=NAME{_INSTEAD.get(group, '')}")
+
+
+def check_chosen(cfg: DictConfig, hydra: Any, conf: Path, several: Sequence[str] = SEVERAL) -> None:
+    """Refuse a list of names that a config of the user's chose for a group that is not among ``several``.
+
+    ``hydra`` is Hydra's own config, whose choices have no entry for a group of which a list was chosen.
+
+    Raises:
+        InputError: naming the group.
+    """
+    for group in map(str, cfg):
+        removed = any(override.startswith(f"~{group}") for override in hydra.overrides.task)
+        if (conf / group).is_dir() and group not in (*several, *hydra.runtime.choices) and not removed:
+            raise InputError(
+                f"{group}: a config chooses a list, and one is chosen here: let it say "
+                f"`override /{group}: NAME`{_INSTEAD.get(group, '')}"
+            )
 
 
 def _values(override: Override) -> list[Any]:

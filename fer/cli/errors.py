@@ -14,11 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import foreign_flag, key_for, literal
+from fer.config.moved import CHOICES, KEYS
 from fer.errors import InputError, closest
 from fer.system.addresses import without_password
 from fer.system.files import is_full
 
 P = ParamSpec("P")
+
+#: Choices that a plugin of Hydra brings: the extra that installs it.
+_PLUGINS = {
+    "hydra/sweeper/optuna": "sweep", "hydra/launcher/submitit_local": "slurm", "hydra/launcher/submitit_slurm": "slurm",
+}  # fmt: skip
 
 #: The exit code that a shell gives a program which SIGPIPE has ended.
 _SIGPIPE = 128 + 13
@@ -120,6 +126,12 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
         given = next((a for a in arguments if a.split("=")[0].lstrip("+") == key), "")
         others = [a for a in arguments if not a.startswith("-") and a.split("=")[0].lstrip("+~") != key]
         return _unknown_key(key, given, conf, config_name, others)
+    for plugin, extra in _PLUGINS.items():
+        if f"Could not find '{plugin}'" in text:
+            return f"{plugin.rpartition('/')[0]}={plugin.rpartition('/')[2]} is not installed: pip install '.[{extra}]'"
+    for gone, now in CHOICES.items():
+        if f"Could not find '{gone}'" in text:
+            return f"{gone.replace('/', '=')} is no more: give {now}"
     # Hydra lists choices one a line; one line is enough to read and to search for
     return " ".join(text.replace("\t", " ").split())
 
@@ -132,6 +144,8 @@ def _unknown_key(key: str, given: str, conf: str, config_name: str, others: list
             key = _strange(key, given, config)
     except (HydraException, OmegaConfBaseException):
         return f"there is no key {key}"
+    if key in KEYS:
+        return f"{key} has moved: give {KEYS[key]}"
     parent = key.rpartition(".")[0]
     while parent and OmegaConf.select(config, parent) is None:
         parent = parent.rpartition(".")[0]

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.cli.arguments import check_choices, literal
+from fer.cli.arguments import SEVERAL, check_choices, check_chosen, literal
 from fer.cli.errors import ends_quietly, fail, fail_for_words, file_being_read, not_composed, unwritable
 from fer.cli.ranks import one_job
 from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
@@ -42,6 +43,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     program, arguments = sys.argv[0], sys.argv[1 + len(words) :]
 
+    several = (*SEVERAL, "data") if config_name == "evaluate" else SEVERAL
     composing = True
 
     def task(cfg: DictConfig) -> Any:
@@ -49,6 +51,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
         composing = False
         try:
             with one_job([program, *words], str(CONF), full_error) as run_folder, trusting(_trusted(cfg)):
+                check_chosen(cfg, HydraConfig.get(), CONF, several)
                 result = job(cfg, run_folder)
             # the next job of a sweep; an error of this one is none of composing
             composing = True
@@ -94,7 +97,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     forget()
     try:
         arguments = [literal(argument) for argument in arguments]
-        check_choices(arguments, CONF, several=("data",) if config_name == "evaluate" else ())
+        check_choices(arguments, CONF, several)
         sys.argv = [program, *arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
     except (InputError, HydraException, OmegaConfBaseException) as error:

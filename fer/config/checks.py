@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer.config.plain import choose, plain, shown, typed
-from fer.config.schemas import DATA, Faces, Predict, SourceData
+from fer.config.schemas import DATA, Faces, ModuleData, Predict, SourceData
 from fer.data.source import MOST_FOLDS, OFFERED, OWN
 from fer.engines import is_darknet, resolve
 from fer.errors import InputError
@@ -44,25 +44,58 @@ def check_data(data: DictConfig) -> dict[str, Any]:
     Raises:
         InputError: an unknown key, or a value of the wrong type or out of range.
     """
-    source = plain(data, "data").get("source")
+    given = plain(data, "data")
+    if "_target_" in given:
+        raise InputError(
+            f"data._target_={given['_target_']}: a data module is trained on and nothing else: give data=NAME of a "
+            "prepared file"
+        )
+    source = given.get("source")
     config = typed(data, SourceData if source else choose(data, "name", DATA, "data"), "data")
     if source:
         _check_source(config)
-    if config["color"] not in ("grey", "rgb"):
-        raise InputError(f"data.color={config['color']}: not grey or rgb")
+    _check_format(config)
     if config["keep"] not in ("auto", "device", "memory", "disk"):
         raise InputError(f"data.keep={config['keep']}: not auto, device, memory or disk")
     if config["exif"] not in ("apply", "ignore"):
         raise InputError(f"data.exif={config['exif']}: not apply or ignore")
-    if not 8 <= config["size"] <= 1024:
-        raise InputError(f"data.size={config['size']}: not between 8 and 1024 pixels")
-    if not 0 <= config["margin"] <= 2:
-        raise InputError(f"data.margin={config['margin']}: not a fraction of the box between 0 and 2")
     check_seed(config["seed"], "data.seed")
     for key in ("val_fraction", "test_fraction"):
         if not 0 <= (config.get(key) or 0) < 1:
             raise InputError(f"data.{key}={config[key]}: not a fraction between 0 and 1")
     _check_folds(config["folds"], config["fold"])
+    return config
+
+
+def check_training_data(data: DictConfig) -> dict[str, Any]:
+    """Check a ``data`` group that is trained on: as `check_data`, or the target of a data module and its arguments.
+
+    Raises:
+        InputError: an unknown key, or a value of the wrong type or out of range.
+    """
+    config = plain(data, "data")
+    if "_target_" not in config:
+        return check_data(data)
+    from pytorch_lightning import LightningDataModule
+
+    from fer.data.loading.contract import OFFERED, OWN
+
+    if config["_target_"] == "???":
+        raise InputError("data._target_ is missing: it names the data module, as data._target_=my_data.MyDataModule")
+    own = {key: value for key, value in config.items() if key not in OWN}
+    check_target(own, "data", base=LightningDataModule, offered=OFFERED)
+    keys = {key: value for key, value in config.items() if key in OWN}
+    keys.setdefault("name", config["_target_"].rpartition(".")[2])
+    return own | _check_format(typed(OmegaConf.create(keys), ModuleData, "data"))
+
+
+def _check_format(config: dict[str, Any]) -> dict[str, Any]:
+    if config["color"] not in ("grey", "rgb"):
+        raise InputError(f"data.color={config['color']}: not grey or rgb")
+    if not 8 <= config["size"] <= 1024:
+        raise InputError(f"data.size={config['size']}: not between 8 and 1024 pixels")
+    if not 0 <= config["margin"] <= 2:
+        raise InputError(f"data.margin={config['margin']}: not a fraction of the box between 0 and 2")
     return config
 
 

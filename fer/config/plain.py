@@ -7,6 +7,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.config.moved import KEYS
 from fer.errors import InputError, closest
 
 
@@ -51,6 +52,8 @@ def typed(node: DictConfig, schema: type, group: str, others: tuple[str, ...] = 
     fields = [field.name for field in dataclasses.fields(schema)]
     given = plain(node, group)
     for key in map(str, given):
+        if (now := KEYS.get(f"{prefix}{key}")) is not None:
+            raise InputError(f"{prefix}{key} has moved: give {now}")
         if key not in fields:
             raise InputError(
                 f"there is no key {prefix}{key}{closest(key, (*fields, *others))}; "

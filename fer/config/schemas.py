@@ -78,6 +78,16 @@ class SourceData(Data):
     group: str | None = None
 
 
+@dataclass
+class ModuleData:
+    """Keys of data from a module of the user's, beside its target and arguments."""
+
+    name: str = MISSING
+    size: int = MISSING
+    color: str = "grey"
+    margin: float = 0.0
+
+
 DATA = {
     "sample": SampleData,
     "fer2013": Fer2013Data,
@@ -119,27 +129,12 @@ SCHEDULE = {"step": Step, "cosine": Cosine, "plateau": Plateau, "constant": Cons
 
 
 @dataclass
-class Augment:
-    crop: int = MISSING
-    flip: float = MISSING
-    rotate: float = 0.0
-    scale: float = 0.0
-    translate: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    erase: float = 0.0
-
-
-@dataclass
 class Recipe:
-    """Keys of conf/recipe; the defaults are cross entropy and nothing else."""
+    """Keys of conf/recipe; by default all is off."""
 
-    label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
     mix: float = 0.0
-    class_weights: str = "none"
-    logit_adjustment: float = 0.0
     sam: float | None = None
     teachers: list[str] | None = None
     teacher_weight: float = 0.9

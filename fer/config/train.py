@@ -8,11 +8,11 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from fer.config.checks import check_data, check_labels
+from fer.config.checks import check_labels, check_training_data
 from fer.config.plain import choose, plain, typed
-from fer.config.schemas import SCHEDULE, Augment, Recipe, Train
+from fer.config.schemas import SCHEDULE, Recipe, Train
 from fer.errors import InputError
-from fer.targets import build, check_target
+from fer.targets import build, check_target, locate, takes
 
 #: What training gives the trainer itself, and what to do instead of giving it.
 TRAINER_OWN = {
@@ -42,17 +42,18 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
         InputError: an unknown key, a value of the wrong type or out of range, a target that does not exist.
     """
     config: dict[str, Any] = {
-        "data": check_data(cfg.data),
+        "data": check_training_data(cfg.data),
         "schedule": typed(cfg.schedule, choose(cfg.schedule, "name", SCHEDULE, "schedule"), "schedule"),
-        "augment": typed(cfg.augment, Augment, "augment"),
         "recipe": typed(cfg.recipe, Recipe, "recipe"),
     }
-    groups = (*config, "model", "optimizer", "trainer", "callbacks", "logger", "darknet")
+    groups = (*config, "model", "augment", "loss", "optimizer", "trainer", "callbacks", "logger", "darknet")
     rest = {key: value for key, value in plain(cfg).items() if key not in groups}
     config |= typed(OmegaConf.create(rest), Train, "", groups)
     check_labels(config["tags"], config["notes"])
     # last, because looking the classes up imports torch
     config["model"] = check_target(plain(cfg.model, "model"), "model", ("num_classes",), offered=("download",))
+    config["augment"] = _check_augment(plain(cfg.augment, "augment"), config["data"]["size"])
+    config["loss"] = _check_loss(plain(cfg.loss, "loss"))
     config["optimizer"] = _check_optimizer(plain(cfg.optimizer, "optimizer"))
     config["trainer"] = _check_trainer(plain(cfg.trainer, "trainer"))
     config["callbacks"] = _check_callbacks(plain(cfg.callbacks, "callbacks"))
@@ -61,11 +62,40 @@ def check_train(cfg: DictConfig) -> dict[str, Any]:
     _check_run(config)
     _check_epochs(config)
     _check_folds(config)
+    _check_module(config)
     _check_schedule(config["schedule"])
-    _check_augment(config["augment"])
-    _check_recipe(config["recipe"], config["trainer"])
+    _check_recipe(config["recipe"], config["loss"], config["trainer"])
     _check_fused(config["optimizer"], config["trainer"])
     return config
+
+
+def _check_augment(augment: dict[str, Any], size: int) -> dict[str, Any]:
+    from torch import nn
+
+    from fer.training.augment import build_augment
+
+    check_target(augment, "augment", base=nn.Module)
+    crop = augment.get("crop")
+    if crop is not None and not (_is_number(crop, int) and 1 <= crop <= size):
+        raise InputError(f"augment.crop={crop} does not fit into data.size={size}: it is a number of pixels")
+    # what its values may be only the class itself knows
+    build_augment(augment)
+    return augment
+
+
+def _check_loss(loss: dict[str, Any]) -> dict[str, Any]:
+    from torch import nn
+
+    from fer.training.losses import OFFERED, build_loss
+
+    target = loss.get("_target_")
+    # a function says what it gives when it is called
+    a_class = target not in (None, "???") and isinstance(locate(target, "loss"), type)
+    check_target(loss, "loss", base=nn.Module if a_class else None, offered=OFFERED)
+    # another's may be right for the number of classes of the data only, which is not known yet
+    if loss["_target_"].startswith("fer.") or not takes(loss["_target_"], OFFERED):
+        build_loss(loss, 7, [1] * 7)
+    return loss
 
 
 def _check_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:
@@ -151,9 +181,7 @@ def _is_number(value: Any, kind: type | UnionType) -> bool:
 
 def _check_sizes(config: dict[str, Any]) -> None:
     """Refuse sizes, colours and batches that do not go together."""
-    size, crop, channels = config["data"]["size"], config["augment"]["crop"], config["model"].get("in_channels", 3)
-    if not 1 <= crop <= size:
-        raise InputError(f"augment.crop={crop} does not fit into data.size={size}")
+    channels = config["model"].get("in_channels", 3)
     if config["data"]["color"] == "rgb" and channels == 1:
         raise InputError("data.color=rgb needs model.in_channels=3")
     if channels not in (1, 3):
@@ -196,8 +224,8 @@ def _check_epochs(config: dict[str, Any]) -> None:
 
 def _check_folds(config: dict[str, Any]) -> None:
     """Refuse folds without one of them, and whatever would choose an epoch by the fold that is then scored."""
-    folds, fold = config["data"]["folds"], config["data"]["fold"]
-    if folds is None:
+    folds, fold = config["data"].get("folds"), config["data"].get("fold")
+    if folds is None or "_target_" in config["data"]:
         return
     if fold is None:
         count = folds if isinstance(folds, int) else "PERSONS"
@@ -209,6 +237,17 @@ def _check_folds(config: dict[str, Any]) -> None:
             raise InputError(
                 f"{key} would look at the fold that is scored: with data.folds the number of epochs is fixed; "
                 "leave it out"
+            )
+
+
+def _check_module(config: dict[str, Any]) -> None:
+    """Refuse what only the data module of prepared files does, where the user gives another."""
+    if "_target_" not in config["data"]:
+        return
+    for key, usual in (("sampler", "shuffle"), ("votes", "none")):
+        if (value := config["recipe"][key]) != usual:
+            raise InputError(
+                f"recipe.{key}={value} has no effect: {config['data']['_target_']} makes the batches; leave it out"
             )
 
 
@@ -226,20 +265,7 @@ def _check_schedule(schedule: dict[str, Any]) -> None:
         raise InputError(f"schedule.factor={schedule['factor']} is not a factor between 0 and 1")
 
 
-def _check_augment(augment: dict[str, Any]) -> None:
-    for key in ("flip", "erase"):
-        if not 0 <= augment[key] <= 1:
-            raise InputError(f"augment.{key}={augment[key]} is not a probability")
-    for key in ("scale", "translate", "brightness", "contrast"):
-        if not 0 <= augment[key] < 1:
-            raise InputError(f"augment.{key}={augment[key]} is not a fraction from 0 (off) to below 1")
-    if not 0 <= augment["rotate"] <= 180:
-        raise InputError(f"augment.rotate={augment['rotate']} is not an angle of 0 to 180 degrees")
-
-
-def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
-    if not 0 <= recipe["label_smoothing"] < 1:
-        raise InputError(f"recipe.label_smoothing={recipe['label_smoothing']} is not a fraction from 0 to below 1")
+def _check_recipe(recipe: dict[str, Any], loss: dict[str, Any], trainer: dict[str, Any]) -> None:
     for key in ("mixup", "cutmix"):
         if recipe[key] < 0:
             raise InputError(f"recipe.{key}={recipe[key]} is not the alpha of a Beta distribution, 0 is off")
@@ -253,12 +279,8 @@ def _check_recipe(recipe: dict[str, Any], trainer: dict[str, Any]) -> None:
         raise InputError(f"recipe.sampler={recipe['sampler']}: not shuffle or balanced")
     if recipe["votes"] not in ("none", "soft", "clean"):
         raise InputError(f"recipe.votes={recipe['votes']}: not none, soft or clean")
-    if recipe["class_weights"] not in ("none", "balanced"):
-        raise InputError(f"recipe.class_weights={recipe['class_weights']}: not none or balanced")
-    if recipe["class_weights"] == recipe["sampler"] == "balanced":
-        raise InputError("recipe.class_weights=balanced and recipe.sampler=balanced correct the same twice: give one")
-    if recipe["logit_adjustment"] < 0:
-        raise InputError(f"recipe.logit_adjustment={recipe['logit_adjustment']} is not a factor of 0 (off) or more")
+    if loss.get("class_weights") == recipe["sampler"] == "balanced":
+        raise InputError("loss.class_weights=balanced and recipe.sampler=balanced correct the same twice: give one")
     if not 0 <= recipe["teacher_weight"] <= 1:
         raise InputError(f"recipe.teacher_weight={recipe['teacher_weight']} is not a weight of 0 to 1")
     if not 0.01 <= recipe["teacher_temperature"] <= 100:

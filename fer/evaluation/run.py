@@ -234,7 +234,14 @@ def _report(case: _Case, keys: dict[str, Any], probabilities: dict[str, np.ndarr
         size=models[0].crop if len({model.crop for model in models}) == 1 else None,
         trained_on=" + ".join(dict.fromkeys(model.data["name"] for model in models)),
         drawn=rows.info.drawn or any(model.drawn for model in models),
-        notes=_notes(int(validated.sum()), int(duplicates.sum()), len(labels)),
+        notes=[
+            *_notes(int(validated.sum()), int(duplicates.sum()), len(labels)),
+            *(
+                f"{ckpt} does not tell which rows it was trained on, so nothing was refused for that."
+                for ckpt, model in zip(case.networks.ckpts, models, strict=True)
+                if not len(model.identities["train_rows"])
+            ),
+        ],
         without_duplicates=without_duplicates,
         classes=keys["classes"],
         contempt=keys["contempt"],

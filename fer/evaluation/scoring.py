@@ -18,6 +18,7 @@ from fer.evaluation.calibration import fit_temperature
 from fer.labels import require_same
 from fer.models.checkpoint import is_among, load_checkpoint
 from fer.models.classifier import EmotionClassifier
+from fer.system.command import command
 from fer.system.device import to_device
 
 #: What an error says where classes differ.
@@ -90,6 +91,11 @@ def prepared_file(model: EmotionClassifier, data: dict[str, Any] | None) -> tupl
         InputError: there is no such file.
     """
     config = data or model.data
+    if "module" in config:
+        raise InputError(
+            f"the network was trained on the data module {config['module']}, but only prepared files are scored: "
+            f"make one with `{command('prepare')}` and give data=NAME"
+        )
     if not Path(config["file"]).exists():
         raise InputError(f"{config['file']}: no such file; make it with `{command_for(config)}`, or give data=NAME")
     # where shards lie is for the user to say, never for a checkpoint

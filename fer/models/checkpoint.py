@@ -62,8 +62,8 @@ def _load(ckpt: str | Path) -> EmotionClassifier:
         identities, state = content["identities"], content["state_dict"]
         if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
             raise ValueError("state_dict is no mapping of names to weights")
-        # the LightningModule of fer.training calls the network net and has no other weights
-        state = {name.removeprefix("net."): values for name, values in state.items()}
+        # the LightningModule of fer.training calls the network net; what is not its may be the loss's
+        state = {name.removeprefix("net."): v for name, v in state.items() if not name.startswith("loss.")}
         model = _assemble(content["hyper_parameters"], state, identities)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

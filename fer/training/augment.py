@@ -1,12 +1,20 @@
-"""Augmentation of whole batches on the device they are on, each image with draws of its own."""
+"""Augmentation of whole batches on the device they are on, each image with draws of its own: ours, or the user's."""
 
+import contextlib
 import math
+import random
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fer.errors import InputError
 from fer.models.crops import center_crop, require_fits
+from fer.models.networks import to_unit
+from fer.targets import build
 
 
 def random_crop_flip(
@@ -109,8 +117,11 @@ class Augment(nn.Module):
 
     ``flip`` and ``erase`` are probabilities. With any of ``rotate`` (degrees), ``scale`` and ``translate`` (fractions)
     the place of the crop comes from `random_affine` in place of `random_crop_flip`; ``brightness`` and ``contrast`` are
-    those of `random_light`. Shapes: uint8 (N, C, H, W) to (N, C, crop, crop), uint8 where pixels only change places,
-    else float in [0, 255].
+    those of `random_light`. Shapes: (N, C, H, W) to (N, C, crop, crop), uint8 or float in [0, 255]; uint8 stays so
+    where pixels only change places.
+
+    Raises:
+        InputError: a value out of range.
     """
 
     def __init__(
@@ -125,6 +136,15 @@ class Augment(nn.Module):
         erase: float = 0.0,
     ) -> None:
         super().__init__()
+        for key, value in {"flip": flip, "erase": erase}.items():
+            if not 0 <= value <= 1:
+                raise InputError(f"augment.{key}={value} is not a probability")
+        fractions = {"scale": scale, "translate": translate, "brightness": brightness, "contrast": contrast}
+        for key, value in fractions.items():
+            if not 0 <= value < 1:
+                raise InputError(f"augment.{key}={value} is not a fraction from 0 (off) to below 1")
+        if not 0 <= rotate <= 180:
+            raise InputError(f"augment.rotate={rotate} is not an angle of 0 to 180 degrees")
         self.crop, self.flip, self.erase = crop, flip, erase
         self.rotate, self.scale, self.translate = rotate, scale, translate
         self.brightness, self.contrast = brightness, contrast
@@ -139,3 +159,147 @@ class Augment(nn.Module):
         if self.brightness or self.contrast:
             images = random_light(images.float(), self.brightness, self.contrast)
         return random_erase(images.float(), self.erase) if self.erase else images
+
+
+class Chain(nn.Module):
+    """Transforms one after another: torchvision's, kornia's, one's own, `Augment`.
+
+    Each is a `torch.nn.Module` of float faces (N, C, H, W) in [0, 1] to such faces. One of torchvision's draws once a
+    call, whatever it is given, so it is called for each face. ``crop`` are the pixels of the squares that the last one
+    gives, as many as evaluation cuts from the centre; None: the size of the faces.
+
+    Raises:
+        InputError: one of ``transforms`` is no module.
+    """
+
+    def __init__(self, transforms: list[Any], crop: int | None = None) -> None:
+        super().__init__()
+        for number, transform in enumerate(transforms):
+            if not isinstance(transform, nn.Module):
+                given = f"{transform!r:.40}" if isinstance(transform, str | dict) else type(transform).__name__
+                raise InputError(f"augment.transforms.{number}: {given} is no torch.nn.Module: name one by _target_")
+        self.transforms, self.crop = nn.ModuleList(transforms), crop
+
+    def forward(self, faces: Tensor) -> Tensor:
+        for transform in self.transforms:
+            if isinstance(transform, Augment):
+                faces = transform(faces * 255) / 255
+            elif _draws_once_a_call(transform):
+                faces = _joined([transform(face) for face in faces], transform)
+            else:
+                faces = transform(faces)
+        return faces
+
+
+def _draws_once_a_call(transform: nn.Module) -> bool:
+    """Whether a transform is one of torchvision's, of either version, or made of one."""
+    return any(kind.__module__.startswith("torchvision.transforms.") for kind in type(transform).__mro__)
+
+
+def _joined(faces: list[Tensor], transform: nn.Module) -> Tensor:
+    sizes = sorted({tuple(face.shape) for face in faces})
+    if len(sizes) > 1:
+        name = type(transform).__name__
+        raise InputError(f"augment: {name} gives faces of different shapes, {sizes[0]} and {sizes[-1]}: leave it out")
+    return torch.stack(faces)
+
+
+def build_augment(config: dict[str, Any]) -> nn.Module:
+    """Build what a checked ``augment`` config describes.
+
+    Raises:
+        InputError: its constructor refuses a value.
+    """
+    try:
+        return build(config)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith("augment") else f"augment: {text}") from error
+    except Exception as error:  # the code is another's and may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"augment: {config['_target_']}: {reason}") from error
+
+
+class Augmentation:
+    """What a training step does with uint8 faces (N, C, H, W): floats in [0, 1], (N, C, crop, crop).
+
+    ``config`` is an ``augment`` config. What is not ours is given floats in [0, 1], in float32 whatever the precision
+    of the training, without gradients, and gives such floats, or uint8; its draws from the generators of torch, NumPy
+    and Python follow torch's CPU generator. Not a module: nothing of it is trained, averaged or in a checkpoint.
+
+    Raises:
+        InputError: it gives other shapes, or at the first call values that are NaN or out of range.
+    """
+
+    def __init__(self, config: dict[str, Any], crop: int) -> None:
+        self._target, self._crop = config["_target_"], crop
+        self._module = build_augment(config)
+        self._chain = self._module if isinstance(self._module, Chain) else Chain([self._module])
+        self._looked_at = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Augmentation":
+        # the averaged copy of what is trained needs none of its own
+        return self
+
+    def to(self, device: torch.device) -> None:
+        """Move what it is made of."""
+        self._module.to(device)
+
+    def __call__(self, faces: Tensor) -> Tensor:
+        if type(self._module) is Augment:
+            return to_unit(self._module(faces))
+        seed = torch.default_generator.initial_seed()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        with _as_without_mixed_precision(faces.device):
+            given = self._chain(to_unit(faces))
+            self._require_faces(given, faces)
+            if given.dtype == torch.uint8:
+                given = to_unit(given)
+        return given.to(faces.device, torch.get_default_dtype())
+
+    def _require_faces(self, given: Any, faces: Tensor) -> None:
+        if not isinstance(given, Tensor):
+            raise InputError(f"augment: {self._target} gives {type(given).__name__}, not a tensor (N, C, H, W)")
+        wanted = (*faces.shape[:2], self._crop, self._crop)
+        if tuple(given.shape) != wanted:
+            raise InputError(
+                f"augment: {self._target} gives {tuple(given.shape)}, not {wanted}, the faces (N, C, H, W) as "
+                f"evaluation cuts them: {self._remedy(tuple(given.shape), wanted, min(faces.shape[2:]))}"
+            )
+        if not given.is_floating_point() and given.dtype != torch.uint8:
+            raise InputError(f"augment: {self._target} gives {given.dtype}, not floats in [0, 1] or uint8")
+        if self._looked_at or given.dtype == torch.uint8:
+            return
+        # once, because it waits for the device
+        self._looked_at = True
+        low, high = (float(end) for end in given.aminmax())
+        if math.isnan(low):
+            raise InputError(f"augment: {self._target} gives values that are NaN")
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise InputError(
+                f"augment: {self._target} gives values from {low:.3g} to {high:.3g}, not in [0, 1]: have it clamp "
+                "them; a normalisation is the network's, model.mean and model.std"
+            )
+
+    @staticmethod
+    def _remedy(given: tuple[int, ...], wanted: tuple[int, ...], largest: int) -> str:
+        if len(given) == 4 and given[:2] == wanted[:2] and given[2] == given[3] <= largest:
+            return f"give augment.crop={given[3]}, or have it give {wanted[3]} pixels a side"
+        return "it has to keep their number and channels"
+
+
+#: How far beyond [0, 1] interpolation may round.
+_ROUNDING = 1e-3
+
+
+@contextlib.contextmanager
+def _as_without_mixed_precision(device: torch.device) -> Iterator[None]:
+    """Run code that was written for float32, without gradients."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,80 +1,175 @@
-"""What a training step adds to cross entropy: softened targets, mixed faces, rare classes, teachers. Off by default."""
+"""Losses of a training step: logits (N, classes), with labels (N,) or probabilities (N, classes), to a scalar."""
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms.v2 import CutMix, MixUp
 
 from fer.errors import InputError
+from fer.targets import build, locate, takes
+
+#: Arguments that a loss is given where it takes them: how many classes there are, and the training faces of each.
+OFFERED = ("num_classes", "counts")
 
 
-class Recipe(nn.Module):
-    """The options of conf/recipe as functions of a batch; ``options`` may be empty, which is cross entropy alone.
+class CrossEntropy(nn.Module):
+    """The mean cross entropy of faces.
 
-    ``counts`` are the training faces of each class, which class weights and logit adjustment need.
+    ``label_smoothing`` is the share of the target that goes to all classes alike, 0 to below 1. With ``class_weights``
+    balanced a face counts n / (classes * faces of its class), which is 1 in the mean over faces. ``logit_adjustment``
+    is tau, 0 or more: tau * log(share of the class) is added to the logits (Menon et al. 2020). ``counts`` are the
+    training faces of each class, which the last two need.
 
     Raises:
-        InputError: a class has no training face.
+        InputError: a value is out of range, or a class that is to be balanced has no training face.
     """
 
     _weights: Tensor | None
     _shift: Tensor | None
 
-    def __init__(self, options: dict[str, Any], num_classes: int, counts: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        counts: Sequence[int] | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["none", "balanced"] = "none",
+        logit_adjustment: float = 0.0,
+    ) -> None:
         super().__init__()
-        self._smoothing, self._share = options.get("label_smoothing", 0.0), options.get("mix", 0.0)
-        mixers = {MixUp: options.get("mixup", 0.0), CutMix: options.get("cutmix", 0.0)}
-        self._mixers = [mixer(alpha=alpha, num_classes=num_classes) for mixer, alpha in mixers.items() if alpha]
-        self._teacher_weight = options.get("teacher_weight", 0.9)
-        self._temperature = options.get("teacher_temperature", 2.0)
-        weights, shift = _balance(options.get("class_weights", "none"), options.get("logit_adjustment", 0.0), counts)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"loss.label_smoothing={label_smoothing} is not a fraction from 0 to below 1")
+        if logit_adjustment < 0:
+            raise InputError(f"loss.logit_adjustment={logit_adjustment} is not a factor of 0 (off) or more")
+        self._smoothing = label_smoothing
+        shift = logit_adjustment * _shares(counts, "loss.logit_adjustment").log() if logit_adjustment else None
         # buffers, so that they are where the logits are; not in checkpoints, which hold the counts
-        self.register_buffer("_weights", weights, persistent=False)
+        self.register_buffer("_weights", _class_weights(class_weights, counts), persistent=False)
         self.register_buffer("_shift", shift, persistent=False)
 
-    def mix(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float images (N, C, H, W) and their targets: mixed with (N, classes), or both as given.
-
-        Targets are labels (N,) or probabilities (N, classes). All of a batch are mixed alike (Zhang et al. 2017, Yun
-        et al. 2019), or none.
-        """
-        if not self._share or torch.rand(()) >= self._share:
-            return images, targets
-        return self._mixers[int(torch.randint(len(self._mixers), ()))](images, targets)
-
-    def loss(self, logits: Tensor, targets: Tensor, teacher_probabilities: Tensor | None = None) -> Tensor:
-        """Return the mean cross entropy of logits (N, classes) with labels (N,) or probabilities (N, classes).
-
-        ``teacher_probabilities`` are the teachers' softened ones (N, classes); with them it is (1 - w) * cross entropy
-        + w * T^2 * KL(teachers, softmax(logits / T)), as in Hinton et al. 2015.
-        """
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch: targets are labels (N,) or probabilities (N, classes)."""
         adjusted = logits if self._shift is None else logits + self._shift
         if self._weights is None:
-            loss = functional.cross_entropy(adjusted, targets, label_smoothing=self._smoothing)
-        else:
-            # the mean over faces: torch's own divides by the batch's weights, but only where targets are labels
-            loss = functional.cross_entropy(
-                adjusted, targets, self._weights, reduction="none", label_smoothing=self._smoothing
-            ).mean()
-        if teacher_probabilities is None:
-            return loss
-        softened = (logits.float() / self._temperature).log_softmax(1)
-        distance = self._temperature**2 * functional.kl_div(softened, teacher_probabilities, reduction="batchmean")
-        return (1 - self._teacher_weight) * loss + self._teacher_weight * distance
+            return functional.cross_entropy(adjusted, targets, label_smoothing=self._smoothing)
+        # the mean over faces: torch's own divides by the batch's weights, but only where targets are labels
+        return functional.cross_entropy(
+            adjusted, targets, self._weights, reduction="none", label_smoothing=self._smoothing
+        ).mean()
 
 
-def _balance(weights: str, tau: float, counts: Sequence[int] | None) -> tuple[Tensor | None, Tensor | None]:
-    """Return the loss weight of each class, 1 in the mean over faces, and tau * log prior (Menon et al. 2020)."""
-    if weights == "none" and not tau:
-        return None, None
+class Focal(nn.Module):
+    """The mean focal loss of faces, -sum_c t_c * w_c * (1 - p_c)^gamma * log p_c with p = softmax(logits).
+
+    That of a label is Lin et al. 2017, eq. 5, ``class_weights`` being its alpha (see `CrossEntropy`), and cross entropy
+    at ``gamma`` 0. It is linear in the targets, as mixup's loss is (Zhang et al. 2017): of a mixed face it is the
+    mixture of the two labels' losses.
+
+    Raises:
+        InputError: a value is out of range, or a class that is to be balanced has no training face.
+    """
+
+    _weights: Tensor | None
+
+    def __init__(
+        self,
+        counts: Sequence[int] | None = None,
+        gamma: float = 2.0,
+        class_weights: Literal["none", "balanced"] = "none",
+    ) -> None:
+        super().__init__()
+        if not 0 <= gamma <= 100:
+            raise InputError(f"loss.gamma={gamma} is not an exponent of 0 to 100")
+        self._gamma = gamma
+        self.register_buffer("_weights", _class_weights(class_weights, counts), persistent=False)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch: targets are labels (N,) or probabilities (N, classes)."""
+        log_p = logits.log_softmax(1)
+        # 1 - p without its rounding; where it is 0, a power below 1 would have an infinite slope
+        left = (-log_p.expm1()).clamp(min=torch.finfo(log_p.dtype).tiny)
+        losses = -(left**self._gamma) * log_p
+        if self._weights is not None:
+            losses = losses * self._weights
+        if targets.ndim == 1:
+            return losses.gather(1, targets[:, None]).mean()
+        return (targets * losses).sum(1).mean()
+
+
+def _class_weights(weights: str, counts: Sequence[int] | None) -> Tensor | None:
+    """Return the loss weight of each class, 1 in the mean over faces."""
+    if weights == "none":
+        return None
+    shares = _shares(counts, "loss.class_weights")
+    return 1 / (len(shares) * shares)
+
+
+def _shares(counts: Sequence[int] | None, key: str) -> Tensor:
+    if counts is None:
+        raise InputError(
+            f"{key} needs the training faces of each class, which the data module does not tell: "
+            "give it a method counts() -> list[int], or leave it out"
+        )
     n = torch.tensor(counts, dtype=torch.float)
     if n.min() == 0:
         raise InputError(
-            f"recipe.class_weights and recipe.logit_adjustment need training faces of each class, but class "
-            f"{int(n.argmin())} (counted from 0) has none: leave both out"
+            f"{key} needs training faces of each class, but class {int(n.argmin())} (counted from 0) has none: "
+            "leave it out"
         )
-    prior = n / n.sum()
-    return (None if weights == "none" else 1 / (len(n) * prior)), (tau * prior.log() if tau else None)
+    return n / n.sum()
+
+
+def build_loss(config: dict[str, Any], num_classes: int, counts: Sequence[int] | None) -> nn.Module:
+    """Build the loss of a checked config; ``counts`` may be None where its target does not take them.
+
+    Raises:
+        InputError: it refuses its arguments, or is no module.
+    """
+    target, offered = config["_target_"], {"num_classes": num_classes, "counts": counts}
+    taken = inspect.signature(locate(target)).parameters.get("counts")
+    if counts is None and taken and taken.default is taken.empty:
+        raise InputError(
+            f"loss._target_={target} needs counts, the training faces of each class, which the data module does not "
+            "tell: give it a method counts() -> list[int]"
+        )
+    try:
+        loss = build(config, **{name: offered[name] for name in takes(target, OFFERED)})
+    except InputError:
+        raise
+    except Exception as error:
+        # whatever a class of the user's raises of its arguments
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"loss._target_={target}: cannot be built: {said}") from error
+    if not isinstance(loss, nn.Module):
+        raise InputError(f"loss._target_={target}: gives {type(loss).__name__}, not a torch.nn.Module")
+    return loss
+
+
+def loss_of(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return what a loss makes of a batch, at least in float32; nothing is read from the device.
+
+    Raises:
+        InputError: that is no scalar or does not depend on the logits, or the loss takes labels alone.
+    """
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    name = f"loss: {type(loss).__module__}.{type(loss).__qualname__}"
+    try:
+        value = loss(logits, targets)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        if not targets.is_floating_point() or isinstance(error, InputError | torch.OutOfMemoryError):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            f"{name} fails on probabilities (N, classes) as targets, which recipe.mix and recipe.votes=soft give: "
+            f"set recipe.mix=0 and another recipe.votes, or choose another loss ({said})"
+        ) from error
+    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+        shown = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"{name} gives {shown}, not a scalar: let it return the mean over faces")
+    if logits.requires_grad and not value.requires_grad:
+        raise InputError(
+            f"{name} gives a value that has no gradient, so nothing is learnt: compute it from the logits by torch's "
+            "functions, without detach() or argmax()"
+        )
+    return value

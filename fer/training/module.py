@@ -5,17 +5,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
 from fer.data.loading.dataset import Batch
 from fer.models.classifier import EmotionClassifier
-from fer.models.networks import to_unit
+from fer.models.hyper_parameters import CROSS_ENTROPY
 from fer.targets import build
-from fer.training.augment import Augment
+from fer.training.augment import Augmentation
 from fer.training.distillation import Teachers
-from fer.training.losses import Recipe
+from fer.training.losses import build_loss, loss_of
+from fer.training.recipe import Recipe
 from fer.training.sam import SAM
 from fer.training.schedules import make_scheduler
 from fer.training.scores import EpochScores
@@ -25,10 +26,10 @@ class ClassifierModule(pl.LightningModule):
     """Trains an `EmotionClassifier`; everything that a checkpoint needs is given as plain dicts, lists and numbers.
 
     ``model`` goes to `build_network`; ``labels`` are the class names in order; ``face`` is size, color and margin of
-    the faces; ``augment`` goes to `Augment`, ``recipe`` to `Recipe`; ``optimizer`` is a ``_target_`` and its arguments,
-    ``schedule`` a name and its numbers; ``data`` says what it is trained on (name, file, drawn). ``download=False``
-    leaves out the pretrained weights that ``model`` names, for a checkpoint that brings its own. ``counts`` are the
-    training faces of each class, where the recipe needs them.
+    the faces; ``augment`` goes to `Augmentation`, ``recipe`` to `Recipe`, ``loss`` to `build_loss`; ``optimizer`` is a
+    ``_target_`` and its arguments, ``schedule`` a name and its numbers; ``data`` says what it is trained on (name,
+    file, drawn). ``download=False`` leaves out the pretrained weights that ``model`` names, for a checkpoint that
+    brings its own. ``counts`` are the training faces of each class, where the loss takes them.
 
     One step of the optimiser, in this order:
 
@@ -52,6 +53,7 @@ class ClassifierModule(pl.LightningModule):
         seed: int,
         data: dict[str, Any],
         recipe: dict[str, Any] | None = None,
+        loss: dict[str, Any] | None = None,
         counts: list[int] | None = None,
         download: bool = True,
     ) -> None:
@@ -60,8 +62,10 @@ class ClassifierModule(pl.LightningModule):
         self.classifier = EmotionClassifier.build(dict(self.hparams), download)
         # the classifier is no module, so that a checkpoint's weights are called net.* here and need no prefix there
         self.net = self.classifier.net
-        self.augment = Augment(**augment)
-        self.recipe = Recipe(recipe or {}, len(labels), counts)
+        # with a target where an older caller gives none
+        self.augment = Augmentation(self.classifier.hyper_parameters["augment"], self.classifier.crop)
+        self.loss = build_loss(loss or {"_target_": CROSS_ENTROPY}, len(labels), counts)
+        self.recipe = Recipe(recipe or {}, len(labels))
         #: Gives softened probabilities (N, classes) of augmented faces; set for a training run only.
         self.teachers: Teachers | None = None
         self.sam: SAM | None = None
@@ -72,24 +76,35 @@ class ClassifierModule(pl.LightningModule):
         self._optimizer, self._schedule, self._epochs, self._seed = optimizer, schedule, epochs, seed
         self._sam_radius: float | None = (recipe or {}).get("sam")
 
+    def trained(self) -> list[nn.Parameter]:
+        """Return what the optimiser moves: the network's weights, and those of a loss that has any."""
+        return [*self.net.parameters(), *self.loss.parameters()]
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = build(self._optimizer, params=self.net.parameters())
+        optimizer = build(self._optimizer, params=self.trained())
         if self._sam_radius:
-            optimizer = self.sam = SAM(optimizer, self._sam_radius, self.net)
+            optimizer = self.sam = SAM(optimizer, self._sam_radius, nn.ModuleList([self.net, self.loss]))
         return {"optimizer": optimizer, "lr_scheduler": make_scheduler(self._schedule, optimizer, self._epochs)}
 
     def on_fit_start(self) -> None:
+        self.augment.to(self.device)
         if self.teachers:
             self.teachers.to(self.device)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def inputs(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return what the network is given in a step, float faces (N, C, crop, crop) in [0, 1], and their targets."""
         # crops, flips and dropout become a function of seed, epoch, step and rank: a resumed run repeats them exactly,
         # and SAM's second pass sees what the first one saw
         seed_generator(hash((self._seed, self.current_epoch, batch_idx, self.global_rank)), self.device)
         targets = batch.label if batch.target is None else batch.target
-        faces, targets = self.recipe.mix(to_unit(self.augment(batch.image)), targets)
+        return self.recipe.mix(self.augment(batch.image), targets)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        faces, targets = self.inputs(batch, batch_idx)
         logits = self.net(faces)
-        loss = self.recipe.loss(logits, targets, self.teachers(faces) if self.teachers else None)
+        loss = loss_of(self.loss, logits, targets)
+        if self.teachers:
+            loss = self.recipe.distil(loss, logits, self.teachers(faces))
         if not self._at_the_worst_point:
             self.train_scores.add_later(loss, logits, batch.label)
             self.step_losses.append(loss.detach())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Pictures(pl.Callback):
-    """Send loggers augmented input once, and the confusion matrix of val whenever val/acc is the best so far.
+    """Send loggers the first faces that train the network, and val's confusion matrix whenever val/acc is the best yet.
 
     As of all scalars, their step is the number of the optimiser's steps.
     """
@@ -31,10 +31,10 @@ class Pictures(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         if batch_idx == 0 and trainer.global_step == 0 and _are_taken(trainer):
-            state = torch.get_rng_state()
-            faces = classifier_module(pl_module).augment(batch.image[:32]).to(torch.uint8)
-            torch.set_rng_state(state)
-            show(trainer, "input/augmented", make_grid(faces, nrow=8).permute(1, 2, 0).cpu().numpy(), 0)
+            # the step that follows seeds the generators alike, so it draws the same
+            faces = classifier_module(pl_module).inputs(batch, batch_idx)[0][:32]
+            grid = make_grid((255 * faces.float()).round().to(torch.uint8), nrow=8)
+            show(trainer, "input/augmented", grid.permute(1, 2, 0).cpu().numpy(), 0)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # on all ranks, which count together

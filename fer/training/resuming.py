@@ -1,10 +1,15 @@
 """Whether a run can go on from a checkpoint: what Lightning restores beside the weights, checked before it does."""
 
+import copy
+import inspect
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fer.errors import InputError
 from fer.models.checkpoint import is_plain, read_checkpoint
@@ -26,19 +31,23 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
     try:
         for key in ("epoch", "global_step"):
             _alike(content.get(key), 0, key)
+        # Lightning translates those of its older versions by it
+        _alike(content.get("pytorch-lightning_version"), "", "pytorch-lightning_version")
         _alike(content.get("loops"), {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
-        _alike(content.get("FaceDataModule"), {"step": 0}, "FaceDataModule")
-        for key, fresh in (("disk", False), ("batch_size", 0), ("seed", 0)):
-            # checkpoints of before do not tell
-            _alike(content["FaceDataModule"].get(key, fresh), fresh, f"FaceDataModule.{key}")
+        _check_progress(content)
+        if "_target_" not in config["data"]:
+            _alike(content.get("FaceDataModule"), {"step": 0}, "FaceDataModule")
+            for key, fresh in (("disk", False), ("batch_size", 0), ("seed", 0)):
+                # checkpoints of before do not tell
+                _alike(content["FaceDataModule"].get(key, fresh), fresh, f"FaceDataModule.{key}")
         _check_optimizer(content, config, module)
         callbacks: Any = content.get("callbacks")
         _alike(callbacks, {}, "callbacks")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets them without declaring them
             if callback.state_key in callbacks:
                 _alike(callbacks[callback.state_key], callback.state_dict(), f"callbacks.{type(callback).__name__}")
-        if (now := content.get("current_model_state")) is not None:
-            _alike(now, content["state_dict"], "current_model_state")
+        if config["recipe"]["ema"] is not None:
+            _check_average(content)
     except ValueError as error:
         raise InputError(f"resume={path}: {error}, so no run can go on from it; start with init={path}") from error
     # those that were trained whole, whose validation may be due
@@ -49,23 +58,117 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
     return f"resume={path}: goes on in epoch {epochs + 1:,}{of}, after {content['global_step']:,} steps"
 
 
+def _check_progress(content: dict[str, Any]) -> None:
+    """Compare the counts that say the same: of epochs, of steps, and within the epoch at hand."""
+    loop, data = content["loops"]["fit_loop"], content.get("FaceDataModule")
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    steps = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+    for name, progress in (("epoch_progress", epochs), ("epoch_loop.batch_progress", batches)):
+        total = [progress["total"][key] for key in ("ready", "started", "processed", "completed")]
+        if total != sorted(total, reverse=True):
+            raise ValueError(f"loops.fit_loop.{name}.total is {total}, which is no order")
+    if epochs["total"]["ready"] - epochs["total"]["completed"] > 1:
+        raise ValueError("loops.fit_loop.epoch_progress.total is of several epochs at once")
+    for key in ("ready", "started", "processed"):
+        if epochs["current"][key] != epochs["total"][key]:
+            raise ValueError(f"loops.fit_loop.epoch_progress.current.{key} is not its total")
+    _same(content["epoch"], epochs["current"]["completed"], "epoch")
+    _same(content["global_step"], steps, "global_step")
+    _same(loop["epoch_loop.state_dict"].get("_batches_that_stepped", steps), steps, "_batches_that_stepped")
+    if isinstance(data, dict) and type(data.get("step")) is int and data["step"]:
+        _same(data["step"], batches["current"]["completed"], "FaceDataModule.step")
+
+
+def _check_average(content: dict[str, Any]) -> None:
+    """Check the weights beside their average, which is the ``state_dict``, and how often it was moved."""
+    average = content["state_dict"]
+    _alike(content.get("current_model_state"), average, "current_model_state")
+    for name, values in average.items():
+        now = content["current_model_state"][name]
+        _same_shape(now, values, f"current_model_state.{name}")
+        _same(now.dtype, values.dtype, f"current_model_state.{name}")
+    _alike(content.get("averaging_state"), {"n_averaged": torch.tensor(0)}, "averaging_state")
+    _same_shape(content["averaging_state"]["n_averaged"], torch.tensor(0), "averaging_state.n_averaged")
+    _alike(content["callbacks"].get("EMA"), {"latest_update_step": 0}, "callbacks.EMA")
+    _same(content["callbacks"]["EMA"]["latest_update_step"], content["global_step"], "callbacks.EMA.latest_update_step")
+
+
+def _same(given: Any, other: Any, name: str) -> None:
+    if given != other:
+        raise ValueError(f"{name} is {given!r:.40}, but {other!r:.40} elsewhere in it")
+
+
+def _same_shape(given: Any, fresh: Tensor, name: str) -> None:
+    """Raise ValueError where a value is no tensor as a fresh one is, of whatever precision."""
+    if not is_plain(given) or given.is_floating_point() != fresh.is_floating_point():
+        raise ValueError(f"{name} is {type(given).__name__} {getattr(given, 'dtype', '')}".rstrip())
+    if given.shape != fresh.shape:
+        raise ValueError(f"{name} is {tuple(given.shape)}, not {tuple(fresh.shape)}")
+
+
 def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: ClassifierModule) -> None:
-    parameters = list(module.net.parameters())
+    # a copy, which a step may move
+    trained = copy.deepcopy(nn.ModuleList([module.net, module.loss]))
+    parameters = list(trained.parameters())
     optimizer = build(config["optimizer"], params=parameters)
     schedule = make_scheduler(config["schedule"], optimizer, config["trainer"]["max_epochs"])["scheduler"]
     given: Any = content.get("optimizer_states")
-    _alike(given, [{"state": {}, "param_groups": optimizer.state_dict()["param_groups"]}], "optimizer_states")
+    groups = optimizer.state_dict()["param_groups"]
+    _alike(given, [{"state": {}, "param_groups": groups}], "optimizer_states")
+    for number, (one, other) in enumerate(zip(given[0]["param_groups"], groups, strict=True)):
+        for key, value in other.items():
+            # what a schedule moves
+            if key != "lr" and not (key in ("momentum", "betas") and getattr(schedule, "cycle_momentum", False)):
+                _unchanged(one[key], value, f"optimizer_states.0.param_groups.{number}.{key}")
+    expected = _state_after_a_step(optimizer)
     for number, values in given[0]["state"].items():
         if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(values, dict):
             raise ValueError(f"optimizer_states.{number!r:.20} is of no weights")
-        for name, value in values.items():
-            shape = parameters[number].shape
-            if isinstance(value, Tensor) and value.shape not in (shape, ()):
-                raise ValueError(f"optimizer_states.{number}.{name} is {tuple(value.shape)}, not {tuple(shape)}")
-            if isinstance(value, Tensor | int | float):
-                fresh = value.new_zeros(()) if isinstance(value, Tensor) else type(value)(0)
-                _alike(value, fresh, f"optimizer_states.{number}.{name}")
-    _alike(content.get("lr_schedulers"), [schedule.state_dict()], "lr_schedulers")
+        for name, fresh in expected.get(number, {}).items():
+            if name not in values:
+                raise ValueError(f"optimizer_states.{number}.{name} is missing")
+            full = f"optimizer_states.{number}.{name}"
+            if isinstance(fresh, Tensor):
+                _same_shape(values[name], fresh, full)
+            _alike(values[name], fresh, full)
+    _check_schedule(content, schedule)
+
+
+def _state_after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+    """Return the state that an optimiser has of each weight once it has moved them, by a gradient of 0."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    # of one that wants a closure nothing is known beforehand
+    with suppress(TypeError):
+        optimizer.step()
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return state
+
+
+def _check_schedule(content: dict[str, Any], schedule: Any) -> None:
+    """Compare the state of the schedule with a fresh one, with the rates of the optimiser and with the loops."""
+    fresh = schedule.state_dict()
+    given: Any = content.get("lr_schedulers")
+    _alike(given, [fresh], "lr_schedulers")
+    state = given[0]
+    # where it began, not where it is
+    arguments = {*inspect.signature(type(schedule)).parameters, "base_lrs", "min_lrs", "lr_lambdas"} - {"last_epoch"}
+    for key in arguments & fresh.keys():
+        _unchanged(state[key], fresh[key], f"lr_schedulers.0.{key}")
+    rates = [group["lr"] for group in content["optimizer_states"][0]["param_groups"]]
+    if "_last_lr" in fresh:
+        _same(list(state["_last_lr"]), rates, "lr_schedulers.0._last_lr")
+    if "last_epoch" in fresh:
+        done = content["loops"]["fit_loop"]["epoch_loop.scheduler_progress"]["total"]["completed"]
+        _same(state["last_epoch"], done, "lr_schedulers.0.last_epoch")
+
+
+def _unchanged(given: Any, fresh: Any, name: str) -> None:
+    """Raise ValueError where a setting is not that of the command, which a checkpoint has no say in."""
+    both = [list(value) if isinstance(value, list | tuple) else value for value in (given, fresh)]
+    if both[0] != both[1]:
+        raise ValueError(f"{name} is {given!r:.40}, not {fresh!r:.40}")
 
 
 def _alike(given: Any, fresh: Any, name: str) -> None:

@@ -5,13 +5,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from fer.data.loading.contract import build_module, counts_of, identities_of, is_drawn, labels_of, rows_of
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.preparation.prepare import prepare
 from fer.data.preparation.summary import command_for, describe, drawn_otherwise
@@ -26,7 +26,7 @@ from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
-from fer.targets import build
+from fer.targets import build, takes
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
@@ -53,17 +53,18 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     _, chosen = with_precision(config["trainer"])
     trainer, module, data, resume = assemble(config, out)
     if trainer.is_global_zero:
-        note(out, data={"file": str(data.info.path.absolute()), "fingerprint": fingerprint(data.info)})
+        note(out, data=_identified(data, config["data"]))
         if chosen:
             print(chosen)
         print(
-            f"{module.classifier.name}: {parameters(module.net):,} parameters; {data.info.path}: "
-            f"{data.rows('train'):,} train, {data.rows('val'):,} val"
-            + (" (drawn sample data)" if data.info.drawn else "")
+            f"{module.classifier.name}: {parameters(module.net):,} parameters; {_place(config['data'])}"
+            + _counted(data)
+            + (" (drawn sample data)" if is_drawn(data) else "")
             + f"; run folder {out}"
         )
-        if otherwise := drawn_otherwise(config["data"], data.info.made_by, data.info.path):
-            print(otherwise)
+        if isinstance(data, FaceDataModule):
+            if otherwise := drawn_otherwise(config["data"], data.info.made_by, data.info.path):
+                print(otherwise)
         if same := config["trainer"].get("overfit_batches"):
             print(f"trainer.overfit_batches={same}: every epoch has the same few training batches; no score means much")
     # Lightning sets them without declaring them
@@ -85,14 +86,37 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
     if best.best_model_score is None:
         raise InputError(f"no epoch was validated, so there is no best one; the run's checkpoints are in {last.parent}")
     # the best epoch would be chosen on the fold that it is scored on
-    folds = config["data"]["folds"] is not None
+    folds = bool(_folds(config["data"]))
     score = float(trainer.callback_metrics["val/acc"] if folds else best.best_model_score)
     if trainer.is_global_zero:
-        _conclude(config, out, data.info, str(last) if folds else best.best_model_path, score)
+        _conclude(config, out, is_drawn(data), str(last) if folds else best.best_model_path, score)
     return {"val/acc": score, "parameters": float(parameters(module.net))}
 
 
-def _conclude(config: dict[str, Any], out: Path, info: StoreInfo, best: str, score: float) -> None:
+def _identified(data: pl.LightningDataModule, config: dict[str, Any]) -> dict[str, str]:
+    """Return what run.json says of the data."""
+    if isinstance(data, FaceDataModule):
+        return {"file": str(data.info.path.absolute()), "fingerprint": fingerprint(data.info)}
+    return {"module": config["_target_"]}
+
+
+def _place(data: dict[str, Any]) -> str:
+    """Return what messages call the data: the prepared file, or the user's module."""
+    return str(Path(data["file"])) if "_target_" not in data else data["_target_"]
+
+
+def _counted(data: pl.LightningDataModule) -> str:
+    numbers = [(rows_of(data, split), split) for split in ("train", "val")]
+    known = ", ".join(f"{n:,} {split}" for n, split in numbers if n is not None)
+    return f": {known}" if known else ""
+
+
+def _folds(data: dict[str, Any]) -> int | str | None:
+    """Return the folds that prepared rows are divided into; an argument of that name of a user's module is its own."""
+    return None if "_target_" in data else data["folds"]
+
+
+def _conclude(config: dict[str, Any], out: Path, drawn: bool, best: str, score: float) -> None:
     """Draw the curves of a run and say where everything is."""
     numbers = out / "metrics" / "metrics.csv"
     if not numbers.is_file():
@@ -100,27 +124,33 @@ def _conclude(config: dict[str, Any], out: Path, info: StoreInfo, best: str, sco
             f"resume={config['resume']}: nothing is left to train, its run has reached "
             f"trainer.max_epochs={config['trainer']['max_epochs']} or another end; give more"
         )
-    title = config["name"] + (" (drawn sample data)" if info.drawn else "")
+    title = config["name"] + (" (drawn sample data)" if drawn else "")
     curves_figure(pd.read_csv(numbers), title).savefig(out / "curves.png", dpi=100)
-    if config["data"]["folds"]:
+    folds = _folds(config["data"])
+    if folds:
         print(f"val/acc of the last epoch {score:.4f}: {best}")
     else:
         print(f"best val/acc {score:.4f}: {best}")
     print(f"curves: {out / 'curves.png'}")
     if any(target["_target_"].endswith(".TensorBoardLogger") for target in config["logger"].values()):
         print(f"TensorBoard: tensorboard --logdir {out}")
-    if config["data"]["folds"]:
+    if folds:
         print(f"score all folds together: {command('evaluate')} folds={out.parent}")
+    elif "_target_" in config["data"]:
+        print(f"score it on a prepared file: {command('evaluate')} ckpt={best} data=NAME")
     else:
         print(f"score it: {command('evaluate')} ckpt={best}")
 
 
-def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierModule, FaceDataModule, str | None]:
+def assemble(
+    config: dict[str, Any], out: Path
+) -> tuple[pl.Trainer, ClassifierModule, pl.LightningDataModule, str | None]:
     """Build trainer, module and data of a checked config; the last item is the checkpoint to resume from, if any."""
-    _quiet()
+    _quiet(own_data="_target_" not in config["data"])
     keep_freed_memory()
     config = config | {"trainer": with_precision(config["trainer"])[0]}
-    _require_file(config["data"])
+    if "_target_" not in config["data"]:
+        _require_file(config["data"])
     pl.seed_everything(config["seed"], verbose=False)
     data = _open_data(config)
     module = _build_module(config, data)
@@ -134,7 +164,9 @@ def assemble(config: dict[str, Any], out: Path) -> tuple[pl.Trainer, ClassifierM
     return trainer, module, data, config["resume"]
 
 
-def _open_data(config: dict[str, Any]) -> FaceDataModule:
+def _open_data(config: dict[str, Any]) -> pl.LightningDataModule:
+    if "_target_" in config["data"]:
+        return build_module(config["data"], **{key: config[key] for key in ("batch_size", "seed", "num_workers")})
     data = FaceDataModule(
         config["data"]["file"],
         config["batch_size"],
@@ -153,27 +185,28 @@ def _open_data(config: dict[str, Any]) -> FaceDataModule:
     return data
 
 
-def _build_module(config: dict[str, Any], data: FaceDataModule) -> ClassifierModule:
+def _build_module(config: dict[str, Any], data: pl.LightningDataModule) -> ClassifierModule:
     """Return what is trained, with fresh weights, and with its teachers."""
     module = ClassifierModule(
         model=config["model"],
-        labels=list(data.info.class_names),
-        face={"size": data.info.face.size, "color": data.info.face.color, "margin": data.info.face.margin},
+        labels=labels_of(data),
+        face={key: config["data"][key] for key in ("size", "color", "margin")},
         augment=config["augment"],
         recipe=config["recipe"],
+        loss=config["loss"],
         optimizer=config["optimizer"],
         schedule=config["schedule"],
         epochs=config["trainer"]["max_epochs"],
         seed=config["seed"],
-        counts=_counts(config["recipe"], data),
-        data=_described(config["data"], data.info.drawn),
+        counts=_counts(config["loss"]["_target_"], data),
+        data=_described(config["data"], is_drawn(data)),
     )
     if config["channels_last"]:
         module.net.to(memory_format=torch.channels_last)
     if config["compile"]:
         # in place, which leaves the names of the weights as they are
         module.net.compile()
-    module.classifier.identities = data.identities()
+    module.classifier.identities = identities_of(data)
     if config["recipe"]["teachers"]:
         module.teachers = load_teachers(config["recipe"], module.classifier)
     return module
@@ -181,6 +214,8 @@ def _build_module(config: dict[str, Any], data: FaceDataModule) -> ClassifierMod
 
 def _described(data: dict[str, Any], drawn: bool) -> dict[str, Any]:
     """Return what a checkpoint says of its data; of a fold also which one, for `evaluate folds=`."""
+    if "_target_" in data:
+        return {"name": data["name"], "file": "", "drawn": drawn, "module": data["_target_"]}
     division = {"folds": data["folds"], "fold": data["fold"], "seed": data["seed"]} if data["folds"] else {}
     return {"name": data["name"], "file": data["file"], "drawn": drawn} | division
 
@@ -194,8 +229,8 @@ def _take_weights(config: dict[str, Any], module: ClassifierModule) -> None:
 
 
 def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
-    settings = dict(config["trainer"])
-    if same := settings.pop("overfit_batches", 0):
+    settings, own_data = dict(config["trainer"]), "_target_" not in config["data"]
+    if own_data and (same := settings.pop("overfit_batches", 0)):
         # Lightning would replace our order of the faces; the data module keeps it the same
         settings |= {"limit_train_batches": same, "limit_val_batches": same}
     try:
@@ -205,7 +240,8 @@ def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
             logger=build_loggers(config["logger"], out),
             callbacks=[*_callbacks(config, out), *_users_callbacks(config["callbacks"])],
             plugins=[WholeCheckpoints()],
-            use_distributed_sampler=False,
+            # of ours each batch is divided; to loaders of the user's Lightning gives a sampler that divides the rows
+            use_distributed_sampler=not own_data,
             log_every_n_steps=1,
         )
     except MisconfigurationException as error:
@@ -214,25 +250,24 @@ def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
     return trainer
 
 
-def _require_divisible(config: dict[str, Any], data: FaceDataModule, trainer: pl.Trainer) -> None:
+def _require_divisible(config: dict[str, Any], data: pl.LightningDataModule, trainer: pl.Trainer) -> None:
     for split in ("train", "val"):
-        if (rows := data.rows(split)) < trainer.world_size:
-            raise InputError(f"{data.info.path}: {rows} {split} rows for {trainer.world_size} devices")
+        if (rows := rows_of(data, split)) is not None and rows < trainer.world_size:
+            raise InputError(f"{_place(config['data'])}: {rows} {split} rows for {trainer.world_size} devices")
     if config["batch_size"] % trainer.world_size:
         raise InputError(
             f"batch_size={config['batch_size']} is the global batch and does not divide by {trainer.world_size} devices"
         )
 
 
-def _counts(recipe: dict[str, Any], data: FaceDataModule) -> list[int] | None:
-    """Return the training faces of each class, or None where the recipe does not need them."""
-    if recipe["class_weights"] == "none" and not recipe["logit_adjustment"]:
+def _counts(loss: str, data: pl.LightningDataModule) -> list[int] | None:
+    """Return the training faces of each class, or None where the loss does not take them or the data do not tell."""
+    if not takes(loss, ["counts"]):
         return None
-    labels = data.column("train", "label")
-    return np.bincount(labels, minlength=len(data.info.class_names)).tolist()
+    return counts_of(data)
 
 
-def _quiet() -> None:
+def _quiet(own_data: bool) -> None:
     """Leave out what Lightning tells of itself: its devices, other products, remedies that do not apply here."""
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
@@ -242,7 +277,8 @@ def _quiet() -> None:
         "The '.*dataloader' does not have many workers",  # the split is in memory
         "The dirpath has changed",  # a resumed run writes into its own folder
         "`isinstance.treespec, LeafSpec.` is deprecated",  # Lightning's own use of torch
-        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module goes on where it was
+        # our data module goes on where it was
+        *(["You're resuming from a checkpoint that ended before the epoch ended"] if own_data else []),
     ):
         warnings.filterwarnings("ignore", message)
 

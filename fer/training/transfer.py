@@ -21,6 +21,9 @@ _STATE_FILES = (".pt", ".pth")
 #: What such a file calls its tensors where it holds more.
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "backbone")
 
+#: Groups that a run may have otherwise when it begins from weights alone.
+_KEPT = ("optimizer", "schedule")
+
 #: What wrappers put before the names of tensors.
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.", "net.", "network.")
 
@@ -115,16 +118,23 @@ def _some(names: list[str]) -> str:
 
 
 def require_same_model(source: EmotionClassifier, model: EmotionClassifier, config: dict[str, Any]) -> None:
-    """Refuse to resume a run of other classes, another network or another recipe."""
+    """Refuse to resume a run of other classes, another network, recipe, loss, optimiser or schedule.
+
+    The optimiser and the schedule go on with the numbers of the checkpoint: other ones would be left unused.
+    """
     if suffix_of(config["resume"]) != CHECKPOINT:
         raise InputError(f"resume={config['resume']}: no run to go on with; start from its weights with init=")
-    require_same(source.labels, model.labels, config["resume"], config["data"]["file"])
-    for group in ("model", "recipe"):
-        for key, value in (source.hyper_parameters.get(group) or {}).items():
-            if config[group].get(key) != value:
+    data = config["data"].get("_target_") or config["data"]["file"]
+    require_same(source.labels, model.labels, config["resume"], data)
+    for group in ("model", "recipe", "loss", "optimizer", "schedule"):
+        held = source.hyper_parameters.get(group) or {}
+        # a key that a loss had not is another loss; the others may have gained some
+        for key in held | (config[group] if group == "loss" else {}):
+            if config[group].get(key) != (value := held.get(key)):
+                anew = f", or start from its weights with init={config['resume']}" if group in _KEPT else ""
                 raise InputError(
                     f"resume={config['resume']}: was trained with {group}.{key}={value}, not {config[group].get(key)}; "
-                    "give the command of that run again"
+                    f"give the command of that run again{anew}"
                 )
 
 

@@ -1,7 +1,6 @@
 """Configuration: every option of every group composes, checks and builds; a mistake gives one line."""
 
 import ast
-import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -13,14 +12,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fer.cli.arguments import literal
+from fer.cli.arguments import check_choices, literal
 from fer.config.checks import check_data, check_predict
-from fer.config.schemas import Augment
 from fer.config.train import TRAINER_OWN, check_train
 from fer.darknet.config import check_darknet_train
 from fer.errors import InputError
 from fer.models.registry import build_network
 from fer.targets import build
+from fer.training.augment import Augment
 from fer.training.schedules import make_scheduler
 from tests.conftest import ROOT
 
@@ -34,7 +33,11 @@ def train_cfg(*overrides):
 
 
 #: Choices that stand for a part of the user's.
-USERS = [("model", "custom"), ("data", "custom")]
+USERS = [("model", "custom"), ("data", "custom"), ("data", "module"), ("loss", "custom"), ("augment", "custom")]
+#: Data that no other command takes.
+TRAINED_ON = {"module"}
+#: Transforms one after another, of which there are none yet.
+CHAIN = ["augment=custom", "augment._target_=fer.training.augment.Chain"]
 #: Choices whose packages are not among ours.
 HOSTED = [("logger", name) for name in ("wandb", "mlflow", "comet", "trackio")]
 
@@ -124,14 +127,37 @@ def test_seed_presets_hold_the_original_table(data):
     }  # fmt: skip
     assert config["schedule"] == {"name": "step", "start": 60, "every": 5, "rate": 0.9}
     off = ("rotate", "scale", "translate", "brightness", "contrast", "erase")
-    assert config["augment"] == {"crop": 44, "flip": 0.5, **dict.fromkeys(off, 0)}
-    recipe = config["recipe"]
-    assert {key: recipe[key] for key in ("sampler", "votes", "class_weights")} == {
-        "sampler": "shuffle", "votes": "none", "class_weights": "none",
-    }  # fmt: skip
-    assert not any(recipe[key] for key in ("label_smoothing", "mix", "ema", "sam", "logit_adjustment", "teachers"))
+    ours = "fer.training.augment.Augment"
+    assert config["augment"] == {"_target_": ours, "crop": 44, "flip": 0.5, **dict.fromkeys(off, 0)}
     assert (config["batch_size"], config["trainer"]["max_epochs"]) == (64, 250)
     assert (config["trainer"]["gradient_clip_val"], config["trainer"]["gradient_clip_algorithm"]) == (0.1, "value")
+
+
+#: What the experiments give beyond the original one; all others give nothing.
+BEYOND = {
+    "small_fer2013": ({"label_smoothing": 0.1}, {"ema": 0.999}),
+    "strong_fer2013_resnet18": (
+        {"label_smoothing": 0.1},
+        {"ema": 0.9995, "mixup": 0.2, "cutmix": 1.0, "mix": 0.5},
+    ),
+}
+
+
+@pytest.mark.parametrize("option", of("experiment"))
+def test_experiments_train_by_the_losses_and_recipes_that_they_name(option):
+    cfg = train_cfg(f"experiment={option}")
+    if cfg.darknet.name != "none":
+        assert option not in BEYOND
+        return
+    config = check_train(cfg)
+    loss, recipe = BEYOND.get(option, ({}, {}))
+    plain = {"label_smoothing": 0.0, "class_weights": "none", "logit_adjustment": 0.0}
+    assert config["loss"] == {"_target_": "fer.training.losses.CrossEntropy"} | plain | loss
+    off = {
+        "mixup": 0.0, "cutmix": 0.0, "mix": 0.0, "sam": None, "teachers": None, "teacher_weight": 0.9,
+        "teacher_temperature": 2.0, "ema": None, "sampler": "shuffle", "votes": "none",
+    }  # fmt: skip
+    assert config["recipe"] == off | recipe
 
 
 DARKNET_PRESETS = {
@@ -222,7 +248,38 @@ def test_the_trainer_group_spells_out_real_arguments():
     ("overrides", "message"),
     [
         (["augment.crop=60"], "augment.crop=60 does not fit into data.size=48"),
-        (["augment.flip=2"], "augment.flip=2.0 is not a probability"),
+        (["augment.flip=2"], "augment.flip=2 is not a probability"),
+        (["augment.flip=x"], "augment.flip=x: not a finite number, as fer.training.augment.Augment takes it"),
+        (["augment.crop=0"], "augment.crop=0 does not fit into data.size=48"),
+        (["+augment.rotatee=3"], r"there is no key augment.rotatee \(did you mean rotate\?\)"),
+        (["augment=custom"], "augment._target_ is missing: it names the class to build"),
+        (
+            ["augment=custom", "augment._target_=torch.optim.SGD"],
+            "augment._target_=torch.optim.SGD: not a torch Mod",
+        ),
+        (
+            ["augment=custom", "augment._target_=kornja.augmentation.RandomAffine"],
+            "augment._target_=kornja.augmentation.RandomAffine: there is no such class: no module kornja in",
+        ),
+        (
+            ["augment=custom", "augment._target_=kornia.augmentation.RandomAffine", "+augment.degreees=3"],
+            r"there is no key augment.degreees \(did you mean degrees\?\)",
+        ),
+        (
+            ["augment=custom", "augment._target_=torchvision.transforms.v2.RandomHorizontalFlip", "+augment.p=2"],
+            "augment: torchvision.transforms.v2.RandomHorizontalFlip: ValueError: `p` should be",
+        ),
+        ([*CHAIN, "+augment.transforms=[a]"], "augment.transforms.0: 'a' is no torch.nn.Module: name one by _target_"),
+        ([*CHAIN, "+augment.transforms=[{p: 1}]"], "augment.transforms.0: {'p': 1} is no torch.nn.Module: name one"),
+        (
+            [*CHAIN, "+augment.transforms=[{_target_: torch.nn.Sequantial}]"],
+            "augment.transforms.0._target_=torch.nn.S",
+        ),
+        ([*CHAIN, "+augment.crop=0.5"], "augment.crop=0.5: not a whole number or null, as fer.training.augment.Chain"),
+        (
+            [*CHAIN, "+augment.transforms=[]", "+augment.crop=60"],
+            "augment.crop=60 does not fit into data.size=48: it",
+        ),
         (["batch_size=0"], "batch_size=0 is not a positive number"),
         (["batch_size=63", "trainer.devices=2"], "batch_size=63 is the global batch and does not divide by"),
         (["data.color=rgb", "model.in_channels=1"], "data.color=rgb needs model.in_channels=3"),
@@ -284,16 +341,29 @@ def test_mistakes_are_named(overrides, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("group", sorted({group for group, _ in OPTIONS} - {"callbacks", "logger"}))
+def test_several_of_a_group_of_which_one_is_chosen_are_refused(group):
+    names = ",".join(of(group)[:2])
+    with pytest.raises(InputError, match=rf"{group}=\[{names}\]: one is chosen here: give {group}=NAME") as error:
+        check_choices([f"{group}=[{names}]"], CONF)
+    assert "\n" not in str(error.value)
+
+
+def test_several_of_the_other_groups_are_taken():
+    check_choices(["callbacks=[none,lr_monitor]", "logger=[tensorboard,none]", "augment=none"], CONF)
+    check_choices(["data=[fer2013,affectnet]"], CONF, several=("data",))
+
+
 def test_what_training_gives_the_trainer_itself_is_refused_and_nothing_else():
     calls = [node for node in ast.walk(ast.parse((ROOT / "fer/training/run.py").read_text())) if type(node) is ast.Call]
     (call,) = [call for call in calls if ast.unparse(call).startswith("build(settings")]
     assert {keyword.arg for keyword in call.keywords} == set(TRAINER_OWN)
 
 
-@pytest.mark.parametrize("option", of("augment"))
+@pytest.mark.parametrize("option", [option for option in of("augment") if option != "custom"])
 def test_every_augmentation_lists_every_key(option):
-    keys = [field.name for field in dataclasses.fields(Augment)]
-    assert list(OmegaConf.load(CONF / f"augment/{option}.yaml")) == keys
+    keys = list(inspect.signature(Augment).parameters)
+    assert list(OmegaConf.load(CONF / f"augment/{option}.yaml")) == ["_target_", *keys]
     # without a plus before it
     assert check_train(train_cfg(f"augment={option}", "augment.rotate=10"))["augment"]["rotate"] == 10
 
@@ -350,6 +420,9 @@ def test_a_yaml_file_with_a_typo_is_refused():
             ["model={_target_:torch.nn.Linear}"],
             "error: there is no key model.name; torch.nn.Linear takes in_features, out_features, bias, device, dtype\n",
         ),
+        (["recipe.class_weights=balanced"], "error: recipe.class_weights has moved: give loss.class_weights\n"),
+        (["+recipe.label_smoothing=0.1"], "error: recipe.label_smoothing has moved: give loss.label_smoothing\n"),
+        (["recipe=smooth"], "error: recipe=smooth is no more: give recipe=ema loss=smooth\n"),
         (["--epochs", "5"], "error: --epochs 5: keys are KEY=VALUE without dashes: trainer.max_epochs=5\n"),
         (["--batch-size", "5"], "error: --batch-size 5: keys are KEY=VALUE without dashes: batch_size=5\n"),
         (["--lr=0.1", "-m"], "error: --lr 0.1: keys are KEY=VALUE without dashes: optimizer.lr=0.1\n"),
@@ -388,6 +461,15 @@ def test_a_source_with_dashes_is_told_its_key(run, tmp_path):
         ("seed: \udcff", "error: {file}: cannot be read as a config: 'utf-8' codec can't decode byte 0xff in position"),
         ("defaults: 3\n", "error: the configuration cannot be composed: Invalid defaults list in 'experiment/mine'"),
         ("defaults: [[1]]\n", "error: "),
+        (
+            "# @package _global_\ndefaults:\n  - override /augment: [strong, none]\n",
+            "error: augment: a config chooses a list, and one is chosen here: let it say `override /augment: NAME`; a "
+            "list of transforms is one fer.training.augment.Chain\n",
+        ),
+        (
+            "# @package _global_\ndefaults:\n  - override /schedule: [cosine, step]\n",
+            "error: schedule: a config chooses a list, and one is chosen here: let it say `override /schedule: NAME`\n",
+        ),
     ],
 )
 def test_mistakes_in_a_file_of_ones_own_give_one_line(run, tmp_path, text, message):
@@ -405,7 +487,8 @@ def test_help_reads_well(run, tmp_path, script):
     assert f"python {script}" in done.stdout and "Choices (group=choice):" in done.stdout
     # what a choice stands for is in its file under conf/
     group = "darknet" if script == "predict.py" else "data"
-    assert f"{group}: {', '.join(of(group))}\n" in done.stdout
+    choices = [name for name in of(group) if script == "train.py" or name not in TRAINED_ON]
+    assert f"{group}: {', '.join(choices)}\n" in done.stdout
     assert "Powered by Hydra" not in done.stdout and list(Path(tmp_path).iterdir()) == []
 
 
@@ -548,6 +631,7 @@ def test_the_choices_that_a_help_lists_are_those_that_there_are():
     listed = 0
     for config in CONF.glob("*.yaml"):
         for group, choices in re.findall(r"^      (\w+): (\w+(?:, \w+)+)$", config.read_text(), re.M):
-            assert choices.split(", ") == sorted(path.stem for path in (CONF / group).glob("*.yaml")), config
+            there = {path.stem for path in (CONF / group).glob("*.yaml")} - TRAINED_ON
+            assert choices.split(", ") == sorted(there), config
             listed += 1
     assert listed >= 6

@@ -148,7 +148,15 @@ def _whole_yaml() -> list[Case]:
     return [Case("whole", (CONF / f"{name}.yaml").read_bytes(), name) for name in _FILES]
 
 
-_FILES = ("data/fer2013", "model/vgg_small", "optimizer/sgd", "schedule/step", "recipe/plain", "trainer/cpu")
+_FILES = (
+    "data/fer2013",
+    "model/vgg_small",
+    "optimizer/sgd",
+    "schedule/step",
+    "recipe/plain",
+    "loss/cross_entropy",
+    "trainer/cpu",
+)
 
 
 @st.composite

@@ -6,10 +6,16 @@ import zipfile
 
 import pytest
 import torch
+from PIL import Image
 
+from fer import Predictor
+from fer.deployment.export import export_onnx, export_weights
 from fer.errors import InputError
+from fer.evaluation.run import evaluate
 from fer.models.checkpoint import load_checkpoint
 from fer.models.classifier import EmotionClassifier
+from fer.targets import locate
+from fer.training.run import assemble
 from tests.conftest import fit, train_config, write_tiny
 
 
@@ -58,6 +64,10 @@ def put(*keys):
         (("face", "evil"), 1, "has not just the keys size, color and margin"),
         (("augment", "crop"), 21, "augment.crop=21 does not fit face.size=20"),
         (("augment", "crop"), "16", "augment.crop='16' is not of type int"),
+        (("augment",), {"flip": 0.5}, "augment.crop is missing"),
+        (("augment",), {"_target_": "my_lab.Mine", "crop": 21}, "augment.crop=21 does not fit face.size=20"),
+        (("augment",), {"_target_": "my_lab.Mine", "crop": 0.8}, "augment.crop=0.8 is not of type int"),
+        (("augment", "_target_"), ["my_lab.Mine"], "augment._target_=['my_lab.Mine'] is not a name"),
         (("labels",), ["a"] * 7, "is not a list of 2 to 10,000 different texts"),
         (("labels",), [f"{i}" for i in range(10_001)], "is not a list of 2 to 10,000 different texts"),
         (("labels",), "Happy", "labels='Happy' is not a list of texts"),
@@ -71,6 +81,7 @@ def put(*keys):
         (("epochs",), "many", "epochs='many' is not of type int"),
         (("optimizer",), [1], "optimizer=[1] is no mapping"),
         (("recipe",), "mixed", "recipe='mixed' is no mapping"),
+        (("loss",), "focal", "loss='focal' is no mapping"),
         (("counts",), [-1], "counts=[-1] is not a list of numbers of faces"),
         (("evil",), 1, "unknown hyper-parameters evil"),
     ],
@@ -161,6 +172,57 @@ def test_a_target_that_is_not_trusted_is_never_imported(ckpt, tmp_path, monkeypa
         other = f"code of another package, which is not run unless you trust it: give trust=[{package}]"
         refused(foreign, known if package in ("fer", "torch") else other)
     assert not mark.exists() and "marks_itself" not in sys.modules
+
+
+def test_an_augmentation_is_never_imported_to_use_a_network(ckpt, tmp_path, monkeypatch, run):
+    mark = tmp_path / "it ran"
+    (tmp_path / "marks_an_augmentation.py").write_text(
+        f"import pathlib\nfrom torch import nn\npathlib.Path({str(mark)!r}).touch()\n"
+        "class Mine(nn.Module):\n    def forward(self, faces):\n        return faces\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = {"_target_": "marks_an_augmentation.Mine"}
+    faces = torch.randint(0, 256, (4, 1, 20, 20), dtype=torch.uint8)
+    for augment, crop in (mine, 20), (mine | {"crop": 16}, 16), ({"transforms": [mine], "crop": None, **mine}, 20):
+        path = changed(ckpt, tmp_path / "x.ckpt", put("hyper_parameters", "augment", augment))
+        read = load_checkpoint(path, trust=("marks_an_augmentation",))
+        assert read.crop == crop
+        margin = (20 - crop) // 2
+        cut = faces[..., margin : margin + crop, margin : margin + crop]
+        assert torch.equal(read(faces), read.net(cut / 255))
+    common = [f"ckpt={path}", "trust=[marks_an_augmentation]"]
+    Image.new("L", (20, 20)).save(tmp_path / "face.png")
+    run("evaluate.py", *common, "ten_crop=false", "device=cpu", f"out={tmp_path}/report", cwd=tmp_path)
+    predict = [f"source={tmp_path}/face.png", "faces=whole", "device=cpu", f"out={tmp_path}/predictions"]
+    run("predict.py", *common, *predict, cwd=tmp_path)
+    run("export.py", *common, "format=safetensors", f"out={tmp_path}/x.safetensors", cwd=tmp_path)
+    assert load_checkpoint(tmp_path / "x.safetensors").crop == 20
+    assert not mark.exists() and "marks_an_augmentation" not in sys.modules
+    # as training does, where the user names it
+    locate(mine["_target_"])
+    assert mark.exists()
+
+
+def test_a_loss_of_a_checkpoint_is_never_imported(tmp_path, monkeypatch):
+    (tmp_path / "marks_itself.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')\nLoss = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = write_tiny(tmp_path / "tiny.h5", {"train": 70, "val": 14})
+    fit(train_config(file, **{"trainer.max_epochs": 1}), tmp_path / "run")
+    foreign = changed(
+        tmp_path / "run/checkpoints/last.ckpt", tmp_path / "x.ckpt",
+        put("hyper_parameters", "loss", {"_target_": "marks_itself.Loss", "nested": {"_target_": "marks_itself.Loss"}}),
+    )  # fmt: skip
+    weights = export_weights(foreign, tmp_path / "net.safetensors")
+    for path in (foreign, weights, export_onnx(foreign, tmp_path / "net.onnx")):
+        assert Predictor.load(path).network.labels[0] == "Angry"
+    assert load_checkpoint(weights).hyper_parameters["loss"]["_target_"] == "marks_itself.Loss"
+    keys = {"ckpt": str(foreign), "split": "val", "ten_crop": False, "device": "cpu", "out": str(tmp_path / "report")}
+    evaluate(keys, None)
+    # who goes on with it gives a loss of his own
+    with pytest.raises(InputError, match="was trained with loss._target_=marks_itself.Loss, not fer.training.losses.C"):
+        assemble(train_config(file, resume=foreign), tmp_path / "y")
+    assemble(train_config(file, init=foreign, **{"recipe.teachers": f"[{foreign}]"}), tmp_path / "z")
+    assert not (tmp_path / "it ran").exists() and "marks_itself" not in sys.modules
 
 
 def test_a_network_of_a_package_that_is_trusted_is_built(ckpt, tmp_path, monkeypatch):

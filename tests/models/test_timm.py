@@ -1,5 +1,6 @@
 """timm's networks behind our contract: heads, sizes, normalisation, checkpoints, a run of one epoch, and refusals."""
 
+import json
 import sys
 
 import pytest
@@ -7,7 +8,9 @@ import timm
 import torch
 from torch import nn
 
+from fer import Predictor
 from fer.data.source import FaceFormat
+from fer.data.storage.hdf5 import read_column
 from fer.errors import InputError
 from fer.models.checkpoint import divide_logits, load_checkpoint
 from fer.models.classifier import EmotionClassifier
@@ -188,3 +191,23 @@ def test_a_run_is_saved_and_loaded_with_the_same_logits(tmp_path):
     reference.load_state_dict({key.removeprefix("net.network."): values for key, values in saved.items()})
     with torch.inference_mode():
         torch.testing.assert_close(model(faces), reference(faces[..., 2:38, 2:38] / 255), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_network_of_timm_goes_through_all_doors(tmp_path, run):
+    file = write_tiny(tmp_path / "grey.h5", {"train": 70, "val": 21}, FaceFormat(size=40))
+    data = ["data=fer2013", f"data.file={file}", "data.size=40"]
+    network = ["model=timm", "model.name=resnet10t", "augment.crop=36", "batch_size=14", "optimizer=adamw"]
+    trainer = ["trainer=cpu", "trainer.max_epochs=10", "trainer.enable_progress_bar=false", "hydra.run.dir=run"]
+    run("train.py", *data, *network, *trainer, cwd=tmp_path)
+    run("evaluate.py", "ckpt=run/checkpoints/best.ckpt", "device=cpu", "out=report", cwd=tmp_path)
+    run("export.py", "ckpt=run/checkpoints/best.ckpt", "format=onnx", "out=resnet.onnx", cwd=tmp_path)
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    # the same faces by the predictor, from the checkpoint and by ONNX Runtime
+    faces, labels = read_column(file, "val", "image"), read_column(file, "val", "label")
+    for path in ("run/checkpoints/best.ckpt", "resnet.onnx"):
+        predictor = Predictor.load(tmp_path / path, faces="whole", device="cpu")
+        assert predictor.network.name == "resnet10t"
+        named = [predictor.labels.index(face.label) for (face,) in predictor.batch(list(faces))]
+        assert (named == labels).mean() == pytest.approx(report["plain"]["accuracy"])
+    assert report["plain"]["accuracy"] > 0.5

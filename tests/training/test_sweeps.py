@@ -2,10 +2,14 @@
 
 import sqlite3
 
+import pandas as pd
 import pytest
 import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from tests.conftest import write_tiny
+from tests.conftest import ROOT, write_tiny
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,41 @@ def test_the_slurm_launcher_takes_what_the_documentation_gives_it(common, run):
     shown = run("train.py", "--cfg", "hydra", *common[1:], "hydra/launcher=submitit_slurm", *options).stdout
     assert "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher" in shown
     assert "gpus_per_node: 2" in shown
+
+
+@pytest.mark.slow
+def test_a_search_finds_rates_in_its_range_and_ends_with_a_table(common, tmp_path, run):
+    # without -m, of which the preset takes care
+    search = ["hparams_search=optuna", "hydra.sweeper.n_trials=2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    told = run("train.py", *common[1:], *search, cwd=tmp_path).stdout
+    table = pd.read_csv(tmp_path / "sweep/sweep.csv")
+    assert table["optimizer.lr"].tolist() == pytest.approx([rate(tmp_path / "sweep" / job) for job in "01"])
+    assert table["optimizer.lr"].between(0.001, 0.1).all() and table["optimizer.lr"].nunique() == 2
+    assert table["optimizer.weight_decay"].between(0.00001, 0.005).all()
+    # the objective is val/acc, and more of it is better
+    found = yaml.safe_load((tmp_path / "sweep/optimization_results.yaml").read_text())
+    assert found["best_value"] == pytest.approx(table["val/acc"].max(), abs=1e-4)
+    assert "table: " in told
+
+
+@pytest.mark.parametrize("name", ["optuna", "optuna_adamw", "optuna_augment"])
+def test_the_keys_of_a_search_are_those_of_the_config(name):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"hparams_search={name}"], return_hydra_config=True)
+    space = cfg.hydra.sweeper.params
+    assert len(space) >= 2 and all(OmegaConf.select(cfg, key) is not None for key in space)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for key in space:
+            compose("train", [f"hparams_search={name}", f"{key}=0.01"])
+
+
+def test_without_optuna_a_search_is_one_line(tmp_path, process):
+    # hides the installed plugin, as the namespace's first
+    plugin = tmp_path / "hydra_plugins/hydra_optuna_sweeper"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").touch()
+    done = process("train.py", "hparams_search=optuna", code=2, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert done.stderr == "error: hydra/sweeper=optuna is not installed: pip install '.[sweep]'\n"
 
 
 @pytest.mark.slow

@@ -152,6 +152,20 @@ class FaceDataModule(pl.LightningDataModule):
             "val_rows": torch.from_numpy(np.unique(self.column("val", "row"))),
         }
 
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes."""
+        return list(self.info.class_names)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the faces are of the drawn sample."""
+        return self.info.drawn
+
+    def counts(self) -> list[int]:
+        """Return the training faces of each class."""
+        return np.bincount(self.column("train", "label"), minlength=len(self.labels)).tolist()
+
     def rows(self, split: str) -> int:
         """Return the number of rows of train or val."""
         if self._rows is None:

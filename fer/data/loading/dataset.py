@@ -20,15 +20,15 @@ EVAL_BATCH = 256
 class Batch(NamedTuple):
     """Faces of one step on one rank.
 
-    ``image`` uint8 (N, C, H, W), ``label`` int64 (N,), ``rows`` int64 (N,), the rows in the split, and ``share``: this
-    rank's part of the global batch times the number of ranks, 1.0 but in a last batch that does not divide evenly.
-    ``target`` float32 (N, classes), the probabilities to train on in place of the labels, or None.
+    ``image`` uint8 (N, C, H, W), ``label`` int64 (N,), ``rows`` int64 (N,), the rows in the split, or None, and
+    ``share``: this rank's part of the global batch times the number of ranks, 1.0 but in a last batch that does not
+    divide evenly. ``target`` float32 (N, classes), the probabilities to train on in place of the labels, or None.
     """
 
     image: torch.Tensor
     label: torch.Tensor
-    rows: torch.Tensor
-    share: float
+    rows: torch.Tensor | None = None
+    share: float = 1.0
     target: torch.Tensor | None = None
 
 

@@ -4,22 +4,29 @@
 ``block_rows`` and, if the shards were to be copied away, ``shards``, where to, such as s3://bucket/affectnet. An item
 of LitData's is a block of images, uint8 (block_rows, ...), as `DiskImages` reads them: epochs have the same order.
 
-LitData reads what an ``index.json`` tells it to, pickles too, which run code, from and into any folder. So it is given
-none that was not checked, and it reads from no place that a file names: from the folder itself, or where the user says.
+LitData writes the shards, and fetches single files of an address. It reads none: it would unpickle, that is run, what
+an ``index.json`` tells it to, from and into any folder, and where several processes fetch the same shard it can wait
+for one that none of them fetches. No place is read that a file names: only the folder itself, or where the user says.
 """
 
 import hashlib
 import json
 import os
 import re
+import shutil
+import struct
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import torch
+from filelock import FileLock
 
 from fer.data.source import SPLITS, FaceFormat, Faces
 from fer.data.storage.hdf5 import ROWS, StoreInfo, opened, read_info, write_store
@@ -43,11 +50,25 @@ _SHARD = re.compile(r"chunk-\d+-\d+\.bin")
 _REMOTE = re.compile(r"[a-z0-9]+:")
 
 
+#: LitData's code of uint8; an item is its bytes, this code, the dimensions, how long each is, and the pixels.
+_UINT8 = 4
+#: While this share of a disk is free, a cache keeps all; else it takes this share of itself and the free part.
+_SPARE, _SHARE = 0.1, 0.75
+
+
+class Shard(NamedTuple):
+    """A file of blocks: what it is called, its bytes, and the number of its blocks."""
+
+    name: str
+    size: int
+    blocks: int
+
+
 class StreamImages(DiskImages):
     """The images of one split of a folder of shards, read as `DiskImages` reads them.
 
     ``shards`` is where the user says that they lie, a folder or an address of LitData's; None is in the folder itself.
-    Those at an address are fetched when they are first needed and kept by LitData in its cache on disk.
+    Those at an address are fetched when they are first needed and kept in LitData's cache on disk.
 
     Raises:
         InputError: LitData is not installed, or the shards lie elsewhere, are not all there or are not ours.
@@ -63,39 +84,72 @@ class StreamImages(DiskImages):
             raise InputError(f"{self._file / ROWS}: not the rows of a folder of shards; make it with format=litdata")
         self.block_rows = int(size)
         blocks = -(-self._n // self.block_rows)
-        self._place: tuple[str, str | None]
+        self._url: str | None = None
         if shards and _REMOTE.match(shards):
-            url = f"{shards.rstrip('/')}/{split}"
-            self._place = (str(_fetch_index(url, blocks)), url)
+            self._url = f"{shards.rstrip('/')}/{split}"
+            self._place, self._shards = _fetch_index(self._url, blocks)
         else:
-            own = Path(shards, split).expanduser().resolve() if shards else _inside(self._file, named, split)
-            _require_shards(own, blocks)
-            self._place = (str(own), None)
+            self._place = Path(shards, split).expanduser().resolve() if shards else _inside(self._file, named, split)
+            self._shards = _require_shards(self._place, blocks)
+        #: the first block of each shard
+        self._firsts = [0, *accumulate(shard.blocks for shard in self._shards)][:-1]
 
     def _open(self) -> Any:
-        from litdata import StreamingDataset
-        from litdata.streaming.resolver import Dir
+        """Return what fetches a file of an address, which no other process can use; None in a folder."""
+        if self._url is None:
+            return None
+        from litdata.streaming.downloader import get_downloader
 
-        path, url = self._place
-        try:
-            images = StreamingDataset(Dir(path, url), shuffle=False)
-            # asked for a slice, it fetches whole shards into its cache; else each item by itself from a bucket, each
-            # epoch anew, and from local: not safely where several processes read
-            images[0:0]
-        except Exception as error:  # LitData raises many types on foreign bytes
-            raise InputError(f"{url or path}: its shards can't be opened: {_reason(error)}") from error
-        return images
+        return get_downloader(self._url, str(self._place), [])
 
     def _read(self, number: int) -> np.ndarray:
-        path, url = self._place
-        try:
-            block = self._images[number]
-        except Exception as error:  # LitData raises many types on foreign bytes
-            raise InputError(f"{url or path}: block {number} of its images can't be read: {_reason(error)}") from error
+        at = bisect_right(self._firsts, number) - 1
+        shard, where = self._shards[at], self._url or self._place
         shape = (min(self.block_rows, self._n - number * self.block_rows), *self._face.shape)
-        if not isinstance(block, np.ndarray) or block.dtype != np.uint8 or block.shape != shape:
-            raise InputError(f"{url or path}: block {number} is not the images that {self._file / ROWS} tells of")
-        return block
+        try:
+            item = self._item(shard, number - self._firsts[at], shape)
+        except (OSError, struct.error) as error:
+            raise InputError(f"{where}: block {number} of its images can't be read: {_reason(error)}") from error
+        if item is None:
+            raise InputError(f"{where}: block {number} is not the images that {self._file / ROWS} tells of")
+        return item
+
+    def _item(self, shard: Shard, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Return an item of a shard that is pixels of a shape, None where it is anything else."""
+        size = int(np.prod(shape))
+        head = struct.pack(f"<{3 + len(shape)}I", 4 * (2 + len(shape)) + size, _UINT8, len(shape), *shape)
+        with self._whole(shard) as file:
+            # the number of items, where each begins, where the last one ends
+            file.seek(4 * (1 + number))
+            start, end = struct.unpack("<2I", file.read(8))
+            if end - start != len(head) + size:
+                return None
+            file.seek(start)
+            content = file.read(end - start)
+        if len(content) != end - start or not content.startswith(head):
+            return None
+        return np.frombuffer(content, np.uint8, offset=len(head)).reshape(shape)
+
+    def _whole(self, shard: Shard) -> Any:
+        """Open a shard, fetched where it lies at an address and the cache does not have it."""
+        path = self._place / shard.name
+        if self._url is None:
+            return open(path, "rb")
+        while True:
+            # another process may make room of it at any moment, but not of an open file
+            with suppress(FileNotFoundError):
+                file = open(path, "rb")
+                if os.fstat(file.fileno()).st_size == shard.size:
+                    return file
+                file.close()
+            lock = FileLock(f"{path}.lock")
+            with lock:
+                # others have waited for the one that fetched it
+                if not path.is_file() or path.stat().st_size != shard.size:
+                    _make_room(self._place.parent, shard.size)
+                    _fetch(self._images, f"{self._url}/{shard.name}", path, shard.size)
+                with suppress(OSError):
+                    os.unlink(lock.lock_file)
 
 
 def _reason(error: Exception) -> str:
@@ -114,62 +168,89 @@ def _inside(folder: Path, named: str, split: str) -> Path:
     return place
 
 
-def _require_shards(place: Path, blocks: int) -> None:
-    """Raise InputError where a folder has not all shards of a split, as files of its own."""
+def _require_shards(place: Path, blocks: int) -> list[Shard]:
+    """Return the shards of a split that are in a folder; InputError where it has not all, as files of its own."""
     entries = os.scandir(place) if place.is_dir() else ()
     sizes, index = {e.name: e.stat().st_size for e in entries if e.is_file(follow_symlinks=False)}, place / "index.json"
     if index.name not in sizes:
         raise InputError(f"{index}: no such file, or a link; copy the shards again, or give data.shards=PLACE")
-    for name, size in _check_index(index.read_bytes(), str(index), blocks).items():
+    shards = _check_index(index.read_bytes(), str(index), blocks)
+    for name, size, _ in shards:
         if name not in sizes:
             raise InputError(f"{place / name}: no such file, or a link; copy the shards again")
-        # LitData would wait for the rest, as of a shard that is just being fetched
         if sizes[name] < size:
             raise InputError(f"{place / name}: {sizes[name]:,} of {size:,} bytes; copy the shards again")
+    return shards
 
 
-def _fetch_index(url: str, blocks: int) -> Path:
-    """Return a folder of LitData's cache for the shards at an address, their index.json in it.
-
-    LitData fetches one itself only where there is none, so it reads the one that was checked.
-    """
+def _fetch_index(url: str, blocks: int) -> tuple[Path, list[Shard]]:
+    """Return a folder in LitData's cache for the shards at an address, and what they are."""
     from litdata.streaming.downloader import get_downloader
 
     cache = Path(os.environ.get("LITDATA_CACHE_DIR") or "~/.lightning/chunks").expanduser()
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="index-", dir=cache) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         index = Path(folder, "index.json")
+        _fetch(get_downloader(url, folder, []), f"{url}/index.json", index)
+        content = index.read_bytes()
+    shards = _check_index(content, f"{url}/index.json", blocks)
+    own = cache / hashlib.sha256(f"{url}\0".encode() + content).hexdigest()
+    own.mkdir(parents=True, exist_ok=True)
+    return own, shards
+
+
+def _fetch(downloader: Any, url: str, path: Path, size: int | None = None) -> None:
+    """Fetch a file of so many bytes, which gets its name when it is whole."""
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder:
+        fetched = Path(folder, path.name)
         try:
-            get_downloader(url, folder, []).download_file(f"{url}/index.json", str(index))
-            content = index.read_bytes()
+            downloader.download_file(url, str(fetched))
+            got = fetched.stat().st_size
         except Exception as error:  # of each kind of address another
-            raise InputError(f"{url}/index.json: could not be fetched: {_reason(error)}") from error
-        _check_index(content, f"{url}/index.json", blocks)
-        own = cache / hashlib.sha256(f"{url}\0".encode() + content).hexdigest()
-        own.mkdir(exist_ok=True)
-        os.replace(index, own / "index.json")
-    return own
+            raise InputError(f"{url}: could not be fetched: {_reason(error)}") from error
+        if size is not None and got != size:
+            raise InputError(f"{url}: {got:,} of {size:,} bytes; copy the shards again")
+        os.replace(fetched, path)
 
 
-def _check_index(content: bytes, name: str, blocks: int) -> dict[str, int]:
-    """Return the shards in an index.json, name to bytes; InputError where it is none of ours, of so many blocks."""
+def _make_room(cache: Path, size: int) -> None:
+    """Remove the shards that were fetched first where a cache with ``size`` bytes more would fill its disk."""
+    total, _, free = shutil.disk_usage(cache)
+    if free - size >= _SPARE * total:
+        return
+    held = []
+    for path in cache.glob("*/chunk-*.bin"):
+        # another process may be at it
+        with suppress(FileNotFoundError):
+            held.append((path.stat().st_mtime, path.stat().st_size, path))
+    taken = sum(each for _, each, _ in held)
+    over = taken + size - _SHARE * (taken + free)
+    for _, each, path in sorted(held):
+        if over <= 0:
+            return
+        path.unlink(missing_ok=True)
+        over -= each
+
+
+def _check_index(content: bytes, name: str, blocks: int) -> list[Shard]:
+    """Return the shards that an index.json tells of; InputError where it is none of ours, of so many blocks."""
+    shards: list[Shard] = []
     try:
         index = json.loads(content)
-        config, chunks = index["config"], index["chunks"]
-        files, sizes = {chunk["filename"]: chunk["chunk_bytes"] for chunk in chunks}, [c["chunk_size"] for c in chunks]
+        config = index["config"]
+        shards = [Shard(each["filename"], each["chunk_bytes"], each["chunk_size"]) for each in index["chunks"]]
         ours = (
             {key: value for key, value in config.items() if key not in _IDLE and value is not None} == _CONFIG
-            and all(_SHARD.fullmatch(file) for file in files)
-            and all(type(n) is int and n > 0 for n in [*sizes, *files.values()])
-            and len(files) == len(chunks)
+            and all(_SHARD.fullmatch(shard.name) for shard in shards)
+            and all(type(n) is int and n > 0 for shard in shards for n in shard[1:])
+            and len({shard.name for shard in shards}) == len(shards)
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         ours = False
     if not ours:
         raise InputError(f"{name}: not of shards that prepare.py wrote, so it is not read; prepare the data again")
-    if sum(sizes) != blocks:
-        raise InputError(f"{name}: of {sum(sizes)} blocks of images, but {ROWS} is of {blocks}; copy the shards again")
-    return files
+    if (held := sum(shard.blocks for shard in shards)) != blocks:
+        raise InputError(f"{name}: of {held} blocks of images, but {ROWS} is of {blocks}; copy the shards again")
+    return shards
 
 
 def read_images(folder: str | Path, split: str, shards: str | None = None) -> np.ndarray:
