@@ -20,6 +20,8 @@ _PADDING = 0.15
 _SMALL_PADDING, _COARSE = 12, 120
 #: A box that fewer windows agree on must also be a face to a second cascade.
 _SURE = 10
+#: Beside faces that are clear, one of fewer windows is dropped.
+_WEAK = 6
 #: Where nothing is found that this many windows agree on, the picture is searched turned by these degrees, shrunk more
 #: and in larger steps. The cascade finds faces up to 15 degrees off; 20 and 40 degrees found no more and cost twice.
 _CLEAR = 20
@@ -59,7 +61,9 @@ class HaarDetector:
                 found += [
                     face for angle in _TURNS for face in search.turned(grey, angle, 1.0 if near else _TURNED_SCALE)
                 ]
-        return left_to_right(_without_nested(found))
+        # beside a clear face a very weak one is seldom true
+        least = _WEAK if any((face.score or 0) >= _CLEAR for face in found) else 0
+        return left_to_right(_without_nested([face for face in found if (face.score or 0) >= least]))
 
 
 class _Search:
