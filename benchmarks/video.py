@@ -70,7 +70,7 @@ def ours(video: str, ckpt: str, out: str, known: str) -> float:
     """Do what predict.py does; only the run itself counts. ``known`` is a file of boxes, or empty for a search."""
     from fer.api import predict
     from fer.prediction import predictor
-    from fer.prediction.detectors import Detection
+    from fer.prediction.detection import Detection
 
     if known:
         boxes = iter(json.loads(Path(known).read_text()))
@@ -79,7 +79,7 @@ def ours(video: str, ckpt: str, out: str, known: str) -> float:
         ]
     keys = {"source": video, "ckpt": ckpt, "out": out, "min_confidence": None, "draw": True, "anonymize": False}
     keys |= {"show": False, "explain": False, "layer": None, "every_n": 1, "search_every": 5}
-    keys |= {"smooth": 0.7, "batch": 16, "device": "cpu"}
+    keys |= {"smooth": 0.7, "batch": 16, "device": "cpu", "margin": None, "tta": False, "classes": None}
     # `predict` says on its last line how fast it was, from the loaded network on
     with redirect_stdout(said := io.StringIO()):
         predict(keys, {"name": "haar", "model": None, "min_size": MIN_SIZE})

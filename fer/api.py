@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.engines import is_darknet, resolve
-from fer.targets import trusting
+from fer.errors import InputError
+from fer.targets import build, trusting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fer.prediction.backends import NetworkInfo
     from fer.prediction.base import BasePredictor
     from fer.prediction.face import Face, Picture
+    from fer.prediction.own_detector import OwnCallable
 
 #: As `fer.prediction.detectors.MIN_SIZE`, which needs OpenCV.
 _MIN_SIZE = 40
@@ -41,7 +43,7 @@ class Predictor:
     def load(
         cls,
         ckpt: str | Path,
-        faces: str = "haar",
+        faces: "str | OwnCallable" = "auto",
         faces_model: str | None = None,
         device: str = "auto",
         min_confidence: float | None = None,
@@ -49,14 +51,23 @@ class Predictor:
         cfg: str | Path | None = None,
         names: str | Path | None = None,
         trust: Iterable[str] = (),
+        margin: float | None = None,
+        tta: bool = False,
+        classes: Sequence[str] | None = None,
     ) -> "Predictor":
         """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector; or .weights.
 
-        ``faces`` is haar, yunet (``faces_model`` is its file) or whole; ``min_size`` the smallest face looked for, in
-        pixels; ``device`` is the network's: auto, cpu, cuda, ... ``min_confidence`` is 0 by default.
+        ``faces`` is auto (YuNet where its file was fetched before, else haar), haar, yunet (``faces_model`` is its
+        file; without it, it is fetched once), whole, or a callable of your own: it takes a picture uint8 (H, W, 3) RGB
+        and gives boxes (n, 4), x, y, width, height in pixels, and scores (n,). ``min_size`` is the smallest face looked
+        for, in pixels, but by your own; ``device`` is the network's: auto, cpu, cuda, ... ``min_confidence`` is 0 by
+        default.
 
         Darknet's .weights, or the .ckpt saved with them, belong to the files ``cfg`` and ``names``, by default those
         beside them; their ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
+
+        ``margin`` widens the boxes by this fraction in place of what the network was trained with; ``tta`` averages
+        ten crops; of other ``classes`` than these, two or more, the logits are masked.
 
         ``trust`` names packages whose classes the file may name as its network, as ("my_lab",); see `load_checkpoint`.
 
@@ -64,7 +75,11 @@ class Predictor:
             InputError: a file that is missing, not ours or of a class not trusted, an unknown detector or device.
         """
         with trusting(trust):
-            return cls(open_predictor(ckpt, faces, faces_model, device, min_confidence, min_size, cfg, names))
+            return cls(
+                open_predictor(
+                    ckpt, faces, faces_model, device, min_confidence, min_size, cfg, names, margin, tta, classes
+                )
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -113,13 +128,16 @@ class Predictor:
 
 def open_predictor(
     ckpt: str | Path,
-    faces: str = "haar",
+    faces: "str | OwnCallable" = "auto",
     faces_model: str | None = None,
     device: str = "auto",
     min_confidence: float | None = None,
     min_size: int = _MIN_SIZE,
     cfg: str | Path | None = None,
     names: str | Path | None = None,
+    margin: float | None = None,
+    tta: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> "BasePredictor":
     """Return what is behind a `Predictor`; arguments and errors are those of `Predictor.load`."""
     ckpt = resolve(str(ckpt))
@@ -127,10 +145,22 @@ def open_predictor(
         from fer.darknet.torch_engine.predictor import load
 
         cfg_file, names_file = Path(cfg) if cfg else None, Path(names) if names else None
-        return load(Path(ckpt), cfg_file, names_file, faces, faces_model, device, min_confidence, min_size)
+        return load(
+            Path(ckpt), cfg_file, names_file, faces, faces_model, device, min_confidence, min_size, margin, tta, classes
+        )
     from fer.prediction.predictor import FacePredictor
 
-    return FacePredictor.load(ckpt, faces, faces_model, device, min_confidence, min_size)
+    return FacePredictor.load(ckpt, faces, faces_model, device, min_confidence, min_size, margin, tta, classes)
+
+
+def detector_arguments(faces: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `open_predictor` that checked keys of conf/faces say; a target among them is built."""
+    if "_target_" not in faces:
+        return {"faces": faces["name"], "faces_model": faces["model"], "min_size": faces["min_size"]}
+    detector = build(faces)
+    if not callable(detector):
+        raise InputError(f"faces._target_={faces['_target_']}: what it builds cannot be called with a picture")
+    return {"faces": detector}
 
 
 def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any] | None = None) -> int:
@@ -149,8 +179,8 @@ def predict(keys: dict[str, Any], faces: dict[str, Any], darknet: dict[str, Any]
 
     def open_it() -> "BasePredictor":
         return open_predictor(
-            keys["ckpt"], faces["name"], faces["model"], keys["device"], keys["min_confidence"], faces["min_size"],
-            **files,
+            keys["ckpt"], device=keys["device"], min_confidence=keys["min_confidence"], margin=keys["margin"],
+            tta=keys["tta"], classes=keys["classes"], **detector_arguments(faces), **files,
         )  # fmt: skip
 
     return predict_with(keys, open_it)

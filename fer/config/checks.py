@@ -140,7 +140,7 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: an unknown key, a value of the wrong type or out of range, or two keys that exclude each other.
     """
-    keys, faces = check_keys(cfg, Predict), typed(cfg.faces, Faces, "faces")
+    keys, faces = check_keys(cfg, Predict), check_faces(cfg.faces)
     for key in ("source", "ckpt"):
         if not keys[key]:
             raise InputError(
@@ -158,13 +158,30 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError("explain=true draws faces, anonymize=true hides them: give one of them")
     if keys["layer"] and not keys["explain"]:
         raise InputError(f"layer={keys['layer']} is what explain=true shows: give both")
+    if keys["margin"] is not None and not 0 <= keys["margin"] <= 2:
+        raise InputError(f"margin={keys['margin']}: not a fraction of the box between 0 and 2")
+    if keys["explain"] and keys["classes"] is not None:
+        raise InputError("explain=true shows all of the network's classes: leave classes= out")
     if is_darknet(keys["ckpt"]):
+        for key in ("margin", "tta", "classes") if cfg.darknet.get("engine") != "torch" else ():
+            if keys[key] not in (None, False):
+                raise InputError(f"{key}={keys[key]}: not for the darknet program; darknet.engine=torch may have it")
         for key in ("explain",) if cfg.darknet.get("engine") == "torch" else ("explain", "show"):
             if keys[key]:
                 raise InputError(
                     f"{key}=true: not for the .weights of a Darknet net; show=true with darknet.engine=torch"
                 )
     return keys, faces
+
+
+def check_faces(faces: DictConfig) -> dict[str, Any]:
+    """Check the ``faces`` group, a detector of ours or a target, and return it as plain data.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type, or a target that there is not.
+    """
+    given = plain(faces, "faces")
+    return check_target(given, "faces") if "_target_" in given else typed(faces, Faces, "faces")
 
 
 def check_labels(tags: Any, notes: Any) -> None:

@@ -229,6 +229,9 @@ class Predict:
     smooth: float = MISSING
     batch: int = MISSING
     device: str = MISSING
+    margin: float | None = MISSING
+    tta: bool = MISSING
+    classes: list[str] | None = MISSING
     trust: list[str] = MISSING
 
 
@@ -262,6 +265,9 @@ class Demo:
     ckpt: str | None = MISSING
     port: int = MISSING
     device: str = MISSING
+    margin: float | None = MISSING
+    tta: bool = MISSING
+    classes: list[str] | None = MISSING
     trust: list[str] = MISSING
 
 

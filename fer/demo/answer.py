@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 
 from fer.data.boxes import Box
-from fer.data.photos import crop_face, read_photo
+from fer.data.photos import read_photo
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.demo.uploads import Upload
 from fer.errors import InputError
+from fer.prediction.detection import crop_upright
 from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.sources import Medium, looks_like_a_photo
 from fer.prediction.tracking import Tracker
@@ -144,8 +145,8 @@ class Answerer:
         takes = self._predictor.network.face
         for face, number, row, single in zip(faces, numbers, table, self._table(faces), strict=True):
             labels.append(f"{number} {self._verdict(row, min_confidence)}")
-            card = crop_face(shown, face.box, FaceFormat(FACE_PIXELS, "rgb", takes.margin))
-            crop = crop_face(picture, face.box, takes)
+            card = crop_upright(shown, face.box, face.angle, FaceFormat(FACE_PIXELS, "rgb", takes.margin))
+            crop = crop_upright(picture, face.box, face.angle, takes)
             assert card is not None and crop is not None  # the predictor gives no face outside of the picture
             crops[number] = _SeenFace(card, crop, face.box[2], single)
         return _shrink(draw_faces(shown, boxes, labels)), crops

@@ -120,15 +120,17 @@ def serve(page: "gradio.Blocks", uploads: Uploads, listening: socket.socket) -> 
     uvicorn.Server(config).run([listening])
 
 
-def load(ckpt: str, faces: str, faces_model: str | None, device: str) -> "tuple[BasePredictor, Explainer | None, str]":
-    """Open a checkpoint; returns also the explainer, None where the network has no heat maps, and what must be said.
+def load(ckpt: str, device: str, **options: Any) -> "tuple[BasePredictor, Explainer | None, str]":
+    """Open a checkpoint with ``options`` of `open_predictor`.
+
+    Returns also the explainer, None where the network has no heat maps, and what must be said.
 
     Raises:
         InputError: whatever `open_predictor` refuses.
     """
     from fer.api import open_predictor
 
-    predictor, explainer, notes = open_predictor(ckpt, faces, faces_model, device), None, []
+    predictor, explainer, notes = open_predictor(ckpt, device=device, **options), None, []
     if predictor.network.drawn:
         notes.append(_DRAWN)
     try:
@@ -140,17 +142,21 @@ def load(ckpt: str, faces: str, faces_model: str | None, device: str) -> "tuple[
     return predictor, explainer, "\n\n".join(notes)
 
 
-def run(ckpt: str, faces: dict[str, Any], device: str, port: int) -> None:
-    """Serve the page for a checkpoint until Ctrl-C or SIGTERM; ``faces`` are the name and model of the detector.
+def run(ckpt: str, faces: dict[str, Any], device: str, port: int, **options: Any) -> None:
+    """Serve the page for a checkpoint until Ctrl-C or SIGTERM; ``faces`` are checked keys of conf/faces,
+    ``options`` others of `open_predictor`.
 
     Raises:
         InputError: the port is taken, Gradio is not installed, or whatever `load` refuses.
     """
+    from fer.api import detector_arguments
+
     # SIGTERM ends the page as Ctrl-C does, and the private folder with it
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with listen(port) as listening, TemporaryDirectory(prefix="fer-demo-") as folder:
-            predictor, explainer, note = load(ckpt, faces["name"], faces["model"], device)
+            predictor, explainer, note = load(ckpt, device, **detector_arguments(faces), **options)
+            print(f"faces: {predictor.found_by}")
             # both are read when Gradio is imported
             os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
             try:

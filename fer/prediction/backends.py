@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from fer.data.photos import channels_first
 from fer.data.source import FaceFormat
 from fer.engines import ONNX, is_darknet, suffix_of
 from fer.errors import InputError
-from fer.labels import labels_from_file
+from fer.labels import canonical, labels_from_file
 from fer.models.pretrained import locate
 
 
@@ -34,11 +35,12 @@ class Network(NetworkInfo, Protocol):
     def __call__(self, faces: np.ndarray) -> np.ndarray: ...
 
 
-def open_network(ckpt: str | Path, device: str = "auto") -> Network:
+def open_network(ckpt: str | Path, device: str = "auto", tta: bool = False) -> Network:
     """Open a .ckpt or .safetensors file or a shipped network's name with torch, or a .onnx file with onnxruntime.
 
     ``device`` is auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one. A .onnx file needs neither torch
-    nor Lightning. Darknet's .weights, of which some find the faces themselves, are for `Predictor.load`.
+    nor Lightning. ``tta`` averages the logits of ten crops, by torch alone. Darknet's .weights, of which some find the
+    faces themselves, are for `Predictor.load`.
 
     Raises:
         InputError: no such file or name, not one of this project, or a device that is not there.
@@ -48,20 +50,67 @@ def open_network(ckpt: str | Path, device: str = "auto") -> Network:
     path = locate(ckpt)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    return OnnxNetwork(path, device) if suffix_of(path) == ONNX else TorchNetwork(path, device)
+    if suffix_of(path) != ONNX:
+        return TorchNetwork(path, device, tta)
+    if tta:
+        raise InputError(f"tta=true: {path} takes the centre crop alone; give the .ckpt that it was exported from")
+    return OnnxNetwork(path, device)
+
+
+def adapted(network: Network, margin: float | None = None, classes: Sequence[str] | None = None) -> Network:
+    """Return a network that takes faces with another ``margin`` and tells only some ``classes`` apart; None: its own.
+
+    Raises:
+        InputError: not a margin of 0 to 2, or not two or more of the network's classes.
+    """
+    if margin is not None:
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin <= 2:
+            raise InputError(f"margin={margin!s:.40}: not a fraction of the box between 0 and 2")
+        network.face = replace(network.face, margin=float(margin))
+    return network if classes is None else ChosenClasses(network, classes)
+
+
+class ChosenClasses:
+    """A network of which some classes are masked: the probabilities of ``classes`` add up to 1 in its own order.
+
+    As if the logits of the others were minus infinity, as in ``evaluate.py classes=common``. Spellings such as anger
+    for Angry are known.
+
+    Raises:
+        InputError: a class that the network has not, or fewer than two.
+    """
+
+    def __init__(self, network: Network, classes: Sequence[str]) -> None:
+        self._network = network
+        wanted = []
+        for name in [classes] if isinstance(classes, str) else classes:
+            meant = [label for label in network.labels if (canonical(label) or label) == (canonical(name) or name)]
+            if not meant:
+                raise InputError(f"classes: {name!s:.40} is not one of {', '.join(network.labels)}")
+            wanted += meant
+        self._index = [i for i, label in enumerate(network.labels) if label in wanted]
+        if len(self._index) < 2:
+            raise InputError(f"classes={wanted}: give two or more of {', '.join(network.labels)}")
+        self.labels = tuple(network.labels[i] for i in self._index)
+        self.face, self.name, self.drawn = network.face, network.name, network.drawn
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        # in float64, and never 0, as what is left may be all but impossible
+        kept = np.maximum(self._network(faces)[:, self._index].astype(np.float64), np.finfo(np.float32).tiny)
+        return (kept / kept.sum(1, keepdims=True)).astype(np.float32)
 
 
 class TorchNetwork:
-    """A checkpoint on a torch device: softmax over the logits of the centre crop, as in validation."""
+    """A checkpoint on a torch device: softmax over the logits of the centre crop, as in validation, or of ten."""
 
-    def __init__(self, ckpt: Path, device: str = "auto") -> None:
+    def __init__(self, ckpt: Path, device: str = "auto", tta: bool = False) -> None:
         # here, so that a .onnx file is run without them
         import torch
 
         from fer.models.checkpoint import load_checkpoint
         from fer.system.device import to_device
 
-        self._torch, self.model, self._ckpt = torch, load_checkpoint(ckpt), ckpt
+        self._torch, self.model, self._ckpt, self._tta = torch, load_checkpoint(ckpt), ckpt, tta
         _, self._device = to_device(self.model.net, device)
         self.labels, self.name = tuple(self.model.labels), self.model.name
         self.face, self.drawn = self.model.face, self.model.drawn
@@ -70,7 +119,7 @@ class TorchNetwork:
         torch = self._torch
         # inference_mode is a setting of the calling thread, so it is entered in each call
         with torch.inference_mode():
-            logits = self.model(torch.from_numpy(channels_first(faces)).to(self._device))
+            logits = self.model(torch.from_numpy(channels_first(faces)).to(self._device), average_ten_crop=self._tta)
             return require_probabilities(logits.float().softmax(1).cpu().numpy(), len(faces), self.labels, self._ckpt)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from fer.prediction.backends import NetworkInfo
-from fer.prediction.detectors import Detection
+from fer.prediction.detection import Detection
 from fer.prediction.face import Face, Picture
 
 
@@ -16,8 +16,11 @@ class BasePredictor(ABC):
     """Finds and names the faces of pictures; several threads may call one predictor.
 
     A picture is a file, or an array uint8 (h, w) grey, (h, w, 3) RGB or (h, w, 4) RGBA, whose alpha is dropped.
-    ``network`` is what names the faces; below the probability ``min_confidence`` a face has no label.
+    ``network`` is what names the faces; ``found_by`` says in words what finds them. Below the probability
+    ``min_confidence`` a face has no label.
     """
+
+    found_by: str = "found by the network itself"
 
     def __init__(self, network: NetworkInfo, min_confidence: float = 0.0) -> None:
         self.network, self.min_confidence = network, min_confidence
@@ -67,4 +70,5 @@ class BasePredictor(ABC):
             label=self.labels[best] if confidence >= self.min_confidence else None,
             confidence=confidence,
             score=detection.score,
+            angle=detection.angle,
         )

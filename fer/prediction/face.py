@@ -18,7 +18,8 @@ class Face:
     ``box`` is x, y, width, height in pixels of the picture, x to the right and y down, as the detector gave it;
     ``probabilities`` add up to 1 over the classes (not those of a Darknet detector, see `torch_engine.predictor`);
     ``label`` is the likeliest class, None where its probability ``confidence`` is below the predictor's
-    ``min_confidence``; ``score`` is the detector's own (see `fer.prediction.detectors.Detection`).
+    ``min_confidence``; ``score`` is the detector's own, and ``angle`` the degrees by which the face was turned upright
+    before it was named (see `fer.prediction.detection.Detection`).
     """
 
     box: tuple[float, float, float, float]
@@ -26,6 +27,7 @@ class Face:
     label: str | None
     confidence: float
     score: float | None
+    angle: float = 0.0
 
 
 def colored(picture: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from fer.prediction.detectors import Detection, FaceDetector
+from fer.prediction.detection import Detection, FaceDetector
 
 #: A face between two searched frames is looked for within a box of theirs, this part of its side larger all round.
 SEARCH_MARGIN = 0.5
@@ -27,7 +27,7 @@ def search_frames(
     two shows. ``every=1`` searches all frames whole. ``run`` is a map, perhaps of a pool.
     """
     searched = sorted({*range(0, len(frames), every), len(frames) - 1}) if frames else []
-    detections = dict(zip(searched, run(lambda index: detector(frames[index]), searched), strict=True))
+    detections = dict(zip(searched, run(lambda index: detector(frames[index], quick=True), searched), strict=True))
     between = [index for index in range(len(frames)) if index not in detections]
 
     def near(index: int) -> list[Detection]:
@@ -43,9 +43,9 @@ def find_near(detector: FaceDetector, frame: np.ndarray, boxes: Sequence[tuple[f
     """Return the faces near ``boxes`` (x, y, width, height in pixels), from left to right."""
     faces = []
     for (x0, y0, x1, y1), min_size in _regions(boxes, *frame.shape[1::-1]):
-        for face in detector(np.ascontiguousarray(frame[y0:y1, x0:x1]), min_size):
+        for face in detector(np.ascontiguousarray(frame[y0:y1, x0:x1]), min_size, quick=True):
             x, y, width, height = face.box
-            faces.append(Detection((x + x0, y + y0, width, height), face.score))
+            faces.append(Detection((x + x0, y + y0, width, height), face.score, face.angle))
     return sorted(faces, key=lambda face: face.box)
 
 

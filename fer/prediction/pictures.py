@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from fer.data.photos import crop_face
+from fer.prediction.detection import crop_upright
 from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.face import Face
 from fer.system.files import replacing
@@ -63,7 +63,7 @@ class Pictures:
         """Write the figure that shows where the network looked; nothing without an explainer."""
         if self._explainer is None:
             return
-        crop = crop_face(picture, face.box, self._explainer.face)
+        crop = crop_upright(picture, face.box, face.angle, self._explainer.face)
         if crop is None:
             return
         with replacing(self.out / "explain" / f"{name}.png", sync=False) as temporary:

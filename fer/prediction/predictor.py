@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fer.data.photos import crop_face
-from fer.prediction.backends import Network, open_network
+from fer.prediction.backends import Network, adapted, open_network
 from fer.prediction.base import BasePredictor
-from fer.prediction.detectors import MIN_SIZE, Detection, FaceDetector, open_detector
+from fer.prediction.detection import Detection, FaceDetector, crop_upright
+from fer.prediction.detectors import MIN_SIZE, open_detector
 from fer.prediction.face import Face, Picture, colored, to_array
 from fer.prediction.frame_search import search_frames
+from fer.prediction.own_detector import OwnCallable
 
 #: Most faces in one batch of the network.
 BATCH_FACES = 32
@@ -28,15 +29,22 @@ class FacePredictor(BasePredictor):
         super().__init__(network, min_confidence)
         self.detector = detector
 
+    @property
+    def found_by(self) -> str:  # type: ignore[override]
+        return self.detector.name
+
     @classmethod
     def load(
         cls,
         ckpt: str | Path,
-        faces: str = "haar",
+        faces: str | OwnCallable = "auto",
         faces_model: str | None = None,
         device: str = "auto",
         min_confidence: float | None = None,
         min_size: int = MIN_SIZE,
+        margin: float | None = None,
+        tta: bool = False,
+        classes: Sequence[str] | None = None,
     ) -> "FacePredictor":
         """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector.
 
@@ -45,7 +53,8 @@ class FacePredictor(BasePredictor):
         Raises:
             InputError: a file that is missing or not ours, an unknown detector or device.
         """
-        return cls(open_network(ckpt, device), open_detector(faces, faces_model, min_size), min_confidence or 0.0)
+        network = adapted(open_network(ckpt, device, tta), margin, classes)
+        return cls(network, open_detector(faces, faces_model, min_size), min_confidence or 0.0)
 
     def batch(self, pictures: Sequence[Picture]) -> list[list[Face]]:
         return self._name(list(self._threads.map(self._search, pictures)))
@@ -63,7 +72,7 @@ class FacePredictor(BasePredictor):
         inside, crops = [], []
         for detection in detections:
             # nothing of it in the picture is no face
-            if (crop := crop_face(picture, detection.box, self.network.face)) is not None:
+            if (crop := crop_upright(picture, detection.box, detection.angle, self.network.face)) is not None:
                 inside.append(detection)
                 crops.append(crop)
         return inside, crops

@@ -47,11 +47,14 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
     out, skipped = out_folder(keys, "torch" if is_darknet(keys["ckpt"]) else None)
     media = find_media(keys["source"], skipped)
     predictor = open_predictor()
+    print(f"faces: {predictor.found_by}")
     explainer = None
     if keys["explain"]:
         from fer.prediction.gradcam import Explainer
 
         explainer = Explainer.load(keys["ckpt"], keys["layer"], keys["device"])
+        # the same cut, with margin= too
+        explainer.face = predictor.network.face
     keep_freed_memory()
     start = time.perf_counter()
     stopped_by: list[int] = [signal.SIGINT]

@@ -87,8 +87,10 @@ def test_every_option_composes_and_passes_its_checks(group, option):
 def test_every_way_to_find_faces_passes_its_checks(option):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("predict", [f"faces={option}", "source=a.jpg", "ckpt=a.ckpt"])
-    if option == "yunet":
-        cfg.faces.model = "a.onnx"
+    if option == "custom":
+        with pytest.raises(InputError, match="faces._target_ is missing"):
+            check_predict(cfg)
+        return
     keys, faces = check_predict(cfg)
     assert (keys["source"], faces["name"]) == ("a.jpg", option)
 

@@ -84,7 +84,7 @@ def media(tmp_path_factory):
 
 @pytest.fixture
 def answer(media, tmp_path):
-    predictor, explainer, _ = load(str(media / "best.ckpt"), "haar", None, "cpu")
+    predictor, explainer, _ = load(str(media / "best.ckpt"), "cpu", faces="haar")
     return Answerer(predictor, explainer, tmp_path)
 
 
@@ -160,11 +160,11 @@ def test_a_strip_is_shown_as_one(answer, tmp_path):
 
 @pytest.mark.slow
 def test_drawn_training_data_are_said(media, tmp_path):
-    assert load(str(media / "best.ckpt"), "haar", None, "cpu")[2] == ""
+    assert load(str(media / "best.ckpt"), "cpu", faces="haar")[2] == ""
     content = torch.load(media / "best.ckpt", weights_only=True)
     content["hyper_parameters"]["data"]["drawn"] = True
     torch.save(content, tmp_path / "drawn.ckpt")
-    assert "trained on drawn faces" in load(str(tmp_path / "drawn.ckpt"), "haar", None, "cpu")[2]
+    assert "trained on drawn faces" in load(str(tmp_path / "drawn.ckpt"), "cpu", faces="haar")[2]
 
 
 @pytest.mark.slow

@@ -7,15 +7,18 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from PIL import Image
 
-from fer.data.photos import PhotoRow, decode_photos, read_photo
+from fer import Predictor, load_checkpoint
+from fer.data.photos import PhotoRow, crop_face, decode_photos, read_photo
 from fer.data.source import FaceFormat, PhotoLimits
 from fer.data.synthetic.face import Face as DrawnFace
 from fer.data.synthetic.face import draw_face
 from fer.errors import InputError
 from fer.labels import affectnet_to_label
-from fer.prediction.detectors import Detection, open_detector
+from fer.prediction.detection import Detection
+from fer.prediction.detectors import open_detector
 from fer.prediction.predictor import BATCH_FACES, FacePredictor
 
 LABELS = ("dark", "middle", "bright")
@@ -38,7 +41,7 @@ class ByBrightness:
 
 
 def fixed(*boxes):
-    return lambda picture: [Detection(box, 1.0) for box in boxes]
+    return lambda picture, min_size=None, quick=False: [Detection(box, 1.0) for box in boxes]
 
 
 def test_a_face_has_box_probabilities_label_and_scores():
@@ -90,7 +93,7 @@ def test_pictures_in_a_batch_are_named_as_alone_and_together():
     pictures = [generator.integers(0, 256, (30, 30 + i % 7, 3), np.uint8) for i in range(BATCH_FACES)]
     network = ByBrightness()
     predictor = FacePredictor(
-        network, lambda picture: fixed((0, 0, 9, 9), (5, 5, 9, 9))(picture)[: picture.shape[1] % 3]
+        network, lambda picture, **_: fixed((0, 0, 9, 9), (5, 5, 9, 9))(picture)[: picture.shape[1] % 3]
     )
     together = predictor.batch(pictures)
     faces = sum(map(len, together))
@@ -221,3 +224,54 @@ def overlap(a, b):
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     both = max(0.0, width) * max(0.0, height)
     return both / (a[2] * a[3] + b[2] * b[3] - both)
+
+
+def test_other_classes_are_masked_as_if_their_logits_were_minus_infinity():
+    picture = skimage.data.astronaut()
+    all_of_them = Predictor.load("fer2013_vgg9", faces="haar", device="cpu")
+    three = Predictor.load("fer2013_vgg9", faces="haar", device="cpu", classes=["neutral", "Sad", "anger"])
+    assert three.labels == ("Angry", "Sad", "Neutral")
+    before, after = all_of_them(picture)[0].probabilities, three(picture)[0].probabilities
+    kept = {name: before[name] for name in three.labels}
+    assert after == pytest.approx({name: p / sum(kept.values()) for name, p in kept.items()}, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"classes": ["Happy"]}, "give two or more of Angry"),
+        ({"classes": ["Happy", "Bored"]}, "Bored is not one of Angry"),
+        ({"margin": 3.0}, "margin=3.0: not a fraction"),
+        ({"margin": float("nan")}, "margin=nan: not a fraction"),
+    ],
+)
+def test_margins_and_classes_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Predictor.load("fer2013_vgg9", faces="whole", device="cpu", **options)
+
+
+def test_a_margin_widens_what_the_network_sees():
+    photo = skimage.data.astronaut()
+    box = (166, 62, 116, 116)
+    wide = Predictor.load("fer2013_vgg9", faces=lambda _: ([box], [1.0]), device="cpu", margin=0.5)
+    # half of the margin on each side: the same box, drawn by hand
+    by_hand = Predictor.load("fer2013_vgg9", faces=lambda _: ([(137, 33, 174, 174)], [1.0]), device="cpu")
+    one, other = wide(photo)[0], by_hand(photo)[0]
+    assert one.box == box and one.probabilities == other.probabilities
+
+
+def test_ten_crops_are_averaged():
+    face = skimage.data.astronaut()[62:178, 166:282]
+    predictor = Predictor.load("fer2013_vgg9", faces="whole", device="cpu", tta=True)
+    model = load_checkpoint("fer2013_vgg9")
+    stored = torch.from_numpy(crop_face(face, (0, 0, 116, 116), model.face))[None, None]
+    crops = [stored[..., y : y + model.crop, x : x + model.crop] for y in (0, 4) for x in (0, 4)]
+    crops.append(stored[..., 2 : 2 + model.crop, 2 : 2 + model.crop])
+    with torch.inference_mode():
+        logits = [
+            model.net(crop.flip(-1).float() / 255 if turned else crop.float() / 255)
+            for crop in crops
+            for turned in (False, True)
+        ]
+    expected = torch.stack(logits).mean(0).softmax(1)[0]
+    assert [*predictor(face)[0].probabilities.values()] == pytest.approx(expected.tolist(), abs=1e-5)

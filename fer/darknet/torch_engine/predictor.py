@@ -14,9 +14,12 @@ from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, open_o
 from fer.data.photos import channels_first, crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
+from fer.prediction.backends import adapted
 from fer.prediction.base import BasePredictor
-from fer.prediction.detectors import Detection, open_detector
+from fer.prediction.detection import Detection
+from fer.prediction.detectors import open_detector
 from fer.prediction.face import Face, Picture, colored, to_array
+from fer.prediction.own_detector import OwnCallable
 from fer.prediction.predictor import FacePredictor
 
 #: Confidence below which a box is no face, where the user gives none: the programs' own.
@@ -26,8 +29,9 @@ BATCH_PHOTOS = 8
 
 
 def load(
-    weights: Path, cfg: Path | None, names: Path | None, faces: str, faces_model: str | None, device: str,
-    min_confidence: float | None, min_size: int,
+    weights: Path, cfg: Path | None, names: Path | None, faces: str | OwnCallable, faces_model: str | None, device: str,
+    min_confidence: float | None, min_size: int, margin: float | None = None, tta: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> BasePredictor:  # fmt: skip
     """Return the predictor of a .weights file, as `fer.api.open_predictor` says.
 
@@ -37,11 +41,15 @@ def load(
     net = open_net(weights, cfg, names)
     if min_confidence is None:
         min_confidence = THRESHOLD
+    if tta:
+        raise InputError(f"tta=true: not for Darknet nets, as {weights} is")
     if net.task == "classifier":
-        return FacePredictor(
-            DarknetClassifier(net, device), open_detector(faces, faces_model, min_size), min_confidence
-        )
-    if faces != "haar" or faces_model:
+        network = adapted(DarknetClassifier(net, device), margin, classes)
+        return FacePredictor(network, open_detector(faces, faces_model, min_size), min_confidence)
+    for key, value in (("margin", margin), ("classes", classes)):
+        if value is not None:
+            raise InputError(f"{key}={value}: {weights} is a detector and takes whole pictures; leave it out")
+    if faces != "auto" or faces_model:
         raise InputError(f"faces={faces}: {weights} is a detector and finds the faces itself; leave it out")
     return DetectorPredictor(net, device, min_confidence)
 
