@@ -16,11 +16,16 @@ from fer.prediction.sources import Medium
 _BATCH_PIXELS = 50_000_000
 
 
-def read_ahead(media: Sequence[Medium], pool: ThreadPoolExecutor) -> Iterator[tuple[Medium, np.ndarray | str]]:
-    """Yield photos in their order, or why they can't be read, while a few more are decoded."""
+def read_ahead(
+    media: Sequence[Medium], pool: ThreadPoolExecutor, cut: list[str]
+) -> Iterator[tuple[Medium, np.ndarray | str]]:
+    """Yield photos in their order, or why they can't be read, while a few more are decoded.
+
+    Files of JPEGs that end early, and are read as far as they go, are added to ``cut``.
+    """
     waiting: deque[tuple[Medium, Future]] = deque()
     for medium in media:
-        waiting.append((medium, pool.submit(read_photo, medium.path, "rgb", PhotoLimits())))
+        waiting.append((medium, pool.submit(read_photo, medium.file, "rgb", PhotoLimits(), cut)))
         if len(waiting) > 2 * (os.cpu_count() or 1):
             first, future = waiting.popleft()
             yield first, future.result()

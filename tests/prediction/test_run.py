@@ -48,7 +48,7 @@ def keys(ckpt, tmp_path):
     return {
         "source": None, "ckpt": ckpt, "out": str(tmp_path / "out"), "min_confidence": None, "draw": True, "show": False,
         "anonymize": False, "explain": False, "layer": None, "every_n": 1, "search_every": 1,
-        "smooth": 0.0, "batch": 4, "device": "cpu", "margin": None, "tta": False, "classes": None,
+        "smooth": 0.0, "batch": 4, "device": "cpu", "margin": None, "tta": False, "strict": False, "classes": None,
     }  # fmt: skip
 
 
@@ -140,7 +140,8 @@ def test_a_folder_of_everything(ckpt, run, tmp_path):
     }  # fmt: skip
     where = re.escape(str(out.relative_to(tmp_path)))
     assert re.fullmatch(
-        rf"faces: .+\n10 files, 9 faces, 5 failed, [\d.,]+ frames/s: {where}/predictions.csv\n", done.stdout
+        rf"faces: .+\n10 files, 9 faces, 1 without a face, 5 not read, [\d.,]+ frames/s: {where}/predictions.csv\n",
+        done.stdout,
     ), done.stdout
     # of broken files nothing but the bars is said, by no library
     assert "moov" not in done.stderr and "WARN" not in done.stderr and "ERROR" not in done.stderr
