@@ -15,8 +15,10 @@ from PIL import ImageOps
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -35,7 +37,7 @@ _OTHER_FORMATS: dict[bytes, type[ImageFile]] = {
     b"II*\0": TiffImageFile, b"MM\0*": TiffImageFile,
     b"\0\0\0\x0cjP  \r\n\x87\n": Jpeg2KImageFile, b"\xff\x4f\xff\x51": Jpeg2KImageFile,
 }  # fmt: skip
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_JPEG, _JPEG_END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
 #: The brands of ISO 23008-12, by which a photo's file is known from a video's, which begins alike.
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2")
 _AVIF = (b"avif", b"avis")
@@ -286,9 +288,16 @@ def decode_photo(
     if width * height > limits.max_pixels:
         return "too many pixels"
     if heif:
-        return _decode_heif(heif, data, grey)
-    as_far_as_it_goes = cut is not None and data.startswith(_JPEG)
-    if not (complete or as_far_as_it_goes) or not _loads(data):
+        photo = _with_pillow(lambda: _heif_file(heif, data), grey)
+        return "truncated" if photo is None else photo
+    if not complete and cut is not None and data.startswith(_JPEG):
+        # OpenCV would print that it ends early
+        photo = _with_pillow(lambda: JpegImageFile(io.BytesIO(data + _JPEG_END)), grey, limits.exif == "apply")
+        if photo is None:
+            return "truncated"
+        cut.append(file)
+        return photo
+    if not complete or not _loads(data):
         return "truncated"
     flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
     if limits.exif == "ignore":
@@ -298,18 +307,18 @@ def decode_photo(
     except cv2.error:
         photo = None
     if photo is None:
-        return "not an image" if complete else "truncated"
-    if not complete and cut is not None:
-        cut.append(file)
+        return "not an image"
     return photo if grey else cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
 
 
-def _decode_heif(kind: str, data: bytes, grey: bool) -> np.ndarray | str:
+def _with_pillow(open_image: Callable[[], ImageFile], grey: bool, upright: bool = True) -> np.ndarray | None:
+    """Return what Pillow decodes; None where it can't, as the file is broken."""
     try:
-        # libheif turns upright itself, Pillow's AVIF says how in the EXIF data
-        photo = np.asarray(ImageOps.exif_transpose(_heif_file(kind, data)).convert("RGB"))
-    except Exception:  # decoders raise many types on broken data; whatever it is, the file is broken
-        return "truncated"
+        image: Image = open_image()
+        # of HEIC libheif turns upright itself; of AVIF Pillow says how in the EXIF data
+        photo = np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+    except Exception:  # decoders raise many types on broken data
+        return None
     return cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY) if grey else photo
 
 
