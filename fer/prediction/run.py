@@ -194,7 +194,7 @@ class _Run:
                         self._rows.write(file=medium.shown, **face_cells(face))
                     if not faces:
                         self._no_face(medium)
-                    name = self._pictures.new_name(medium.path)
+                    name = self._pictures.new_name(medium.name)
                     for number, face in enumerate(faces, 1):
                         self._pictures.explain(photo, face, f"{name}_{number}")
                     if self._keys["show"]:
@@ -222,7 +222,7 @@ class _Run:
             self._fail(medium, str(error))
             return
         before = self._rows.faces
-        path = self._pictures.out / f"{self._pictures.new_name(medium.path)}.mp4"
+        path = self._pictures.out / f"{self._pictures.new_name(medium.name)}.mp4"
         sound = None if medium.kind == "live" else (medium.file, video.start)
         with video, _Drawn(VideoWriter(path, (video.fps or 25) / self._keys["every_n"], sound)) as drawn:
             total = video.frames and -(-video.frames // self._keys["every_n"])

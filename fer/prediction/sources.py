@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from PIL.GifImagePlugin import GifImageFile
 
@@ -64,6 +65,11 @@ class Medium:
     def file(self) -> str:
         """The file to open."""
         return self.fetched or self.path
+
+    @property
+    def name(self) -> str:
+        """What pictures of it are called after: its path, of what was fetched the address without host and query."""
+        return unquote(urlsplit(self.path).path) if self.fetched else self.path
 
 
 def find_media(
