@@ -49,12 +49,16 @@ class Frame:
 
 
 class _Decoder(Protocol):
-    """What decodes, with the numbers of `Video`; ``damaged`` counts what can't be decoded, or only in part."""
+    """What decodes, with the numbers of `Video`.
+
+    ``damaged`` counts what can't be decoded, or only in part; ``lost`` tells that an error ended the reading.
+    """
 
     size: tuple[int, int]
     fps: float | None
     frames: int | None
     damaged: int
+    lost: bool
     start: float
 
     def __iter__(self) -> Iterator[tuple[float | None, _Convert]]:
@@ -160,10 +164,13 @@ class Video:
                 yield Frame(index, self.seconds, convert())
 
     def trouble(self) -> str:
-        """Say what was wrong with a file that was read to its end, in a few words; nothing where it was whole."""
+        """Say in a few words what was wrong with what was read to its end; nothing where it was whole."""
+        if self._live:
+            # packets that are lost on the way are no trouble
+            return "does not answer any more" if self._decoder.lost else ""
         if self.breaks_off():
             return f"ends after {self.read:,} of {self.frames:,} frames"
-        if self._decoder.damaged and not self._live:
+        if self._decoder.damaged:
             return f"damaged: {self._decoder.damaged:,} of its frames cannot be decoded, or only in part"
         return ""
 
@@ -219,7 +226,7 @@ class _Stream:
 
     def __init__(self, container: InputContainer, live: bool, max_pixels: int) -> None:
         self._container, self._max_pixels = container, max_pixels
-        self.damaged = 0
+        self.damaged, self.lost = 0, False
         stream = container.streams.best("video")
         # the cover of a song is no video
         if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
@@ -274,8 +281,8 @@ class _Stream:
         try:
             yield from self._container.demux(self._stream)
         except av.FFmpegError:
-            # the file is broken from here on; what the decoder holds back is whole
-            self.damaged += 1
+            # from here on there is nothing; what the decoder holds back is whole
+            self.lost, self.damaged = True, self.damaged + 1
             flush = av.Packet()
             flush.stream = self._stream
             yield flush
@@ -383,7 +390,7 @@ def _announced(container: InputContainer, stream: av.VideoStream, fps: float | N
 class _Camera:
     """A camera of this machine, by its number; of OpenCV, as PyAV's FFmpeg opens none."""
 
-    damaged, start = 0, 0.0
+    damaged, lost, start = 0, False, 0.0
     frames: int | None = None
 
     def __init__(self, medium: Medium) -> None:

@@ -1,8 +1,12 @@
 """Videos read and written: drawn ones of many kinds, broken ones, and files with names that nobody likes."""
 
+import contextlib
 import os
 import resource
+import socket
 import struct
+import threading
+import time
 from fractions import Fraction
 
 import av
@@ -11,9 +15,10 @@ import numpy as np
 import pytest
 
 from fer.errors import InputError
-from fer.prediction.sources import Medium, find_media
+from fer.prediction.sources import Medium, fetch, find_media
 from fer.prediction.video import Video
 from fer.prediction.video_writer import VideoWriter
+from tests.system.test_download import sends, server  # noqa: F401
 
 
 def write_video(path, frames=20, fps=10.0, size=(64, 48), codec="mp4v"):
@@ -292,6 +297,86 @@ def test_broken_videos_say_why(tmp_path):
 def test_a_camera_or_address_that_does_not_answer_is_one_line(source):
     with pytest.raises(InputError, match=f"source={source}: no such camera or address answers"):
         Video(Medium(source, "live"))
+
+
+@pytest.fixture
+def pouring(tmp_path):
+    """Return a function that serves bytes at a tcp:// address, and then says nothing until the test ends."""
+    ended, sockets = threading.Event(), []
+
+    def serve(content):
+        listening = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listening)
+
+        def answer():
+            with contextlib.suppress(OSError), listening.accept()[0] as to:
+                to.sendall(content)
+                ended.wait(20)
+
+        threading.Thread(target=answer, daemon=True).start()
+        return f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield serve
+    ended.set()
+    for each in sockets:
+        each.close()
+
+
+def test_a_stream_that_falls_silent_keeps_its_frames_and_says_so(tmp_path, pouring, monkeypatch):
+    monkeypatch.setattr("fer.prediction.video.READ_SECONDS", 1.0)
+    noise = [*np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), np.uint8)]
+    address = pouring(film(tmp_path / "v.ts", noise, tune="zerolatency").read_bytes())
+    with Video(Medium(address, "live")) as video:
+        frames = list(video)
+    assert 45 <= len(frames) <= 50 and video.size == (64, 48) and video.frames is None
+    # the time is that of the clock on the wall
+    assert np.diff([frame.time for frame in frames]).min() >= 0
+    assert video.trouble() == "does not answer any more"
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "rtsp", "http", "rtmp"])
+def test_an_address_that_says_nothing_is_given_up(pouring, monkeypatch, scheme):
+    monkeypatch.setattr("fer.prediction.video.OPEN_SECONDS", 0.5)
+    address = pouring(b"").replace("tcp", scheme) + "/x"
+    start = time.monotonic()
+    with pytest.raises(InputError, match=f"^source={address}: no such camera or address answers$"):
+        Video(Medium(address, "live"))
+    assert time.monotonic() - start < 5
+
+
+def test_a_camera_of_pictures_over_http(server):  # noqa: F811
+    parts = b"".join(
+        b"--x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(jpeg), jpeg)
+        for jpeg in (cv2.imencode(".jpg", np.full((48, 64, 3), 20 * i, np.uint8))[1].tobytes() for i in range(10))
+    )
+    place = server(sends(parts, Content_Type="multipart/x-mixed-replace; boundary=x"))
+    (medium,) = find_media(f"http://{place}/video")
+    with Video(medium) as video:
+        assert [round(frame.picture.mean() / 20) for frame in video] == list(range(10))
+
+
+def test_a_list_of_a_stream_s_parts(tmp_path, server):  # noqa: F811
+    part = film(tmp_path / "part.ts", greys(20)).read_bytes()
+    listed = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.8,\npart.ts\n#EXT-X-ENDLIST\n"
+
+    def answer(handler):
+        if handler.path == "/list.m3u8":
+            sends(listed, Content_Type="application/vnd.apple.mpegurl")(handler)
+        else:
+            sends(part, Content_Type="video/mp2t")(handler)
+
+    (medium,) = find_media(f"http://{server(answer)}/list.m3u8")
+    medium = fetch(medium, tmp_path)
+    with Video(medium) as video:
+        assert medium.kind == "live" and len(list(video)) == 20
+
+
+def test_an_address_never_leads_to_a_file_of_this_machine(tmp_path, server):  # noqa: F811
+    film(tmp_path / "secret.ts", greys(20))
+    listed = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n"
+    place = server(sends(listed.encode(), Content_Type="application/vnd.apple.mpegurl"))
+    with pytest.raises(InputError, match="no such camera or address answers"):
+        Video(Medium(f"http://{place}/list.m3u8", "live"))
 
 
 def test_a_password_in_an_address_is_not_written_down():
