@@ -161,7 +161,12 @@ class Video:
                 # some containers have no time stamps
                 self.seconds += 1 / (self.fps or 25)
             if index % self._every_n == 0:
-                yield Frame(index, self.seconds, convert())
+                try:
+                    picture = convert()
+                except (av.FFmpegError, cv2.error):
+                    self._decoder.damaged += 1
+                    continue
+                yield Frame(index, self.seconds, picture)
 
     def trouble(self) -> str:
         """Say in a few words what was wrong with what was read to its end; nothing where it was whole."""
@@ -219,6 +224,8 @@ def _open_address(medium: Medium, max_pixels: int) -> "_Stream":
         )
     except av.FFmpegError as error:
         raise InputError(f"source={medium.shown}: no such camera or address answers") from error
+    except InputError as error:
+        raise InputError(f"source={medium.shown}: {error}") from error
 
 
 class _Stream:
@@ -231,7 +238,10 @@ class _Stream:
         # the cover of a song is no video
         if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
             container.close()
-            raise InputError("has no picture" if live else "not a readable video: it has no picture")
+            raise InputError("not a readable video: it has no picture")
+        if stream.codec_context is None:
+            container.close()
+            raise InputError("not a readable video: FFmpeg has no decoder for it")
         self._stream = stream
         # a thread a frame decodes fastest, and is that many frames late
         stream.thread_type = "SLICE" if live else "AUTO"
@@ -258,7 +268,9 @@ class _Stream:
     def __iter__(self) -> Iterator[tuple[float | None, _Convert]]:
         for frame in self._upcoming:
             if frame.width * frame.height > self._max_pixels:
-                raise InputError("too many pixels")
+                # a stream may change its size
+                self.damaged += 1
+                continue
             at = _time(frame)
             yield None if at is None else at - self.start, partial(self._picture, frame)
 
@@ -273,7 +285,12 @@ class _Stream:
                 continue
             for frame in frames:
                 self.damaged += frame.is_corrupt
-                yield from self._deinterlaced(frame)
+                try:
+                    whole = list(self._deinterlaced(frame))
+                except av.FFmpegError:
+                    self.damaged, self._deinterlacer = self.damaged + 1, None
+                    continue
+                yield from whole
         if self._deinterlacer:
             yield from self._deinterlacer.rest()
 

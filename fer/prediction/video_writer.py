@@ -148,8 +148,10 @@ class VideoWriter:
         """Raise whatever can't be written as Python does, with the name of the file that is meant."""
         try:
             yield
-        except (av.FFmpegError, OSError) as error:
+        except Exception as error:
             self._failed = True
+            if not isinstance(error, av.FFmpegError | OSError):
+                raise
             number = error.errno or 0
             # FFmpeg's own errors have large numbers
             said = os.strerror(number) if number in errno.errorcode else error.strerror
@@ -170,8 +172,11 @@ class _Sound:
         self._next: av.Packet | None = None
         try:
             stream = self._source.streams.best("audio")
-            if not isinstance(stream, av.AudioStream) or (copied and stream.codec_context.name not in _COPIED):
-                raise ValueError("no sound to copy")
+            # of a codec that FFmpeg does not know there is no context
+            if not isinstance(stream, av.AudioStream) or stream.codec_context is None:
+                raise ValueError("no sound")
+            if copied and stream.codec_context.name not in _COPIED:
+                raise ValueError("not to be copied")
             self._encoder: av.AudioStream | None = None
             if copied:
                 self._target = container.add_stream_from_template(stream)
@@ -197,8 +202,8 @@ class _Sound:
             yield packet
 
     def _made(self, stream: av.AudioStream) -> Iterator[av.Packet]:
-        # what is broken has no sound from there on
-        with suppress(av.FFmpegError):
+        # what is broken has no sound from there on; ValueError: it changes its rate
+        with suppress(av.FFmpegError, ValueError):
             for packet in self._source.demux(stream):
                 for made in [packet] if self._encoder is None else self._encoded(packet, self._encoder):
                     if (
@@ -215,7 +220,7 @@ class _Sound:
 
     @staticmethod
     def _encoded(packet: av.Packet, encoder: av.AudioStream) -> Iterator[av.Packet]:
-        with suppress(av.FFmpegError):
+        with suppress(av.FFmpegError, ValueError):
             for frame in packet.decode():
                 assert isinstance(frame, av.AudioFrame)
                 yield from encoder.encode(frame)

@@ -306,6 +306,13 @@ def test_the_last_lines_count_what_was_not_found_and_strict_makes_it_an_error(ke
     }  # fmt: skip
 
 
+def test_strict_on_the_command_line(ckpt, run, tmp_path):
+    write(tmp_path / "nobody.png", np.full((100, 100, 3), 90, np.uint8))
+    words = ["predict.py", f"source={tmp_path / 'nobody.png'}", f"ckpt={ckpt}", "device=cpu", "faces=haar"]
+    assert "1 without a face" in run(*words, cwd=tmp_path).stdout
+    assert "1 without a face" in run(*words, "--strict", cwd=tmp_path, code=1).stdout
+
+
 def test_a_photo_and_a_video_at_an_address(keys, tmp_path, server, capsys):  # noqa: F811
     write(tmp_path / "face.png", drawn())
     write_video(tmp_path / "clip.mp4", 6)

@@ -214,6 +214,16 @@ def test_sound_is_taken_along(tmp_path, suffix, sound, kept):
     assert 0 < content.index(b"moov") < content.index(b"mdat")
 
 
+def test_where_no_gpu_decodes_the_processor_does(tmp_path):
+    path = film(tmp_path / "v.mp4", greys(20), turned={"degrees": 90})
+    with open_film(path) as video, Video(Medium(str(path), "video"), gpu=True) as on_gpu:
+        frames, again = list(video), list(on_gpu)
+    assert len(again) == 20 and on_gpu.size == video.size
+    # of a GPU rounded otherwise
+    differences = [np.abs(a.picture.astype(int) - b.picture).max() for a, b in zip(frames, again, strict=True)]
+    assert max(differences) <= 4
+
+
 def test_sound_ends_with_the_frames_where_an_interrupt_ends_the_writing(tmp_path):
     path = film(tmp_path / "v.mp4", greys(25) * 4, sound="aac")
     with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "out.mp4", 25, (str(path), 0.0)) as writer:
