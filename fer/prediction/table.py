@@ -15,6 +15,11 @@ from fer.system.files import new_folder, put_in_place
 _COLUMNS = ("file", "frame", "time", "track", "x", "y", "width", "height", "score", "label", "confidence")
 
 
+def columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of predictions.csv for these classes."""
+    return (*_COLUMNS, *(f"p_{label}" for label in labels), "error")
+
+
 def out_folder(keys: dict[str, Any], engine: str | None = None) -> tuple[Path, Path]:
     """Return the folder of a run's results, and the one that is not searched for sources: it, or all like it.
 
@@ -39,7 +44,7 @@ class Rows:
     """
 
     def __init__(self, out: Path, labels: Sequence[str] = ()) -> None:
-        self._columns = (*_COLUMNS, *(f"p_{label}" for label in labels), "error")
+        self._columns = columns(labels)
         self._paths = [out / "predictions.csv", out / "predictions.jsonl"]
         out.mkdir(parents=True, exist_ok=True)
         self._files: list[TextIO] = []
