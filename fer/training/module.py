@@ -241,6 +241,9 @@ class ClassifierModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.classifier.identities = checkpoint["identities"]
         self._resumed_length = checkpoint.get("schedule_length")
+        # read by load_from_checkpoint it has no trainer, and asking for one raises
+        if self._trainer is None:
+            return
         before, now = checkpoint.get("precision"), self.trainer.precision
         if before not in (None, now) and self.trainer.is_global_zero:
             print(f"the run so far was trained with trainer.precision={before}; it goes on with {now}")
