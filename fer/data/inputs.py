@@ -1,11 +1,7 @@
 """What a user gives as a picture, as an array: a file, an address, bytes, a PIL image, an array or a tensor."""
 
-import http.client
 import os
-import re
 import sys
-import time
-import urllib.request
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +12,7 @@ from fer.data.photos import decode_photo, read_photo
 from fer.data.source import PhotoLimits
 from fer.errors import InputError
 from fer.system.addresses import without_password
+from fer.system.download import download, is_web_address
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +24,6 @@ else:
     Picture = Any
 
 _LIMITS = PhotoLimits()
-#: Seconds, without an answer and in all, and bytes after which an address is given up.
-_SILENCE, _SECONDS, _MOST_BYTES = 20, 120, 200_000_000
 
 
 def is_one(given: Any) -> bool:
@@ -45,7 +40,7 @@ def is_one(given: Any) -> bool:
 
 def is_address(given: Any) -> bool:
     """Say whether what is given is the http(s) address of a photo."""
-    return isinstance(given, str) and re.match("https?://", given, re.IGNORECASE) is not None
+    return isinstance(given, str) and is_web_address(given)
 
 
 def path_of(picture: Any) -> str | None:
@@ -157,29 +152,3 @@ def _of_image(image: Image.Image) -> np.ndarray:
     except Exception as error:  # an image is read when it is first used, and decoders raise many types
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{path_of(image) or 'picture'}: a PIL image that can't be read ({said})") from error
-
-
-def download(address: str) -> bytes:
-    """Return what an http:// or https:// address gives.
-
-    Raises:
-        InputError: it gives nothing, too slowly, or more than a photo has.
-    """
-    shown = without_password(address)
-    try:
-        request = urllib.request.Request(address, headers={"User-Agent": "fer"})
-        end = time.monotonic() + _SECONDS
-        content = bytearray()
-        with urllib.request.urlopen(request, timeout=_SILENCE) as answer:
-            while part := answer.read(1 << 16):
-                content += part
-                if len(content) > _MOST_BYTES:
-                    raise InputError(f"{shown}: more than {_MOST_BYTES:,} bytes; download it")
-                if time.monotonic() > end:
-                    raise InputError(f"{shown}: not all of it came in {_SECONDS} seconds; download it")
-        return bytes(content)
-    except InputError:
-        raise
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        said = " ".join(without_password(str(error)).split())[:200]
-        raise InputError(f"{shown}: cannot be fetched ({said})") from error

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer.data.inputs import Picture, download, is_address, is_one, path_of, to_array
+from fer.data.inputs import Picture, is_address, is_one, path_of, to_array
 from fer.errors import InputError
 from fer.prediction.backends import NetworkInfo
 from fer.prediction.batches import AHEAD, ahead, chunks
@@ -17,6 +17,7 @@ from fer.prediction.face import Face
 from fer.prediction.result import Result
 from fer.prediction.sources import Medium, find_media
 from fer.prediction.video import Video
+from fer.system.download import download
 
 #: Pictures that are read and named together where the caller gives no number.
 BATCH = 32

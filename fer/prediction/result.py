@@ -80,7 +80,10 @@ class Result(list[Face]):
 
     def plot(self) -> np.ndarray:
         """Return the annotated picture uint8 (h, w, 3) RGB, as predict.py draws it; a small one is enlarged."""
-        return Pictures(Path(), None, anonymize=False).annotate(self.picture, self)
+        return self._drawn()
+
+    def _drawn(self, numbers: Sequence[int] = ()) -> np.ndarray:
+        return Pictures(Path(), None, anonymize=False).annotate(self.picture, self, numbers)
 
     def save_crops(self, folder: str | Path) -> list[Path]:
         """Write each face as folder/LABEL/NAME_NUMBER.png, turned upright, in its own pixels; return the files.
@@ -119,9 +122,9 @@ class Result(list[Face]):
         """Show the annotated picture and bars of the probabilities in a notebook."""
         title = escape(self.path or "picture") + ("" if self.frame is None else f", frame {self.frame}")
         try:
-            picture = self.plot()
+            picture = self._drawn(range(1, len(self) + 1))
         except InputError as error:
-            return f"<p><b>{title}</b>: {escape(str(error))}</p>"
+            return f"<p>{escape(str(error))}</p>"
         scale = min(1.0, _SHOWN_PIXELS / max(picture.shape[:2]))
         size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if scale < 1 else picture
@@ -131,7 +134,8 @@ class Result(list[Face]):
         if len(self) > _SHOWN_FACES:
             faces += f", the first {_SHOWN_FACES} below"
         return (
-            f'<div><p><b>{title}</b>: {faces}</p><img src="data:image/jpeg;base64,{content}" alt="{title}, {faces}">'
+            f'<div><p><b>{title}</b>: {faces}</p><img src="data:image/jpeg;base64,{content}" alt="{title}, {faces}" '
+            'style="max-width:100%">'
             f'<div style="display:flex;flex-wrap:wrap;gap:16px">{cards}</div></div>'
         )
 
