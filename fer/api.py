@@ -30,10 +30,11 @@ class Predictor:
     A picture is a file, or an array uint8 (h, w) grey, (h, w, 3) RGB or (h, w, 4) RGBA, whose alpha is dropped. Several
     threads may call one predictor.
 
-    >>> import numpy as np
-    >>> predictor = Predictor.load("fer2013_vgg9", faces="whole")
-    >>> [face.box for face in predictor(np.zeros((90, 60, 3), np.uint8))]
-    [(0.0, 0.0, 60.0, 90.0)]
+    Examples:
+        >>> import numpy as np
+        >>> predictor = Predictor.load("fer2013_vgg9", faces="whole")
+        >>> [face.box for face in predictor(np.zeros((90, 60, 3), np.uint8))]
+        [(0.0, 0.0, 60.0, 90.0)]
     """
 
     def __init__(self, predictor: "BasePredictor") -> None:
