@@ -68,7 +68,9 @@ def check_each_data(script, job):
 def checked(script, *arguments):
     """Compose a command, each job of its sweep, and check it as the script does before it opens a file."""
     overrides = OverridesParser.create().parse_overrides([literal(a) for a in arguments if a != "-m"])
-    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    # an interval is Optuna's to draw from
+    listed = [override for override in overrides if not override.is_sweep_override() or override.is_discrete_sweep()]
+    (jobs,) = BasicSweeper.split_arguments(listed, max_batch_size=None)
     configs = []
     for job in jobs:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
