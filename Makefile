@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint docs notebooks clean
 
 # Draw sample data, train a small net on it, score it.
 demo: $(VENV)/installed
@@ -32,6 +32,10 @@ lint: $(VENV)/installed
 # The documentation, in site/; a broken link or an unknown name in the reference is an error.
 docs: $(VENV)/installed
 	$(BIN)/zensical build --strict --clean
+
+# The notebooks with their outputs, on drawn faces.
+notebooks: demo
+	$(BIN)/python notebooks/store.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed: make PYTHON=python3.12"; exit 1; }
