@@ -233,6 +233,7 @@ class Predict:
     tta: bool = MISSING
     strict: bool = MISSING
     classes: list[str] | None = MISSING
+    embed: bool = MISSING
     trust: list[str] = MISSING
 
 
