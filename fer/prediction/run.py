@@ -132,10 +132,6 @@ def _sigterm_interrupts(stopped_by: list[int]) -> Iterator[None]:
 
 #: A hint is given where so many of the files read have no face.
 _MANY = 0.25
-_TRY = (
-    "faces=yunet finds turned, small and covered ones, faces.min_size=20 smaller ones, and faces=whole takes each "
-    "picture as a face; see docs/faces.md"
-)
 
 #: A frame, its faces, their track numbers, and the boxes of tracks that it does not show.
 _Tracked = tuple[Frame, list[Face], list[int], list[Any]]
@@ -163,7 +159,9 @@ class _Run:
             more = f" and {len(self._cut) - 3:,} more" if len(self._cut) > 3 else ""
             lines.append(f"note: without an end marker, read as far as they go: {', '.join(self._cut[:3])}{more}")
         if self.faceless and self.faceless >= _MANY * (files - self.unread):
-            lines.append(f"hint: {self.faceless:,} of {files:,} files have no face; {_TRY}")
+            lines.append(
+                f"hint: {self.faceless:,} of {files:,} files have no face; {_remedy(self._predictor.found_by)}"
+            )
         return lines
 
     def all(self, media: Sequence[Medium]) -> None:
@@ -228,7 +226,9 @@ class _Run:
             return
         before = self._rows.faces
         path = self._pictures.out / f"{self._pictures.new_name(medium.name)}.mp4"
-        sound = None if medium.kind == "live" else (medium.file, video.start)
+        # of who is to be hidden nobody shall hear the voice
+        silent = medium.kind == "live" or self._keys["anonymize"]
+        sound = None if silent else (medium.file, video.start)
         with video, _Drawn(VideoWriter(path, (video.fps or 25) / self._keys["every_n"], sound)) as drawn:
             total = video.frames and -(-video.frames // self._keys["every_n"])
             with tqdm(total=total, desc=path.stem, unit="frame", leave=False) as bar:
@@ -323,6 +323,14 @@ class _Drawn:
             yield
         except OSError as error:
             self.error = f"its annotated video was not written: {error.strerror}"
+
+
+def _remedy(found_by: str) -> str:
+    """Return what to try where faces are missed, for what looks for them."""
+    if found_by == BasePredictor.found_by:
+        return "a lower min_confidence= keeps less certain ones"
+    yunet = "" if found_by.startswith("YuNet") else "faces=yunet finds turned, small and covered ones, "
+    return f"{yunet}faces.min_size=20 finds smaller ones, and faces=whole takes each picture as a face; see docs/faces.md"
 
 
 def _on_gpu(device: str) -> bool:

@@ -33,6 +33,7 @@ from fer.prediction.table import Rows
 from fer.prediction.video import Video
 from fer.training.run import train
 from tests.conftest import ROOT, train_config, write_tiny
+from tests.prediction.test_video import film
 from tests.system.test_download import sends, server  # noqa: F401
 from tests.system.test_files import files_end_at
 
@@ -251,6 +252,15 @@ def test_a_film_of_240_frames_a_second_is_one_file_among_others(keys, tmp_path):
     assert [row["time"] for row in rows[:8]] == [round(index / 240, 3) for index in range(8)] and len(rows) == 9
     with Video(Medium(str(tmp_path / "out/clip.mp4"), "video")) as video:
         assert video.fps == 240 and video.size == (320, 240) and len(list(video)) == 8
+
+
+@pytest.mark.parametrize("anonymize", [False, True])
+def test_sound_is_kept_but_not_of_who_is_hidden(keys, tmp_path, anonymize):
+    pictures = [drawn()] * 10
+    path = film(tmp_path / "clip.mp4", pictures, fps=10, sound="aac")
+    predict(keys | {"source": str(path), "anonymize": anonymize}, HAAR)
+    with av.open(str(tmp_path / "out/clip.mp4")) as container:
+        assert len(container.streams.audio) == (0 if anonymize else 1)
 
 
 def test_a_gif_is_a_video_and_a_heic_a_photo(keys, tmp_path):
