@@ -330,7 +330,7 @@ def _remedy(found_by: str) -> str:
     if found_by == BasePredictor.found_by:
         return "a lower min_confidence= keeps less certain ones"
     yunet = "" if found_by.startswith("YuNet") else "faces=yunet finds turned, small and covered ones, "
-    return f"{yunet}faces.min_size=20 finds smaller ones, and faces=whole takes each picture as a face; see docs/faces.md"
+    return f"{yunet}faces.min_size=20 finds smaller ones, and faces=whole takes pictures as faces; see docs/faces.md"
 
 
 def _on_gpu(device: str) -> bool:
