@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASSES", "EmotionClassifier", "Face", "FaceDataModule", "InputError", "Predictor", "Result",
-    "__version__",
-    "load_checkpoint",
+    "__version__", "load_checkpoint",
 ]  # fmt: skip
 
 _MODULES = {

@@ -37,10 +37,11 @@ class Predictor:
     dropped. Several threads may call one predictor; in another process it opens its files again, so it can be sent to
     spawned workers. ``with`` closes it.
 
-    >>> import numpy as np
-    >>> with Predictor.load("fer2013_vgg9", faces="whole", device="cpu") as predictor:
-    ...     [face.box for face in predictor(np.zeros((90, 60, 3), np.uint8))]
-    [(0.0, 0.0, 60.0, 90.0)]
+    Examples:
+        >>> import numpy as np
+        >>> with Predictor.load("fer2013_vgg9", faces="whole", device="cpu") as predictor:
+        ...     [face.box for face in predictor(np.zeros((90, 60, 3), np.uint8))]
+        [(0.0, 0.0, 60.0, 90.0)]
     """
 
     def __init__(self, predictor: "BasePredictor", arguments: dict[str, Any] | None = None) -> None:
