@@ -93,7 +93,9 @@ def recognised(path: Path) -> bool:
     except (OSError, InputError):
         return False
     stems = {name.rpartition(".")[0] for name in names if name.lower().endswith(IMAGE_SUFFIXES)}
-    return any(name.endswith(".txt") and name[:-4] in stems for name in names)
+    if any(name.endswith(".txt") and name[:-4] in stems for name in names):
+        return True
+    return any(recognised(path / name) for name in names if name.lower() in SPLIT_NAMES and (path / name).is_dir())
 
 
 def _describing(folder: Path) -> Path | None:

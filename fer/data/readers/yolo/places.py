@@ -90,9 +90,15 @@ class Places:
     def folder(self, text: str) -> str | None:
         """Return the absolute path of the folder that a path in the data set means, None where there is none."""
         path = text.replace("\\", "/")
-        for meant, by in self._folders(path.rstrip("/") or path[:1]) if _can_be(path) else ():
-            self._note(by, meant)
-            return meant
+        if not _can_be(path):
+            return None
+        path = posixpath.normpath(path)
+        above, _, name = path.rpartition("/")
+        for meant, by in self._folders(above or ("/" if path[:1] == "/" else "")):
+            found = posixpath.normpath(posixpath.join(meant, name))
+            if self._list(found, by) is not None:
+                self._note(by, found)
+                return found
         return None
 
     def leads_out(self, text: str) -> bool:

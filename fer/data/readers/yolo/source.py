@@ -29,7 +29,7 @@ def yolo_source(
     class_names = tuple(classes) if classes else shared_names(data.names)
     meant, notes = label_indices(data.names, class_names, f"class names of {raw}")
     indices = [meant[name] for name in data.names]
-    pairs = [(name, class_names[index]) for name, index in meant.items() if index is not None]
+    pairs = [(name, class_names[i]) for name, i in zip(data.names, indices, strict=True) if i is not None]
     if other := [f"{name} -> {ours}" for name, ours in pairs if name != ours]:
         notes.append(f"classes by their names: {', '.join(other)}")
     return PhotoList(data.title, class_names, _rows(data, indices), face, limits, [*data.describe(), *notes])
