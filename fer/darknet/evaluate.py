@@ -166,7 +166,7 @@ def _open(
 ) -> tuple[DarknetData, str]:
     """Return the photos to score and what messages call them; a YOLO data set is scored where it lies."""
     if data is not None and data["name"] == "yolo" and net.task == "detector" and not options["folder"]:
-        return open_yolo(data, work, options["engine"] == "binary"), str(data["raw"])
+        return open_yolo(data, work, options["engine"] == "binary", kept=False), str(data["raw"])
     exported = read_darknet(_folder(net, data, options, facts))
     return exported, str(exported.folder)
 

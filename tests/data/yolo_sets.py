@@ -48,6 +48,12 @@ def fill(place):
             write(label, "".join(f"{line}\n" for line in lines))
 
 
+def tree(root):
+    """Return all that lies below a folder with its size and time."""
+    paths = sorted(root.rglob("*"))
+    return [(path, path.lstat().st_size, path.lstat().st_mtime_ns) for path in paths]
+
+
 def names_text():
     return "".join(f"{name}\n" for name in NAMES)
 
@@ -109,7 +115,8 @@ def ultralytics(root):
     names = "".join(f"  {index}: {name}\n" for index, name in enumerate(NAMES))
     return write(
         root / "faces.yaml",
-        f"# faces\npath: .\ntrain: images/train2017  # 3 photos\nval: val2017.txt\ntest: [images/test2017]\nnames:\n{names}"
+        "# faces\npath: .\ntrain: images/train2017  # 3 photos\nval: val2017.txt\ntest: [images/test2017]\n"
+        f"names:\n{names}"
         "download: |\n  import os; os.system('false')\n",
     )
 

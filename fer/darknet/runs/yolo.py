@@ -18,10 +18,11 @@ from fer.system.files import replacing_folder
 FOLDER = "data"
 
 
-def open_yolo(data: Mapping[str, Any], run: Path, program: bool) -> DarknetData:
+def open_yolo(data: Mapping[str, Any], run: Path, program: bool, kept: bool = True) -> DarknetData:
     """Return the data set of a checked ``data`` config, with what is written for it in ``run``/data.
 
-    ``program`` tells that the darknet program will read it. What was written for the same data set before is taken.
+    ``program`` tells that the darknet program will read it, ``kept`` that the folder stays, so that it is told of. What
+    was written for the same data set before is taken.
 
     Raises:
         InputError: as `fer.data.readers.yolo.dataset.yolo_of` and `write_yolo_folder`, or a margin.
@@ -40,7 +41,7 @@ def open_yolo(data: Mapping[str, Any], run: Path, program: bool) -> DarknetData:
             with replacing_folder(folder, _require_ours) as new:
                 said = write_yolo_folder(found, new, folder, data, program)
             if is_first_rank():
-                print("\n".join([*found.describe(), said]))
+                print("\n".join([*found.describe(), *([said] if kept else [])]))
     return read_darknet(folder)
 
 
