@@ -46,7 +46,7 @@ def write_yolo_folder(data: YoloDataset, folder: Path, final: Path, config: Mapp
             ending = ".jpg" if file.lower().endswith((".jpg", ".jpeg")) else ".png"
             file = f"photos/{links // 1000:03d}/{links:07d}{ending}"
             links += 1
-            _link(photo, folder / file)
+            _link(photo, f"{folder}/{file}")
         labels = photo.labels.boxes[:, 0].astype(int).tolist()
         entries.append(Entry(file, data.title, photo.path, splits, labels))
     if not entries:
@@ -90,9 +90,13 @@ def _as_it_is(photo: YoloPhoto) -> bool:
     )
 
 
-def _link(photo: YoloPhoto, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.symlink(photo.file, path)
+def _link(photo: YoloPhoto, path: str) -> None:
+    try:
+        os.symlink(photo.file, path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path))
+        os.symlink(photo.file, path)
     labels = photo.labels.boxes.tolist()
     lines = [f"{int(label)} {' '.join(f'{value:.8g}' for value in box)}\n" for label, *box in labels]
-    path.with_suffix(".txt").write_text("".join(lines))
+    with open(f"{os.path.splitext(path)[0]}.txt", "wb", buffering=0) as file:
+        file.write("".join(lines).encode())

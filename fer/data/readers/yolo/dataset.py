@@ -26,6 +26,7 @@ from fer.errors import InputError
 _COPY = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
 #: The kinds of faults that are told one by one; the rest is counted.
 _KINDS = 12
+_FIRST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,7 @@ class YoloDataset:
 
     def relative(self, file: str) -> str:
         """Return a path as records have it: relative to the data set where it lies in that."""
-        inside = file.startswith(f"{self.root}{os.sep}")
-        return os.path.relpath(file, self.root) if inside else file
+        return file.removeprefix(f"{str(self.root).rstrip('/')}/")
 
     def photos(self) -> dict[str, tuple[YoloPhoto, tuple[str, ...]]]:
         """Return each photo once, by its file, with its splits."""
@@ -176,14 +176,17 @@ class _LabelReader:
         for where in (self._beside[folder], folder):
             if where is not None:
                 self._folders.setdefault(where, set()).add(folder)
-                if label in self._places.files(where):
-                    return self._places.file(f"{where}/{label}")
+                if (found := self._places.entry(where, label)) is not None:
+                    return found
         return None
 
     def _read(self, file: str) -> Labels:
         try:
             with open(file, "rb", buffering=0) as opened:
-                data = opened.read(MOST_BYTES + 1)
+                # not so many bytes at once for each of many small files
+                data = opened.read(_FIRST_BYTES)
+                if len(data) == _FIRST_BYTES:
+                    data += opened.read(MOST_BYTES)
         except OSError as error:
             return self._unread(file, f"label file that cannot be read ({error.strerror})")
         if len(data) > MOST_BYTES:

@@ -294,8 +294,7 @@ class _Reader:
             named = [name for name in _NAMES_FILES if name in files]
             named = named or [name for name in sorted(files) if name.endswith(".names")]
             for name in named:
-                file = os.path.join(folder, name)
-                if (path := places.file(file)) is not None:
+                if (path := places.entry(folder, name)) is not None:
                     found[path] = _names_of(path)
         if not found:
             raise InputError(
@@ -319,8 +318,7 @@ def _pictures(places: Places, folder: str, seen: frozenset[str] = frozenset()) -
         return
     for name in sorted(places.files(folder)):
         if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES):
-            path = os.path.join(folder, name)
-            if (found := places.file(path)) is not None:
+            if (found := places.entry(folder, name)) is not None:
                 yield found
     for inner in places.subfolders(folder):
         yield from _pictures(places, inner, seen | {real})

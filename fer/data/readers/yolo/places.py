@@ -80,12 +80,16 @@ class Places:
             return None
         folder, _, name = path.rpartition("/")
         for meant, by in self._folders(folder or ("/" if path[:1] == "/" else "")):
-            found = posixpath.join(meant, name)
-            link = self.files(meant).get(name)
-            if link is False or link and self._inside(found):
+            if (found := self.entry(meant, name)) is not None:
                 self._note(by, found)
                 return found
         return None
+
+    def entry(self, folder: str, name: str) -> str | None:
+        """Return the absolute path of a file of a folder, None where it is not there or a link that leads out."""
+        link = self.files(folder).get(name)
+        path = f"{folder.rstrip('/')}/{name}"
+        return path if link is False or link and self._inside(path) else None
 
     def folder(self, text: str) -> str | None:
         """Return the absolute path of the folder that a path in the data set means, None where there is none."""
@@ -108,7 +112,8 @@ class Places:
 
     def relative(self, path: str) -> str:
         """Return a path as records have it: relative to the root where it lies in that."""
-        return os.path.relpath(path, self.root) if _within(path, [self.root]) else path
+        start = self.root.rstrip("/") + "/"
+        return path[len(start) :] if path.startswith(start) else path
 
     def subfolders(self, folder: str) -> list[str]:
         """Return the paths of the folders in a folder, sorted, but hidden ones and links that lead out."""
