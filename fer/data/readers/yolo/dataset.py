@@ -22,9 +22,9 @@ from fer.data.source import SPLITS
 from fer.data.split import check_fractions, stratified_split
 from fer.errors import InputError
 
-#: The copies that Roboflow makes of one photo, NAME.rf.HASH.jpg: they must not lie in two splits.
+# The copies that Roboflow makes of one photo, NAME.rf.HASH.jpg.
 _COPY = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
-#: The kinds of faults that are told one by one; the rest is counted.
+# The kinds of faults that are told one by one.
 _KINDS = 12
 _FIRST_BYTES = 1 << 16
 
@@ -40,6 +40,12 @@ class YoloPhoto:
     path: str
     label_file: str | None
     labels: Labels
+
+    @property
+    def original(self) -> str:
+        """What Roboflow made this photo of, with others that no split may divide from it; "" for any other photo."""
+        found = _COPY.fullmatch(posixpath.splitext(self.path)[0])
+        return found[1] if found else ""
 
 
 @dataclass(slots=True)
@@ -246,7 +252,7 @@ def _draw(data: YoloDataset, val_fraction: float, test_fraction: float, seed: in
     shares = val_fraction, 0.0 if "test" in data.splits else test_fraction
     if not any(shares):
         return
-    groups = [found[1] if (found := _COPY.fullmatch(posixpath.splitext(photo.path)[0])) else "" for photo in train]
+    groups = [photo.original for photo in train]
     labels = [int(photo.labels.boxes[0, 0]) if len(photo.labels.boxes) else -1 for photo in train]
     drawn = stratified_split([photo.path for photo in train], labels, *shares, seed, groups)
     for split in SPLITS:

@@ -1,5 +1,6 @@
 """The faces of a YOLO data set, for a classifier, and the photos for a detector's folder."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from fer.data.readers.photo_list import PhotoList
 from fer.data.readers.yolo.dataset import YoloDataset, read_yolo
 from fer.data.readers.yolo.labels import TAKEN
 from fer.data.source import FaceFormat, NoFaces, PhotoLimits, Skipped
+from fer.data.split import MAX_GROUP
 from fer.labels import canonical
 
 
@@ -57,10 +59,11 @@ def _rows(data: YoloDataset, indices: Sequence[int | None]) -> list[PhotoRow | S
             rows.append(NoFaces(source, photo.path, "photo with a label that is lost", photo.file))
         elif not len(photo.labels.boxes):
             rows.append(NoFaces(source, photo.path, "photo without faces", photo.file, splits))
+        group = os.path.basename(photo.original)[:MAX_GROUP]
         for label, x, y, width, height in photo.labels.boxes.tolist():
             if (index := indices[int(label)]) is None:
                 rows.append(Skipped(source, photo.path, f"{data.names[int(label)]} is none of data.classes"))
                 continue
             box = FractionBox(x - width / 2, y - height / 2, width, height)
-            rows.append(PhotoRow(source, photo.path, photo.file, splits, index, box))
+            rows.append(PhotoRow(source, photo.path, photo.file, splits, index, box, group=group))
     return rows
