@@ -152,7 +152,6 @@ class Places:
             by = "the end of an absolute path"
             return inside + [(posixpath.join(base, end).rstrip("/"), by) for end in ends for base in self._trusted]
         found = [(posixpath.normpath(posixpath.join(base, path)), by) for by, base in self._bases.items()]
-        found = [(folder, by) for folder, by in found if _within(folder, [self._bases[by]])]
         if path.startswith(".."):
             # Roboflow's ../train/images, which means train/images
             inner = re.sub(r"^(\.\./?)+", "", path)
@@ -161,10 +160,11 @@ class Places:
 
     def _list(self, folder: str, by: str = "") -> dict[str, bool] | None:
         if folder not in self._listings:
-            self._listings[folder] = None
             base = self._bases.get(by)
             if not self._inside(folder) and not (base and _within(os.path.realpath(folder), [os.path.realpath(base)])):
+                # not kept: by another base it may be one
                 return None
+            self._listings[folder] = None
             try:
                 with os.scandir(folder) as entries:
                     self._listings[folder] = {e.name: e.is_symlink() for e in entries if e.is_file()}
