@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from fer.prediction.detection import crop_upright
-from fer.prediction.drawing import draw_faces, hide_faces
+from fer.prediction.drawing import draw_named, hide_faces
 from fer.prediction.face import Face
 from fer.system.files import replacing
 
@@ -51,13 +51,9 @@ class Pictures:
 
         ``numbers`` are the faces' tracks, ``missing`` the boxes of tracks that the picture does not show.
         """
-        boxes = [face.box for face in faces]
         if self._anonymize:
-            picture = hide_faces(picture, [*boxes, *missing])
-        labels = [f"{face.label} {face.confidence:.2f}" if face.label else "" for face in faces]
-        if numbers:
-            labels = [f"{number} {label}" if label else "" for number, label in zip(numbers, labels, strict=True)]
-        return draw_faces(picture, boxes, labels)
+            picture = hide_faces(picture, [*(face.box for face in faces), *missing])
+        return draw_named(picture, faces, numbers)
 
     def explain(self, picture: np.ndarray, face: Face, name: str) -> None:
         """Write the figure that shows where the network looked; nothing without an explainer."""

@@ -14,7 +14,7 @@ from fer.darknet.program_engine.program import Program, find_program, require_su
 from fer.darknet.program_engine.scores import Face, classify, detect
 from fer.data.photos import read_photo
 from fer.data.source import PhotoLimits
-from fer.labels import canonical
+from fer.labels import canonical, colors
 from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.sources import Medium, find_media
 from fer.prediction.table import Rows, out_folder
@@ -94,7 +94,9 @@ def _draw(photo: Path, faces: Sequence[Face], names: Sequence[str], anonymize: b
     boxes = [box for _, _, box in faces]
     if anonymize:
         image = hide_faces(image, boxes)
-    drawn = draw_faces(image, boxes, [f"{names[index]} {confidence:.2f}" for index, confidence, _ in faces])
+    labels, palette = [f"{names[index]} {confidence:.2f}" for index, confidence, _ in faces], colors(names)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    drawn = draw_faces(image, boxes, labels, [palette[names[index]] for index, _, _ in faces])
     with replacing(target, sync=False) as temporary:
         # not imwrite, which says too little when the disk is full
-        temporary.write_bytes(cv2.imencode(target.suffix, drawn)[1].tobytes())
+        temporary.write_bytes(cv2.imencode(target.suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1].tobytes())
