@@ -163,6 +163,8 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if keys["explain"] and keys["classes"] is not None:
         raise InputError("explain=true shows all of the network's classes: leave classes= out")
     if is_darknet(keys["ckpt"]):
+        if keys["embed"]:
+            raise InputError("embed=true: not for the .weights of a Darknet net, which gives no embeddings")
         for key in ("margin", "tta", "classes") if cfg.darknet.get("engine") != "torch" else ():
             if keys[key] not in (None, False):
                 raise InputError(f"{key}={keys[key]}: not for the darknet program; darknet.engine=torch may have it")

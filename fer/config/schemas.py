@@ -232,6 +232,7 @@ class Predict:
     margin: float | None = MISSING
     tta: bool = MISSING
     classes: list[str] | None = MISSING
+    embed: bool = MISSING
     trust: list[str] = MISSING
 
 

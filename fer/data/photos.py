@@ -235,6 +235,11 @@ def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
         return "missing file"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+    return decode_photo(data, color, limits)
+
+
+def decode_photo(data: bytes, color: str, limits: PhotoLimits) -> np.ndarray | str:
+    """Return what the bytes of a photo's file show, as `read_photo` does, or the reason why it is not taken."""
     try:
         width, height, complete = _header(data)
     except Exception:  # Pillow's parsers raise many types on foreign bytes; none of them is an image

@@ -36,7 +36,8 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
     ``keys`` are those of conf/predict.yaml; the predictor is opened once there is something to read. Under
     ``keys["out"]``: predictions.csv and predictions.jsonl, a row a face (box in pixels of the photo or frame), a row
     without a box for a file without a face, a row with the reason for one that can't be read; photos/ with annotated
-    photos, NAME.mp4 for each video, explain/ with a figure for each face of a photo and the first of each track.
+    photos, NAME.mp4 for each video, explain/ with a figure for each face of a photo and the first of each track; with
+    ``embed`` embeddings.npz (`Embeddings`).
 
     Raises:
         InputError: nothing to read, a camera or address that does not answer, a checkpoint that is not ours.
@@ -48,6 +49,8 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
     media = find_media(keys["source"], skipped)
     predictor = open_predictor()
     print(f"faces: {predictor.found_by}")
+    if keys["embed"]:
+        predictor.require_embedding()
     explainer = None
     if keys["explain"]:
         from fer.prediction.gradcam import Explainer
@@ -60,7 +63,7 @@ def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -
     stopped_by: list[int] = [signal.SIGINT]
     with (
         claiming(out),
-        Rows(out, predictor.labels) as rows,
+        Rows(out, predictor.labels, keys["embed"]) as rows,
         ThreadPoolExecutor() as pool,
         _one_opencv_thread(),
         _sigterm_interrupts(stopped_by),
@@ -144,7 +147,7 @@ class _Run:
         with bar:
             for chunk in chunks(read_ahead(media, self._pool), self._keys["batch"], lambda item: item[1]):
                 readable = [photo for _, photo in chunk if not isinstance(photo, str)]
-                predictions = iter(self._predictor.batch(readable))
+                predictions = iter(self._predictor.batch(readable, self._keys["embed"]))
                 saves = []
                 for medium, photo in chunk:
                     bar.update()
@@ -207,7 +210,7 @@ class _Run:
                     faces = [
                         _smoothed(face, labels, row, min_confidence) for face, row in zip(faces, table, strict=True)
                     ]
-                    place = {"file": medium.shown, "frame": frame.index, "time": round(frame.time, 3)}
+                    place: dict[str, Any] = {"file": medium.shown, "frame": frame.index, "time": round(frame.time, 3)}
                     for number, face in zip(numbers, faces, strict=True):
                         self._rows.write(**place, track=number, **face_cells(face))
                         if number > last_explained:
@@ -236,7 +239,7 @@ class _Run:
         waiting: deque[tuple[list[Frame], Future]] = deque()
         for chunk in batches:
             pictures = [frame.picture for frame in chunk]
-            waiting.append((chunk, self._pool.submit(self._predictor.frames, pictures, every)))
+            waiting.append((chunk, self._pool.submit(self._predictor.frames, pictures, every, self._keys["embed"])))
             if len(waiting) > 1:
                 first, future = waiting.popleft()
                 yield first, future.result()

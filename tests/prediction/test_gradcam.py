@@ -23,6 +23,7 @@ def hand_made(tmp_path):
         linear.weight[:], linear.bias[:] = torch.tensor([[3.0, 1], [-1, 1], [-1, -1]]), torch.tensor([0.0, 0, 9])
     layers = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
     model.net, model.crop = FaceNetwork(layers, "hand made", 1, 1, head="3").eval(), 2
+    model.face = FaceFormat(4, "grey")
     return model
 
 

@@ -49,6 +49,7 @@ def keys(ckpt, tmp_path):
         "source": None, "ckpt": ckpt, "out": str(tmp_path / "out"), "min_confidence": None, "draw": True, "show": False,
         "anonymize": False, "explain": False, "layer": None, "every_n": 1, "search_every": 1,
         "smooth": 0.0, "batch": 4, "device": "cpu", "margin": None, "tta": False, "classes": None,
+        "embed": False,
     }  # fmt: skip
 
 
