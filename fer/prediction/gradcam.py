@@ -2,7 +2,7 @@
 
 The gradients of a class's logit weight the maps of a convolution place by place, as in HiResCAM (Draelos and Carin
 2020); Grad-CAM (Selvaraju et al. 2017) averages them over each map first. On real photos what that showed of our
-networks carried no more of the probability than random places did; docs/demo.md has the numbers.
+networks carried no more of the probability than random places did; docs/prediction.md has the numbers.
 """
 
 from collections.abc import Callable, Sequence

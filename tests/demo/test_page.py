@@ -96,7 +96,7 @@ def expected(media, name):
     """Return the headings and percentages that the page must show of a photo."""
     from fer import Predictor
 
-    faces = Predictor.load(media / "best.ckpt", device="cpu")(media / name)
+    faces = Predictor.load(media / "best.ckpt", faces="haar", device="cpu")(media / name)
     headings = [f"Face {number}: {face.label} {face.confidence:.0%}" for number, face in enumerate(faces, 1)]
     return headings, [f"{share:.1%}" for face in faces for share in face.probabilities.values()]
 
@@ -321,11 +321,12 @@ def server(media):
             os.chown(path, 65534, 65534)
     process = subprocess.Popen(
         [*start, sys.executable, "-c", AUDITED, home / "hosts.txt", "demo", f"ckpt={media / 'best.ckpt'}",
-         f"port={port}", "device=cpu"],
+         f"port={port}", "device=cpu", "faces=haar"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "HOME": str(home), "TMPDIR": str(home / "temporary")},
     )  # fmt: skip
     try:
+        assert process.stdout.readline().startswith("faces: ")
         line = process.stdout.readline()
         assert line.startswith(f"http://127.0.0.1:{port}") and line.endswith(" (stop with Ctrl-C)\n")
         server = Server(process, line.split()[0].rstrip("/"), home)
