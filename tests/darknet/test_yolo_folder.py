@@ -66,8 +66,9 @@ def test_every_program_finds_the_labels_and_nothing_is_written_beside_the_photos
     links = {yolo_sets.alexeyab: 0, yolo_sets.lists: 1, yolo_sets.roboflow_darknet: 1}.get(layout, 5)
     assert f"{5 - links} photos are read by their own paths, {links} by links with checked labels" in said
     # once more, as by another rank: what is there is taken
+    times = tree(tmp_path / "run")
     assert open_dataset(options(raw, engine), "detector", tmp_path / "run") == data
-    assert capsys.readouterr().out == ""
+    assert tree(tmp_path / "run") == times and capsys.readouterr().out == said
 
 
 def test_faulty_labels_are_put_right_in_the_run_alone(tmp_path):
@@ -162,6 +163,16 @@ def test_a_detectors_folder_gets_wider_boxes_and_the_backgrounds(tmp_path):
         assert [row["reason"] for row in csv.DictReader(file)] == [
             "class that is none of 0..2", "photo with a label that is lost"
         ]  # fmt: skip
+
+
+def test_a_darknet_classifier_gets_faces_or_photos_of_one_class(tmp_path):
+    raw = yolo_sets.roboflow(tmp_path / "set")
+    faces = export(config(raw), tmp_path / "faces", "classifier", crop="face")
+    assert faces["photos"] == {"train": 3, "val": 1, "test": 1}
+    whole = export(config(raw), tmp_path / "whole", "classifier")
+    # one: of two classes
+    assert whole["photos"] == {"train": 1, "val": 1, "test": 1}
+    assert whole["skipped"] == {"photo without faces": 1, "faces of several classes": 2}
 
 
 def test_faces_of_a_classifier_are_cut_by_the_fractions(tmp_path):

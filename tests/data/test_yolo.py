@@ -18,7 +18,7 @@ from fer.data.storage.hdf5 import read_column, read_info
 from fer.errors import InputError
 from fer.labels import CLASSES
 from tests.data import yolo_sets
-from tests.data.yolo_sets import HEIGHT, LAYOUTS, NAMES, PHOTOS, WIDTH, names_text, photo, write
+from tests.data.yolo_sets import LAYOUTS, NAMES, PHOTOS, photo, write
 
 
 def stem_of(path):
@@ -184,8 +184,19 @@ def test_lists_of_any_editor_and_names_of_any_alphabet(tmp_path, encoding):
     assert [len(photo.labels.boxes) for photo in data.splits["train"]] == [1] * 5
     assert any("5 paths with \\, taken as /" in note for note in data.notes)
     assert [(fault.line, fault.why, fault.shown) for fault in kinds(data)] == [
-        (8, "no such photo", "my photos/gone.jpg"), (0, "photo listed twice for train: taken once", "")
+        (7, "photo listed twice: taken once", f"my photos/{names[0]}"), (8, "no such photo", "my photos/gone.jpg")
     ]  # fmt: skip
+
+
+def test_paths_of_windows_and_of_another_machine_are_found_by_their_end(tmp_path):
+    root = flat(tmp_path / "set/obj", dict.fromkeys("abcd", "0 0.5 0.5 0.2 0.4\n"))
+    # of two files with the same name the one with the longer end is meant
+    photo(tmp_path / "set/a.jpg")
+    lines = ["C:\\Users\\me\\set\\obj\\a.jpg", "/content/set/obj/b.jpg", "obj\\c.jpg", f"{root}/d.jpg"]
+    write(tmp_path / "set/train.txt", "\n".join(lines))
+    data = read_yolo(tmp_path / "set", val_fraction=0)
+    assert [photo.path for photo in data.splits["train"]] == [f"obj/{stem}.jpg" for stem in "abcd"]
+    assert "2 paths were found by the end of an absolute path" in " ".join(data.notes)
 
 
 def test_val_is_drawn_by_the_seed_and_copies_stay_together(tmp_path):
@@ -358,10 +369,3 @@ def test_no_photo_is_opened_and_time_grows_with_their_number_alone(tmp_path):
 
     few, many = make(500), make(4000)
     assert min(seconds(many) for _ in range(3)) < 24 * min(seconds(few) for _ in range(3))
-
-
-def test_photo_sizes_in_tests_are_what_they_say(tmp_path):
-    import cv2
-
-    assert cv2.imread(str(photo(tmp_path / "a.jpg"))).shape == (HEIGHT, WIDTH, 3)
-    assert names_text().split() == NAMES

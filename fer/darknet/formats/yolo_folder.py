@@ -23,8 +23,8 @@ _READ = (".jpg", ".jpeg", ".png", ".bmp")
 _ENDINGS = (".jpg", ".png", ".JPG", ".JPEG")
 
 
-def write_yolo_folder(data: YoloDataset, folder: Path, final: Path, config: Mapping[str, Any], program: bool) -> str:
-    """Write what `read_darknet` reads into ``folder``, which will be ``final``; returns a sentence on what it holds.
+def write_yolo_folder(data: YoloDataset, folder: Path, final: Path, config: Mapping[str, Any], program: bool) -> None:
+    """Write what `read_darknet` reads into ``folder``, which will be ``final``; ``said`` in darknet.json tells of it.
 
     Photos of which a label is lost are left out. ``config`` is the ``data`` config; ``program`` tells that the darknet
     program will read it.
@@ -58,17 +58,16 @@ def write_yolo_folder(data: YoloDataset, folder: Path, final: Path, config: Mapp
     write_photos_csv(folder, class_names, entries)
     if data.faults:
         write_faults(folder / FAULTS_FILE, data.faults)
+    own = len(entries) - links
+    said = f"{own:,} photos are read by their own paths, {links:,} by links with checked labels beside them, in {final}"
+    if data.faults:
+        said += f"; {len(data.faults):,} faults are listed in {final / FAULTS_FILE}"
     mark = {
         "task": "detector", "names": data.names, "class_names": class_names, "folder": str(final),
         "lists": {split: split + LIST_ENDING["detector"] for split in lists}, "photos": lists, "data": config["name"],
-        "drawn": False, "crop": "photo", "made_by": dict(config) | {"fingerprint": data.fingerprint()},
+        "drawn": False, "crop": "photo", "made_by": dict(config), "fingerprint": data.fingerprint(), "said": said,
     }  # fmt: skip
     (folder / MARK).write_text(json.dumps(mark, indent=1) + "\n")
-    own = len(entries) - links
-    return (
-        f"{own:,} photos are read by their own paths, {links:,} by links with checked labels beside them, in {final}"
-        + (f"; {len(data.faults):,} faults are listed in {final / FAULTS_FILE}" if data.faults else "")
-    )
 
 
 def class_names_of(data: YoloDataset) -> list[str]:

@@ -39,15 +39,16 @@ def open_yolo(data: Mapping[str, Any], run: Path, program: bool, kept: bool = Tr
     with FileLock(run / f".{FOLDER}.lock") if started_ranks() > 1 else nullcontext():
         if not _is_of(folder, found.fingerprint()):
             with replacing_folder(folder, _require_ours) as new:
-                said = write_yolo_folder(found, new, folder, data, program)
-            if is_first_rank():
-                print("\n".join([*found.describe(), *([said] if kept else [])]))
+                write_yolo_folder(found, new, folder, data, program)
+    if is_first_rank():
+        mark = read_mark(folder) or {}
+        print("\n".join([*found.describe(), *([str(mark.get("said"))] if kept else [])]))
     return read_darknet(folder)
 
 
 def _is_of(folder: Path, fingerprint: str) -> bool:
     mark = read_mark(folder) if folder.is_dir() else None
-    return mark is not None and mark["made_by"].get("fingerprint") == fingerprint
+    return mark is not None and mark.get("fingerprint") == fingerprint
 
 
 def _require_ours(folder: Path) -> None:

@@ -5,6 +5,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,16 +250,13 @@ class _Reader:
                     continue
                 named = self._listed(found, places) if is_list else _pictures(places, found)
                 photos.setdefault(split, []).extend(named)
-        for split, paths in photos.items():
-            photos[split] = list(dict.fromkeys(paths))
-            if twice := len(paths) - len(photos[split]):
-                self._faults += [Fault(str(where), 0, f"photo listed twice for {split}: taken once")] * twice
-        return photos
+        return {split: list(dict.fromkeys(paths)) for split, paths in photos.items()}
 
     def _listed(self, file: str, places: Places) -> Iterator[str]:
         """Yield the photos of a list, a path a line."""
         beside = os.path.dirname(file)
         backslashes = 0
+        seen: set[str] = set()
         for number, line in enumerate(lines_of(read_text(file, _MOST_LIST)), 1):
             if not line:
                 continue
@@ -272,7 +270,10 @@ class _Reader:
                 self._faults.append(Fault(file, number, why, line[:200]))
             elif not line.lower().endswith(IMAGE_SUFFIXES):
                 self._faults.append(Fault(file, number, "no photo by its name: left out", line[:200]))
+            elif found in seen:
+                self._faults.append(Fault(file, number, "photo listed twice: taken once", line[:200]))
             else:
+                seen.add(found)
                 yield found
         if backslashes:
             self._notes.append(f"{file}: {backslashes:,} paths with \\, taken as /")
@@ -369,8 +370,8 @@ def _require_count(path: Path, key: str, count: Any, names: Sequence[str]) -> No
 def _check_names(names: Sequence[str], where: str) -> None:
     if len(names) > MAX_CLASSES:
         raise InputError(f"{where}: has {len(names):,} class names, more than {MAX_CLASSES:,}")
-    for name in names:
+    for name, times in Counter(names).items():
         if not name or not name.isprintable():
             raise InputError(f"{where}: {name!r:.40} is no class name: give data.names=FILE")
-        if names.count(name) > 1:
+        if times > 1:
             raise InputError(f"{where}: the class name {name} stands twice: give each class a name of its own")
