@@ -22,7 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from fer.data.boxes import Box
+from fer.data.boxes import Box, FractionBox, in_pixels
 from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped, empty_faces
 
 #: x0, y0, x1, y1 in pixels of the photo, ends excluded.
@@ -58,7 +58,7 @@ class PhotoRow:
     file: str
     splits: tuple[str, ...]
     label: int
-    box: Box | None = None
+    box: Box | FractionBox | None = None
     valence: float = math.nan
     arousal: float = math.nan
     landmarks: str | np.ndarray | None = None
@@ -362,7 +362,8 @@ def decode_photos(
         if isinstance(photo, str):
             faces.skipped.append(Skipped(row.source, row.path, photo))
             continue
-        crop = place_crop(photo.shape[1], photo.shape[0], row.box, face.margin)
+        height, width = photo.shape[:2]
+        crop = place_crop(width, height, in_pixels(row.box, width, height), face.margin)
         if isinstance(crop, str):
             faces.skipped.append(Skipped(row.source, row.path, crop))
             continue

@@ -80,13 +80,16 @@ def _predict(
         _one_opencv_thread(),
         _sigterm_interrupts(stopped_by),
     ):
-        run = _Run(keys, predictor, rows, Pictures(out, explainer, keys["anonymize"]), pool)
+        pictures = Pictures(out, explainer, keys["anonymize"])
+        run = _Run(keys, predictor, rows, pictures, pool)
         try:
             run.all(media)
         except WindowClosed:
             pass
         except KeyboardInterrupt:
             raise Interrupted(stopped_by[-1], f"; {out} holds what was done until then") from None
+    if carried := pictures.carried():
+        print(carried)
     rate, unit = run.count / (time.perf_counter() - start), "photos" if run.only_photos else "frames"
     for line in run.notes(len(media)):
         print(line)

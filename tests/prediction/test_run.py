@@ -218,11 +218,21 @@ def test_anonymize_leaves_nothing_of_the_face(keys, tmp_path):
     assert ((shown[:y, x : x + w].astype(int) - color).__abs__().max(axis=2) < 25).sum() > 500
 
 
-def test_explain_writes_a_figure_a_face(keys, tmp_path):
+def test_explain_writes_a_figure_a_face(keys, tmp_path, capsys):
     write(tmp_path / "in/face.png", drawn())
     write_video(tmp_path / "in/clip.mp4", 3)
     predict(keys | {"source": str(tmp_path / "in"), "explain": True}, HAAR)
-    assert {path.name for path in (tmp_path / "out/explain").iterdir()} == {"face_1.png", "clip_track1.png"}
+    labels = {"photo": None, "track": None}
+    for row in read(tmp_path / "out")[::-1]:
+        labels["photo" if row["track"] is None else "track"] = row["label"]
+    # of maps of 16, 8, 4 and 2 pixels the second are the last that are fine enough
+    assert {path.name for path in (tmp_path / "out/explain").iterdir()} == {
+        f"face_1-{labels['photo']}-4.png", f"clip_track1-{labels['track']}-4.png",
+    }  # fmt: skip
+    said = re.search(
+        r"^explained: layer 4, 2 faces: mean probability (\d+)%; (\d+)% with .* (\d+)% ", capsys.readouterr().out, re.M
+    )
+    assert said and all(0 <= int(number) <= 100 for number in said.groups())
 
 
 def test_draw_false_writes_rows_alone(keys, tmp_path):
