@@ -213,7 +213,9 @@ class Answerer:
             for number, face in zip(numbers, faces, strict=True)
         ]
         palette = [self._colors[face.label] if face.label else _UNSURE for face in faces]
-        return draw_faces(small, boxes, labels, palette, [face.angle for face in faces])
+        drawn = draw_faces(small, boxes, labels, palette, [face.angle for face in faces])
+        # a strip may have been enlarged too much
+        return _shrink(drawn, pixels) if pixels else drawn
 
     def _cut(
         self, picture: np.ndarray, shown: np.ndarray, faces: Sequence["Face"], numbers: Sequence[int], asked: _Asked

@@ -641,11 +641,34 @@ def test_what_is_no_photo_is_refused_in_one_line(page, media):
             lambda name=name: page.texts("#answer .fer-error") == [f"{name}: not a photo, and not a readable video"]
         )
     page.give(media / "nobody.png")
-    page.wait(lambda: "No face was found in this photo." in page.texts("#answer p"))
+    page.wait(lambda: any("No face was found in this photo. If" in text for text in page.texts("#answer p")))
     assert page.left() == []
     # a program that does not keep the page's rules is stopped by the server
     assert page.server.upload((media / "large.png").read_bytes()).status_code == 413
     assert page.left() == []
+
+
+@marked
+def test_the_example_a_detector_and_a_narrow_window(page):
+    page.open()
+    next(button for button in page.all("button") if "example" in button.text).click()
+    page.wait(lambda: len(page.all("#answer h3")) == 3)
+    assert "drawn" in page.texts("#answer .fer-name")[0] and page.left() == []
+    assert [link.get_attribute("download") for link in page.all("#answer a")] == [
+        "example (drawn faces)-annotated.jpeg", "example (drawn faces).csv",
+    ]  # fmt: skip
+    page.all("input[type=radio][value=whole]")[0].click()
+    page.wait(lambda: len(page.all("#answer h3")) == 1)
+    metrics = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        # one column: the answer begins below the controls, and nothing reaches over the edge
+        page.wait(lambda: page.driver.execute_script("return document.documentElement.scrollWidth") <= 420)
+        upload, answered = page.all("input[type=range]")[0].rect, page.all("#answer")[0].rect
+        assert answered["y"] > upload["y"] and answered["x"] + answered["width"] <= 420
+        assert page.all("#answer .fer-whole")[0].get_property("naturalWidth") == 480
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @marked
