@@ -239,6 +239,7 @@ class Predict:
     device: str = MISSING
     margin: float | None = MISSING
     tta: bool = MISSING
+    strict: bool = MISSING
     classes: list[str] | None = MISSING
     embed: bool = MISSING
     trust: list[str] = MISSING

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,26 +56,29 @@ def to_array(picture: Picture, name: str | None = None) -> np.ndarray:
 
     ``picture`` is a file; an http(s) address; a file's bytes; a PIL image, turned as its EXIF says, which a file is
     too; an array (h, w) or (h, w, 1) grey, (h, w, 3) RGB or (h, w, 4) RGBA; or a tensor (H, W), (1, H, W), (3, H, W) or
-    (4, H, W). Arrays and tensors are uint8, or floats from 0 to 1. Alpha is dropped. ``name`` is what
-    errors call bytes.
+    (4, H, W). Arrays and tensors are uint8, or floats from 0 to 1. Alpha is dropped. A JPEG without an end marker is
+    read as far as it goes, with a warning. ``name`` is what errors call bytes.
 
     Raises:
         InputError: it can't be read, or is no picture.
     """
     if is_address(picture):
         picture, name = download(str(picture)), path_of(picture)
+    cut: list[str] = []
     if isinstance(picture, str | os.PathLike):
         path = os.fspath(picture)
-        photo = read_photo(path, "rgb", _LIMITS)
+        photo = read_photo(path, "rgb", _LIMITS, cut)
         if isinstance(photo, str):
             if os.path.isdir(path):
                 photo = "a folder; give it alone, with stream=True"
             raise InputError(f"{path}: {photo}")
+        _warn_of(cut)
         return photo
     if isinstance(picture, bytes | bytearray | memoryview):
-        photo = decode_photo(bytes(picture), "rgb", _LIMITS)
+        photo = decode_photo(bytes(picture), "rgb", _LIMITS, cut, name or "picture")
         if isinstance(photo, str):
             raise InputError(f"{name or 'picture'}: {len(picture):,} bytes that are no photo ({photo})")
+        _warn_of(cut)
         return photo
     if isinstance(picture, Image.Image):
         picture = _of_image(picture)
@@ -86,6 +90,11 @@ def to_array(picture: Picture, name: str | None = None) -> np.ndarray:
             f"{type(picture).__name__}"
         )
     return _checked(picture)
+
+
+def _warn_of(cut: list[str]) -> None:
+    for file in cut:
+        warnings.warn(f"{file}: without an end marker, read as far as it goes", stacklevel=3)
 
 
 def _checked(picture: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ from fer.prediction.batches import AHEAD, ahead, chunks
 from fer.prediction.detection import Detection
 from fer.prediction.face import Face
 from fer.prediction.result import Result
-from fer.prediction.sources import Medium, find_media
+from fer.prediction.sources import Medium, fetch, find_media
 from fer.prediction.video import Video
 from fer.system.download import download
 
@@ -98,7 +100,9 @@ class BasePredictor(ABC):
             self.require_embedding()
         if isinstance(source, int) and not isinstance(source, bool):
             source = str(source)
-        if not isinstance(source, str | os.PathLike) or is_address(source):
+        if is_address(source):
+            return self._fetched(source, embed, size)
+        if not isinstance(source, str | os.PathLike):
             return self._each([source] if is_one(source) else source, embed, size)
         # what there is not is said now, not when the first result is asked for
         return self._media(find_media(os.fspath(source)), embed, size)
@@ -121,6 +125,21 @@ class BasePredictor(ABC):
         Raises:
             InputError: an array that is no picture.
         """
+
+    def _fetched(self, address: str, embed: bool, size: int) -> Iterator[Result]:
+        """Yield the results of a photo, video or stream at an http(s) address."""
+        with TemporaryDirectory(prefix="fer-") as folder:
+            try:
+                medium = fetch(Medium(address, "live"), folder)
+                if medium.kind != "photo":
+                    yield from self._video(medium, embed, size)
+                    return
+                content = Path(medium.file).read_bytes()
+                read = _Read(to_array(content, medium.shown), content)
+            except InputError as error:
+                read = _Read(error, None)
+        found = () if isinstance(read.pixels, InputError) else self._find([read.pixels], embed)[0]
+        yield self._result(address, read, found)
 
     def _media(self, media: Sequence[Medium], embed: bool, size: int) -> Iterator[Result]:
         photos: list[str] = []
@@ -151,10 +170,8 @@ class BasePredictor(ABC):
                 found = self.frames([frame.picture for frame in chunk], embed=embed)
                 for frame, faces in zip(chunk, found, strict=True):
                     yield Result(faces, frame.picture, self.labels, medium.shown, frame.index, frame.time)
-        if not video.read:
-            yield self._failed(medium, "no frame can be read")
-        elif video.breaks_off():
-            yield self._failed(medium, f"ends after {video.read:,} of {video.frames:,} frames")
+        if trouble := video.trouble():
+            yield self._failed(medium, trouble)
 
     def _failed(self, medium: Medium, error: str) -> Result:
         return Result(labels=self.labels, path=medium.shown, error=error)

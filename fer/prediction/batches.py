@@ -35,13 +35,14 @@ def ahead(
         yield item, future.result()
 
 
-def read_ahead(media: Sequence[Medium], pool: ThreadPoolExecutor) -> Iterator[tuple[Medium, np.ndarray | str]]:
-    """Yield photos in their order, or why they can't be read, while a few more are decoded."""
-    return ahead(media, _read, pool.submit, AHEAD)
+def read_ahead(
+    media: Sequence[Medium], pool: ThreadPoolExecutor, cut: list[str]
+) -> Iterator[tuple[Medium, np.ndarray | str]]:
+    """Yield photos in their order, or why they can't be read, while a few more are decoded.
 
-
-def _read(medium: Medium) -> np.ndarray | str:
-    return read_photo(medium.path, "rgb", PhotoLimits())
+    Files of JPEGs that end early, and are read as far as they go, are added to ``cut``.
+    """
+    return ahead(media, lambda medium: read_photo(medium.file, "rgb", PhotoLimits(), cut), pool.submit, AHEAD)
 
 
 def chunks(items: Iterable[Any], size: int, picture: Callable[[Any], Any]) -> Iterator[list[Any]]:

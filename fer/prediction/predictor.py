@@ -29,6 +29,7 @@ class FacePredictor(BasePredictor):
     def __init__(self, network: Network, detector: FaceDetector, min_confidence: float = 0.0) -> None:
         super().__init__(network, min_confidence)
         self.detector = detector
+        self._embeds = False
 
     @property
     def found_by(self) -> str:  # type: ignore[override]
@@ -58,7 +59,10 @@ class FacePredictor(BasePredictor):
         return cls(network, open_detector(faces, faces_model, min_size), min_confidence or 0.0)
 
     def require_embedding(self) -> None:
-        self.network.embed(np.zeros((1, *self.network.face.shape), np.uint8))
+        # a black face shows whether there are any, once
+        if not self._embeds:
+            self.network.embed(np.zeros((1, *self.network.face.shape), np.uint8))
+            self._embeds = True
 
     def frames(self, frames: Sequence[np.ndarray], every: int = 1, embed: bool = False) -> list[list[Face]]:
         self._require_open()

@@ -103,6 +103,16 @@ def test_a_folder_and_a_broken_image_of_pillow(tmp_path):
         to_array(half)
 
 
+def test_a_jpeg_without_an_end_is_read_as_far_as_it_goes(tmp_path):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((64, 64, 3), 120, np.uint8)).save(stream, "jpeg")
+    content = stream.getvalue()[:-2]
+    (tmp_path / "cut.jpg").write_bytes(content)
+    for given in (tmp_path / "cut.jpg", content):
+        with pytest.warns(UserWarning, match="without an end marker, read as far as it goes"):
+            assert to_array(given).mean() == pytest.approx(120, abs=2)
+
+
 def test_lists_generators_and_stacks_hold_many():
     for many in ([PICTURE], (PICTURE,), iter([PICTURE]), np.stack([PICTURE] * 2), torch.zeros(2, 3, 4, 4)):
         assert not is_one(many)
