@@ -48,9 +48,9 @@ class PhotoRow:
     """One face to be read: its photo, where it lies in it, and its annotation.
 
     ``path`` is relative to the data folder, with "/"; ``file`` is where the photo lies; ``splits`` may name several.
-    ``box`` None means the whole photo. ``landmarks`` are 136 numbers x, y, x, y, ... in pixels of the photo, as the
-    text of the csv (separated by ";") or as an array. ``valence`` and ``arousal`` are NaN where unknown, ``group``, the
-    person or sequence, is then "".
+    ``box`` is in pixels or, of a photo not opened yet, a `FractionBox`; None means the whole photo. ``landmarks`` are
+    136 numbers x, y, x, y, ... in pixels of the photo, as the text of the csv (separated by ";") or as an array.
+    ``valence`` and ``arousal`` are NaN where unknown, ``group``, the person or sequence, is then "".
     """
 
     source: str
