@@ -1,10 +1,14 @@
 """Errors in one line: what the user got wrong, in Hydra's words or ours, with the valid keys where one is wrong."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import NoReturn, ParamSpec
 
 from hydra import compose, initialize_config_dir
@@ -28,10 +32,17 @@ _PLUGINS = {
 
 #: The exit code that a shell gives a program which SIGPIPE has ended.
 _SIGPIPE = 128 + 13
+#: The same after Ctrl-C.
+_SIGINT = 128 + 2
 
 
 def fail(error: Exception, conf: str, config_name: str, arguments: list[str], more: str = "") -> NoReturn:
-    """Print the error in one line, ``more`` behind it, and exit with 2; ``conf`` is the folder of the configs."""
+    """Print the error in one line, ``more`` behind it, and exit with 2; ``conf`` is the folder of the configs.
+
+    Of what comes of Ctrl-C nothing is said, and the exit code is 130.
+    """
+    if was_interrupted():
+        sys.exit(_SIGINT)
     print(f"error: {without_password(explain(error, conf, config_name, arguments) + more)}", file=sys.stderr)
     sys.exit(2)
 
@@ -93,7 +104,8 @@ def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
             sys.stdout = open(os.devnull, "w")
         try:
             try:
-                main(*args, **kwargs)
+                with _noticing_interrupts():
+                    main(*args, **kwargs)
             finally:
                 # here, not as the interpreter ends, where an error could no longer be caught
                 sys.stdout.flush()
@@ -108,9 +120,39 @@ def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
             sys.exit(1)
         except KeyboardInterrupt:
             # while what a command needs is still being imported
-            sys.exit(130)
+            sys.exit(_SIGINT)
 
     return quiet
+
+
+_interrupted = False
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C came: code that it cuts may make another error of it, as an import does, or none at all."""
+    return _interrupted
+
+
+@contextmanager
+def _noticing_interrupts() -> Iterator[None]:
+    global _interrupted
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # that of the door around, or Ctrl-C is to be ignored
+        yield
+        return
+    _interrupted = False
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    signal.default_int_handler(number, frame)
 
 
 def _forget_output() -> None:
