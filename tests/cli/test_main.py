@@ -80,8 +80,8 @@ def test_each_job_of_a_sweep_is_what_lightning_starts_again(monkeypatch, tmp_pat
     assert started == [["/bin/fer", "look", *flags, f"seed={seed}", "out=a"] for seed in (3, 4)]
 
 
-#: A module that is imported early, or only for the job, and gets Ctrl-C meanwhile; as C code may, it makes another error
-#: of it.
+#: A module that is imported early, or only for the job, and gets Ctrl-C meanwhile; it makes another error of it, as C
+#: code may.
 CUT = """
 import os, signal, time
 try:

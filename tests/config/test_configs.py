@@ -293,7 +293,7 @@ def test_the_trainer_group_spells_out_real_arguments():
         ),
         (
             ["augment=custom", "augment._target_=torchvision.transforms.v2.RandomHorizontalFlip", "+augment.p=2"],
-            "augment: torchvision.transforms.v2.RandomHorizontalFlip: ValueError: `p` should be",
+            "augment._target_=torchvision.transforms.v2.RandomHorizontalFlip: cannot be built: ValueError: `p` ",
         ),
         ([*CHAIN, "+augment.transforms=[a]"], "augment.transforms.0: 'a' is no torch.nn.Module: name one by _target_"),
         ([*CHAIN, "+augment.transforms=[{p: 1}]"], "augment.transforms.0: {'p': 1} is no torch.nn.Module: name one"),
