@@ -1,6 +1,7 @@
 """Errors in one line: what the user got wrong, in Hydra's words or ours, with the valid keys where one is wrong."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -8,13 +9,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn, ParamSpec
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import foreign_flag, key_for, keys_of, literal, own_configs
@@ -177,8 +179,42 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
     for gone, now in CHOICES.items():
         if f"Could not find '{gone}'" in text:
             return f"{gone.replace('/', '=')} is no more: give {now}"
+    if missing := re.search(r"In '(.+)': Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        return _unknown_choice(*missing.groups(), text, conf, config_name, arguments)
+    if text.startswith("Error merging override "):
+        return _of_another_kind(text.removeprefix("Error merging override "), conf, config_name)
     # Hydra lists choices one a line; one line is enough to read and to search for
     return " ".join(text.replace("\t", " ").split())
+
+
+def _unknown_choice(
+    where: str, group: str, name: str, text: str, conf: str, config_name: str, arguments: list[str]
+) -> str:
+    """Return what to say of a name that there is no file of in a group, which Hydra follows with where it looked."""
+    folders = [conf, mine] if (mine := own_configs(arguments)) else [conf]
+    # Hydra lists none where several may be chosen
+    listed = text.partition("Available options")[2].partition("Config search path")[0].splitlines()[1:]
+    found = [name.strip() for name in listed if name.strip()]
+    found = found or sorted({path.stem for folder in folders for path in Path(folder, group).glob("*.yaml")})
+    chosen = "" if where == config_name else f", which {where} chooses"
+    valid = f": give one of {', '.join(found)}" if found else ""
+    own = (
+        ""
+        if group.startswith("hydra")
+        else f", or a file of your own, {group}/{name}.yaml in the folder of --config-dir"
+    )
+    return f"there is no {group}={name}{chosen}{closest(name, found)}{valid}{own}"
+
+
+def _of_another_kind(override: str, conf: str, config_name: str) -> str:
+    """Return what to say of a list, a dict or a value that is given for a key which is another of these."""
+    key = override.partition("=")[0].lstrip("+")
+    with initialize_config_dir(conf, version_base="1.3"):
+        node = OmegaConf.select(compose(config_name), key)
+    if isinstance(node, ListConfig):
+        return f"{override}: not a list: give {key}=[VALUE,VALUE]"
+    kind = f"a group of keys: give {key}.KEY=VALUE" if isinstance(node, DictConfig) else f"a value: give {key}=VALUE"
+    return f"{override}: {key} is {kind}"
 
 
 def _unknown_key(key: str, given: str, conf: str, config_name: str, others: list[str]) -> str:

@@ -111,13 +111,12 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     # Hydra's handler would print that the fonts were listed, which happens once on each machine
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     fail_for_words(arguments, str(CONF), config_name)
-    arguments = options_first(arguments)
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
     threading.excepthook, before = _of_a_thread, threading.excepthook
     forget()
     try:
-        arguments = [literal(argument) for argument in arguments]
+        arguments = [literal(argument) for argument in options_first(arguments)]
         check_choices(arguments, CONF, several)
         sys.argv = [program, *arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()

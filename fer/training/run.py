@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from fer.data.loading.contract import build_module, counts_of, identities_of, is_drawn, labels_of, rows_of
 from fer.data.loading.datamodule import FaceDataModule
@@ -261,12 +262,13 @@ def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
     if own_data and (same := settings.pop("overfit_batches", 0)):
         # Lightning would replace our order of the faces; the data module keeps it the same
         settings |= {"limit_train_batches": same, "limit_val_batches": same}
+    ours = _callbacks(config, out)
     trainer = build(
         settings,
         "trainer",
         default_root_dir=str(out),
         logger=build_loggers(config["logger"], out),
-        callbacks=[*_callbacks(config, out), *_users_callbacks(config["callbacks"])],
+        callbacks=[*ours, *_users_callbacks(config["callbacks"], ours)],
         plugins=[WholeCheckpoints()],
         # of ours each batch is divided; to loaders of the user's Lightning gives a sampler that divides the rows
         use_distributed_sampler=not own_data,
@@ -339,8 +341,20 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
     return callbacks
 
 
-def _users_callbacks(config: dict[str, Any]) -> list[Callback]:
-    return [build(target, f"callbacks.{name}") for name, target in config.items()]
+def _users_callbacks(config: dict[str, Any], ours: list[Callback]) -> list[Callback]:
+    """Build those that the config names, of which a checkpoint can keep the state beside that of ours."""
+    kept = {callback.state_key: "the program's own" for callback in ours}
+    built = []
+    for name, target in config.items():
+        callback = build(target, f"callbacks.{name}")
+        other = kept.setdefault(callback.state_key, f"callbacks.{name}")
+        if other != f"callbacks.{name}" and is_overridden("state_dict", callback):
+            raise InputError(
+                f"callbacks.{name}: a {type(callback).__name__} beside {other} that watches the same, of which a "
+                "checkpoint keeps the state of one only: leave one out"
+            )
+        built.append(callback)
+    return built
 
 
 def _users_parts(

@@ -233,7 +233,10 @@ BEST = "pytorch_lightning.callbacks.ModelCheckpoint"
             own("callbacks.mine", BEST, monitor="val/ac"),
             r"callbacks.mine: MisconfigurationException: `ModelCheckpoint\(monitor='val/ac'\)` could not find .*",
         ),
-        ([*own("callbacks.a", EARLY, monitor="val/acc", mode="max"), "early_stop=3"], "trainer.*callbacks.*EarlyStopping.*"),
+        (
+            [*own("callbacks.a", EARLY, monitor="val/acc", mode="max"), "early_stop=3"],
+            "callbacks.a: a EarlyStopping beside the program's own that watches the same.*",
+        ),
     ],
 )
 def test_a_part_that_raises_in_the_run_is_one_line(tiny, tmp_path, words, line):
