@@ -242,7 +242,7 @@ def detector_arguments(faces: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `open_predictor` that checked keys of conf/faces say; a target among them is built."""
     if "_target_" not in faces:
         return {"faces": faces["name"], "faces_model": faces["model"], "min_size": faces["min_size"]}
-    detector = build(faces)
+    detector = build(faces, "faces")
     if not callable(detector):
         raise InputError(f"faces._target_={faces['_target_']}: what it builds cannot be called with a picture")
     return {"faces": detector}

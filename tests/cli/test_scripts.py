@@ -20,7 +20,11 @@ def test_prepare_writes_a_file(tmp_path, process):
 @pytest.mark.parametrize(
     ("script", "argument", "message"),
     [
-        ("prepare.py", "data=fer2031", "error: In 'prepare': Could not find 'data/fer2031'"),
+        (
+            "prepare.py",
+            "data=fer2031",
+            "error: there is no data=fer2031 (did you mean fer2021?): give one of ",
+        ),
         ("train.py", "modle=vgg11", "error: there is no key modle (did you mean model?); valid in train: "),
     ],
 )

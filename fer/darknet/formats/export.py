@@ -17,6 +17,7 @@ from fer.darknet.formats.lists import Entry, count, settle_splits, write_lists, 
 from fer.darknet.formats.photo_folder import LIST_ENDING, MARK, check_path, darknet_order, spell
 from fer.darknet.formats.photos import Inspection, Photo, group_photos, inspect_photo, label_lines, write_upright
 from fer.data.preparation.backends import local
+from fer.data.preparation.code import code_of
 from fer.data.preparation.prepare import writing_skipped
 from fer.data.preparation.sources import open_source, photo_limits
 from fer.data.preparation.stage import Stage
@@ -58,7 +59,7 @@ def export(
     names = spell(class_names, task)
     check_path(out, task, names)
     out.parent.mkdir(parents=True, exist_ok=True)
-    stage = Stage(out, {**source.fingerprint(), "darknet": [task, crop, link]})
+    stage = Stage(out, {**source.fingerprint(), "code": code_of(source, data), "darknet": [task, crop, link]})
     with stage.kept():
         folder = stage.folder / "out"
         (folder / "backup").mkdir(parents=True, exist_ok=True)

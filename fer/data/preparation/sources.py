@@ -77,7 +77,7 @@ def _built_source(data: Mapping[str, Any]) -> Source:
         if value is None and key in parameters and parameters[key].default is parameters[key].empty:
             raise InputError(f"data.{key} is not set: {target} needs it")
     arguments = {key: given[key] for key in takes(target, OFFERED) if given[key] is not None}
-    source = build(data["source"], **arguments)
+    source = build(data["source"], "data.source", **arguments)
     if lacking := [name for name in _PROTOCOL if not hasattr(source, name)]:
         raise InputError(f"data.source._target_={target}: what it gives has no {lacking[0]}, which a Source has")
     return source
