@@ -51,7 +51,16 @@ DIALECTS = {
             "detector": frozenset(("train", "valid")),
         },
         train_flags={"classifier": frozenset(("clear", "gpus")), "detector": frozenset(("clear", "gpus"))},
-        missing_layers=frozenset(("reorg3d",)),
+        missing_layers=frozenset(
+            (
+                "reorg3d",
+                "Gaussian_yolo",
+                "local_avgpool",
+                "scale_channels",
+                "sam",
+                "contrastive",
+            )
+        ),  # fmt: skip
         values={
             ("", "activation"): _ACTIVATIONS,
             ("net", "policy"): _POLICIES,
