@@ -1,15 +1,20 @@
 """Every .cfg of a folder: does it build under torch, and does it say what AlexeyAB's program says of the same photo?
 
-    python benchmarks/darknet_cfgs.py FOLDER LIBDARKNET.so [NAME ...] [--out=TABLE.md]
+    python benchmarks/darknet_cfgs.py FOLDER LIBDARKNET.so [NAME ...] [--second=LIBDARKNET.so] [--losses]
 
 FOLDER and its folders hold the .cfg files, of which a NAME picks those whose path has it; LIBDARKNET.so is the program
-as its `make LIBSO=1` builds it (docs/darknet.md says how). Weights are random with the batch statistics of random
+as its `make LIBSO=1` builds it, the program itself beside it. Where it ends on a cfg the second library is asked, such
+as Debian's, which knows ResNet's strided sums. Weights are random with the batch statistics of random
 photos, written here and read by both. A net of convolutions alone is made as small as its stride lets it, the others
 keep their size. Compared are all boxes of all heads, before any is left out: centre and size as fractions of the input,
 and each class's confidence; of a classifier its probabilities, else the last layer's output. A difference counts in
 units of the number itself where that is over 1. The table is Markdown; BFLOPs are beside the program's own.
+
+With --losses: what both print of the first iteration of a detector on one photo twice, unchanged, and of each head how
+many boxes are trained, and the losses of all but the boxes and of the boxes.
 """
 
+import argparse
 import ctypes
 import json
 import os
@@ -17,14 +22,14 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 #: Photos whose statistics the normalisations take.
-PHOTOS = 4
+PHOTOS = 8
 #: Kinds of layers whose nets keep the size that the cfg gives.
 SIZED = {"connected", "local", "crop", "detection"}
 #: [net] for one iteration on photos that are not changed.
@@ -51,10 +56,16 @@ class _Detection(ctypes.Structure):
 
 
 class Program:
-    """The program's library with one net in it, whose numbers it gives for a photo."""
+    """The program's library with one net in it, whose numbers it gives for a photo; Debian's gives no boxes."""
 
     def __init__(self, library: str, cfg: Path, weights: Path) -> None:
-        lib = ctypes.CDLL(str(Path(library).resolve()))
+        self.lib = lib = ctypes.CDLL(str(Path(library).resolve()))
+        if not hasattr(lib, "load_network_custom"):
+            lib.load_network.restype = ctypes.c_void_p
+            lib.network_predict.restype = ctypes.POINTER(ctypes.c_float)
+            lib.network_predict.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+            self.net, self.predict = lib.load_network(str(cfg).encode(), str(weights).encode(), 0), lib.network_predict
+            return
         lib.load_network_custom.restype = ctypes.c_void_p
         lib.load_network_custom.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
         lib.network_predict_ptr.restype = ctypes.POINTER(ctypes.c_float)
@@ -64,19 +75,20 @@ class Program:
             ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_float, ctypes.c_float, ctypes.c_void_p,
             ctypes.c_int, ctypes.c_void_p, ctypes.c_int,
         ]  # fmt: skip
-        self.lib, self.net = lib, lib.load_network_custom(str(cfg).encode(), str(weights).encode(), 0, 1)
+        self.predict = lib.network_predict_ptr
+        self.net = lib.load_network_custom(str(cfg).encode(), str(weights).encode(), 0, 1)
 
     def output(self, photo: np.ndarray, numbers: int) -> np.ndarray:
         """Return the first so many numbers of the last layer that is no [cost]."""
         photo = np.ascontiguousarray(photo, np.float32)
-        output = self.lib.network_predict_ptr(self.net, photo.ctypes.data)
+        output = self.predict(self.net, photo.ctypes.data)
         return np.ctypeslib.as_array(output, (numbers,)).copy()
 
-    def boxes(self, photo: np.ndarray, width: int, height: int, classes: int) -> np.ndarray:
-        """Return all boxes (N, 4 + classes): x, y, width, height, confidences."""
+    def boxes(self, photo: np.ndarray, classes: int) -> np.ndarray:
+        """Return all boxes (N, 4 + classes): x, y, width, height in fractions of the photo, confidences."""
         self.output(photo, 1)
         count = ctypes.c_int()
-        found = self.lib.get_network_boxes(self.net, width, height, -1e30, 0.5, None, 1, ctypes.byref(count), 0)
+        found = self.lib.get_network_boxes(self.net, 1, 1, -1e30, 0.5, None, 1, ctypes.byref(count), 0)
         rows = [[box.box.x, box.box.y, box.box.w, box.box.h, *box.prob[:classes]] for box in found[: count.value]]
         return np.array(rows)
 
@@ -96,26 +108,26 @@ class Row:
 
 def smaller(sections) -> None:
     """Make a net's input as small as its stride lets it, where it has no fixed size."""
-    from fer.darknet.formats.cfg import cell_side
+    from fer.darknet.formats.cfg import largest_stride
 
     net = sections[0].options
     if not SIZED & {section.kind for section in sections}:
         # two cells to a side, so that normalisations have several numbers
-        least = 2 * max(32, cell_side(sections))
+        least = 2 * max(32, largest_stride(sections))
         for key in ("width", "height"):
             if int(net[key]) > least:
                 net[key] = str(least)
     net.update(batch="1", subdivisions="1")
 
 
-def trained_like(sections, seed: int = 0):
-    """Return the net of sections with weights as if it had been trained, in eval mode."""
+def trained_like(sections):
+    """Return the net of sections with weights as if it had been trained, in eval mode, and a photo that it was on."""
     import torch
 
     from fer.darknet.torch_engine.network import DarknetNetwork
     from fer.darknet.torch_engine.weighted import BatchNorm, Convolutional
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     network = DarknetNetwork(sections)
     width, height, channels = network.size
     with torch.no_grad():
@@ -130,8 +142,10 @@ def trained_like(sections, seed: int = 0):
             before = network.layers[network.inputs[head][0]]
             if isinstance(before, Convolutional):
                 before.linear.weight.mul_(0.2)
-        network.train()(torch.rand(PHOTOS, channels, height, width))
-    return network.eval()
+        # another photo's numbers could leave the range that so few photos have, and grow from layer to layer
+        photos = torch.rand(PHOTOS, channels, height, width)
+        network.train()(photos)
+    return network.eval(), photos[:1]
 
 
 def compare(cfg: str, library: str) -> Row:
@@ -140,6 +154,7 @@ def compare(cfg: str, library: str) -> Row:
 
     from fer.darknet.formats.cfg import read_cfg, render
     from fer.darknet.torch_engine.network import fuse, summary
+    from fer.darknet.torch_engine.weighted import BatchNorm
     from fer.darknet.torch_engine.onednn import pack
     from fer.darknet.torch_engine.weights_io import save_weights
     from fer.errors import InputError
@@ -150,17 +165,22 @@ def compare(cfg: str, library: str) -> Row:
         smaller(sections)
         row.size = "x".join(sections[0].options.get(key, "?") for key in ("width", "height"))
         row.layers = len(sections) - 1
-        network = trained_like(sections)
+        network, photo = trained_like(sections)
     except InputError as error:
         row.said = str(error)
         return row
-    width, height, channels = network.size
     with tempfile.TemporaryDirectory() as folder:
         path, weights = Path(folder, "net.cfg"), Path(folder, "net.weights")
         path.write_text(render(sections))
         save_weights(network, weights)
         program = Program(library, path, weights)
-    photo = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(1))
+    if not hasattr(program.lib, "load_network_custom"):
+        row.said = "AlexeyAB's program refuses it; compared with Debian's"
+        for module in network.modules():
+            if isinstance(module, BatchNorm):
+                # which divides by sqrt(variance) + 0.000001
+                module.running_var.copy_((module.running_var.sqrt() + 1e-6) ** 2)
+                module.eps = 0.0
     ways = [network, fuse(network)]
     pack(ways[1])
     row.difference, row.bflops = 0.0, re.search(r"Total BFLOPs ([\d.]+)", summary(sections))[1]
@@ -171,7 +191,7 @@ def compare(cfg: str, library: str) -> Row:
             ours = np.concatenate([ours[:, :4], ours[:, 4:5] * ours[:, 5:]], axis=1)
             if any(section.options.get("tree") for section in sections):
                 ours[:, 4:] = np.where(ours[:, 4:] > 0, way(photo)[0].detach().double().numpy()[:, 5:], 0)
-            theirs = program.boxes(photo.numpy(), width, height, network.classes)
+            theirs = program.boxes(photo.numpy(), network.classes)
         else:
             theirs = program.output(photo.numpy(), ours.size).reshape(ours.shape)
         if ours.shape != theirs.shape:
@@ -183,6 +203,31 @@ def compare(cfg: str, library: str) -> Row:
         row.difference = float(np.maximum(row.difference, apart.max()))
         row.largest = float(np.abs(theirs).max())
     return row
+
+
+def run_first_iteration(
+    folder: Path, library: str, boxes: Sequence[Sequence[float]], classes: int
+) -> tuple[float, list[list[float]]]:
+    """Let the program train net.cfg with net.weights on photo.png, all of ``folder``, as its max_batches= says.
+
+    Returns what it prints of the first iteration: the loss, and of each head how many boxes are trained, the loss of
+    all but the boxes and that of the boxes.
+    """
+    (folder / "photo.txt").write_text("".join(" ".join(map(str, box)) + "\n" for box in boxes))
+    (folder / "list").write_text(f"{folder / 'photo.png'}\n")
+    (folder / "names").write_text("".join(f"class{label}\n" for label in range(classes)))
+    (folder / "net.data").write_text(f"classes={classes}\ntrain=list\nvalid=list\nnames=names\nbackup=.\n")
+    program = Path(library).resolve().with_name("darknet")
+    done = subprocess.run(
+        [program, "detector", "train", "net.data", "net.cfg", "net.weights", "-dont_show", "-clear"],
+        cwd=folder, capture_output=True, text=True, errors="replace", timeout=900,
+    )  # fmt: skip
+    loss = re.search(r"^ *1: ([-+.\w]+), ", done.stdout, re.MULTILINE)
+    if loss is None:
+        raise RuntimeError(f"the program printed no loss: {done.stderr[-300:]}")
+    found = re.findall(r"count: (\d+), class_loss = ([-.\w]+), iou_loss = ([-.\w]+)", done.stderr)
+    heads = (folder / "net.cfg").read_text().count("[yolo]")
+    return float(loss[1]), [[float(value) for value in head] for head in found[:heads]]
 
 
 def first_losses(cfg: str, library: str) -> dict:
@@ -205,52 +250,34 @@ def first_losses(cfg: str, library: str) -> dict:
         for section in sections:
             if section.kind == "yolo":
                 section.options.update(jitter="0", random="0", resize="1")
-            # the program's CPU reads memory that it never gets for these
+            # the program's CPU reads memory that it never gets for stopbackward=1
             section.options.pop("stopbackward", None)
-        network = trained_like(sections)
+        network, _ = trained_like(sections)
         loss = YoloLoss(sections)
+        DarknetTraining(sections, ["photo_class0.png"], [f"class{label}" for label in range(classes)], 0)
     except InputError as error:
         return row | {"said": str(error)}
     width, height, channels = network.size
-    random = np.random.default_rng(0)
     # one box a class, apart from each other, of sizes that different anchors are like
     boxes = [
         [label % classes, 0.2 + 0.6 * (label % 2), 0.25 + 0.5 * (label // 2), side, 0.8 * side]
         for label, side in enumerate((0.08, 0.2, 0.4, 0.15))
     ]
+    photo = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        where = Path(folder)
-        photo = random.integers(0, 256, (height, width, channels), np.uint8)
-        Image.fromarray(photo).save(where / "photo.png")
-        (where / "photo.txt").write_text("".join(" ".join(map(str, box)) + "\n" for box in boxes))
-        (where / "list").write_text(f"{where / 'photo.png'}\n")
-        (where / "names").write_text("".join(f"class{label}\n" for label in range(classes)))
-        (where / "net.data").write_text(f"classes={classes}\ntrain=list\nvalid=list\nnames=names\nbackup=.\n")
-        (where / "net.cfg").write_text(render(sections))
-        save_weights(network, where / "net.weights")
-        program = Path(library).resolve().with_name("darknet")
-        done = subprocess.run(
-            [program, "detector", "train", "net.data", "net.cfg", "net.weights", "-dont_show", "-clear"],
-            cwd=where, capture_output=True, text=True, errors="replace", timeout=900,
-        )  # fmt: skip
-        try:
-            DarknetTraining(sections, [str(where / "photo.png")], [f"class{label}" for label in range(classes)], 0)
-        except InputError as error:
-            row["said"] = str(error)
-    theirs = re.search(r"^ *1: ([-+.\w]+), ", done.stdout, re.MULTILINE)
-    heads = re.findall(r"count: (\d+), class_loss = ([-.\d]+), iou_loss = ([-.\d]+)", done.stderr)[: len(network.heads)]
+        Image.fromarray(photo).save(Path(folder, "photo.png"))
+        Path(folder, "net.cfg").write_text(render(sections))
+        save_weights(network, Path(folder, "net.weights"))
+        theirs, heads = run_first_iteration(Path(folder), library, boxes, classes)
     pixels = torch.from_numpy(photo).permute(2, 0, 1).float()[None].expand(2, -1, -1, -1) / 255
-    truths = torch.tensor(boxes).expand(2, -1, -1)
     with torch.no_grad():
-        value, statistics = loss(network.train()(pixels), truths)
-    ours = [
-        f"{int(count)} {a:.6f} {b:.6f}"
-        for count, a, b in zip(*(statistics[key] for key in ("count", "class_loss", "iou_loss")), strict=True)
-    ]
-    return row | {
-        "ours": f"{value:.6f} ({', '.join(ours)})",
-        "theirs": f"{theirs[1] if theirs else done.stderr[-200:]} ({', '.join(' '.join(head) for head in heads)})",
-    }
+        value, statistics = loss(network.train()(pixels), torch.tensor(boxes).expand(2, -1, -1))
+    ours = zip(*(statistics[key].tolist() for key in ("count", "class_loss", "iou_loss")), strict=True)
+    return row | {"ours": _told(value, ours), "theirs": _told(theirs, heads)}
+
+
+def _told(loss: float, heads: Iterable[Sequence[float]]) -> str:
+    return f"{loss:.7g} (" + "; ".join(f"{count:.0f}, {a:.7g}, {b:.5g}" for count, a, b in heads) + ")"
 
 
 def child(cfg: Path, library: str) -> dict:
@@ -265,42 +292,46 @@ def child(cfg: Path, library: str) -> dict:
     return json.loads(rows[0]) | {"theirs": theirs[1] if theirs else ""}
 
 
+def first(cfg: Path, library: str) -> dict:
+    """Return `first_losses` of a process of its own."""
+    done = subprocess.run([sys.executable, __file__, "--first", str(cfg), library], capture_output=True, text=True)
+    if done.returncode:
+        return {"ours": "", "theirs": "", "said": done.stderr.strip().splitlines()[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main() -> None:
-    if "--losses" in sys.argv:
-        folder, library, *names = [word for word in sys.argv[1:] if word[:2] != "--"]
-        for path in sorted(Path(folder).rglob("*.cfg")):
-            if not names or any(name in str(path) for name in names):
-                done = subprocess.run(
-                    [sys.executable, __file__, "--first", str(path), library], capture_output=True, text=True
-                )
-                print(path.name, done.stdout[-1500:], done.stderr[-1500:] if done.returncode else "", flush=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("library")
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--second")
+    parser.add_argument("--losses", action="store_true")
+    given = parser.parse_args()
+    cfgs = [path for path in sorted(given.folder.rglob("*.cfg"))]
+    cfgs = [path for path in cfgs if not given.names or any(name in str(path) for name in given.names)]
+    if given.losses:
+        print("| cfg | first loss here | the program's | |\n|---|---|---|---|")
+        for path in cfgs:
+            row = first(path, given.library)
+            print(f"| {path.relative_to(given.folder)} | {row['ours']} | {row['theirs']} | {row['said']} |", flush=True)
         return
-    flags = {key: value for key, _, value in (word[2:].partition("=") for word in sys.argv[1:] if word[:2] == "--")}
-    folder, library, *names = [word for word in sys.argv[1:] if word[:2] != "--"]
-    lines = [
-        "| cfg | input | layers | largest difference | of | BFLOPs, the program's | |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    agree = built = 0
-    cfgs = [
-        path for path in sorted(Path(folder).rglob("*.cfg")) if not names or any(name in str(path) for name in names)
-    ]
+    print(f"| cfg | input | layers | largest difference | of | BFLOPs | the program's | |\n{'|---' * 8}|")
+    rows = []
     for path in cfgs:
-        start = time.perf_counter()
-        row = child(path, library)
-        built += row["difference"] is not None
-        good = row["difference"] is not None and row["difference"] < 1e-2
-        agree += good
+        row = child(path, given.library)
+        if given.second and row["said"].startswith("ended with"):
+            row = child(path, given.second)
+        rows.append(row)
         difference = "" if row["difference"] is None else f"{row['difference']:.1e}"
-        said = row["said"].replace(str(path), path.name)
-        lines.append(
-            f"| {path.relative_to(folder)} | {row['size']} | {row['layers']} | {difference} | {row['largest']:.2g} | "
-            f"{row['bflops']}, {row.get('theirs', '')} | {said} |"
+        print(
+            f"| {path.relative_to(given.folder)} | {row['size']} | {row['layers']} | {difference} | "
+            f"{row['largest']:.2g} | {row['bflops']} | {row.get('theirs', '')} | "
+            f"{row['said'].replace(str(path), path.name)} |",
+            flush=True,
         )
-        print(lines[-1], f"{time.perf_counter() - start:.0f} s", flush=True)
-    print(f"{len(cfgs)} cfgs, {built} built, {agree} agree")
-    if "out" in flags:
-        Path(flags["out"]).write_text("\n".join(lines) + "\n")
+    built = [row["difference"] for row in rows if row["difference"] is not None]
+    print(f"{len(rows)} cfgs, {len(built)} built, {sum(part < 1e-2 for part in built)} agree within 0.01")
 
 
 if __name__ == "__main__":
@@ -310,6 +341,6 @@ if __name__ == "__main__":
         # the program's threads may still wait
         os._exit(0)
     if sys.argv[1:2] == ["--first"]:
-        print(json.dumps(first_losses(*sys.argv[2:]), indent=1))
+        print(json.dumps(first_losses(*sys.argv[2:])))
         sys.exit()
     main()

@@ -44,3 +44,19 @@ def photo(network: DarknetNetwork) -> np.ndarray:
     """Return a photo (1, channels, height, width) of numbers of the formula, as a net takes it."""
     width, height, channels = network.size
     return spread(channels * height * width).reshape(1, channels, height, width)
+
+
+#: Boxes to train on: class, centre x and y, width and height as fractions of the photo, apart from each other.
+BOXES = [[0, 0.2, 0.25, 0.2, 0.16], [1, 0.8, 0.25, 0.4, 0.45], [1, 0.25, 0.75, 0.3, 0.5]]
+
+
+def training_photo(network: DarknetNetwork) -> np.ndarray:
+    """Return a photo uint8 (height, width, channels) of numbers of the formula."""
+    width, height, channels = network.size
+    return (256 * spread(channels * height * width)).astype(np.uint8).reshape(height, width, channels)
+
+
+def stored(network: DarknetNetwork) -> np.ndarray:
+    """Return all numbers of a network as they stand in a .weights file."""
+    parts = [tensor for module in network.layers if isinstance(module, Stored) for tensor in module.stored().values()]
+    return torch.cat([part.detach().flatten() for part in parts]).numpy()

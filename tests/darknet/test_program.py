@@ -234,6 +234,12 @@ BODIES = {
     "upsample": CONV + "[upsample]\n",
     "dropout": CONV + "[dropout]\n",
     "yolo": CONV + YOLO,
+    "region": CONV + "[region]\nnum=1\nclasses=19\ncoords=4\n",
+    "detection": "[connected]\noutput=6\n[detection]\nside=1\nclasses=1\ncoords=4\nnum=1\n",
+    "reorg": "[convolutional]\nfilters=4\n[reorg]\n",
+    "local": "[local]\n",
+    "batchnorm": "[batchnorm]\n",
+    "crop": "[crop]\ncrop_width=8\ncrop_height=8\n",
 }
 
 

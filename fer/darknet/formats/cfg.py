@@ -201,12 +201,13 @@ def require_whole_cells(sections: Sequence[Section]) -> None:
 
 
 def cell_side(sections: Sequence[Section]) -> int:
-    """Return the pixels that the input of a detector with cells must be a multiple of, 32 at least; 1 of other nets.
+    """Return the pixels that the input of a detector with cells must be a multiple of, 32 at least; 1 of other nets."""
+    cells = any(section.kind in HEADS and section.kind != "detection" for section in sections)
+    return max(32, largest_stride(sections)) if cells else 1
 
-    That is the largest stride of its layers, up to where one number is left: 64 of yolov4-p6.
-    """
-    if not any(section.kind in HEADS and section.kind != "detection" for section in sections):
-        return 1
+
+def largest_stride(sections: Sequence[Section]) -> int:
+    """Return the pixels of the input from one number to the next in the layer where they are most; 64 of yolov4-p6."""
     made: list[Fraction] = []
     for section in sections[1:]:
         before = made[-1] if made else Fraction(1)
@@ -223,7 +224,7 @@ def cell_side(sections: Sequence[Section]) -> int:
             index = named[0] + (len(made) if named[0] < 0 else 0) if named else 0
             before = made[index] if 0 <= index < len(made) else before
         made.append(before)
-    return max(32, *(int(stride) for stride in made))
+    return max((int(stride) for stride in made), default=1)
 
 
 def _unknown(kind: str) -> str:

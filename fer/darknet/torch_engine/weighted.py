@@ -155,11 +155,7 @@ class Convolutional(Weighted):
             super().fold()
             return
         # layers fold in turn, so that the other, which comes before, has done so
-        self.linear.weight, self.linear.bias, self.norm = (
-            self._source[0].linear.weight,
-            self._source[0].linear.bias,
-            None,
-        )
+        self.share(self._source[0])
 
 
 class Connected(Weighted):
