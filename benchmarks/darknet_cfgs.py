@@ -154,8 +154,8 @@ def compare(cfg: str, library: str) -> Row:
 
     from fer.darknet.formats.cfg import read_cfg, render
     from fer.darknet.torch_engine.network import fuse, summary
-    from fer.darknet.torch_engine.weighted import BatchNorm
     from fer.darknet.torch_engine.onednn import pack
+    from fer.darknet.torch_engine.weighted import BatchNorm
     from fer.darknet.torch_engine.weights_io import save_weights
     from fer.errors import InputError
 
