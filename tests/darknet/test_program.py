@@ -169,6 +169,10 @@ def test_hank_has_no_classifier_and_ends_at_unknown_options():
     assert "has no `classifier` command since v3.1: use Debian's or AlexeyAB's" in refusal("hank", NET, "classifier")
     assert "max_crop=80 is not read by hank-ai's" in refusal("hank", NET + "max_crop=80\n" + CONV + YOLO)
     accepted("hank", NET + "mosaic=1\n" + CONV.replace("linear", "mish") + YOLO)
+    # read off its source: it shows them always, and has no such layer
+    assert "show_details=0 is not read by hank-ai's" in refusal("hank", NET + CONV + YOLO + "show_details=0\n")
+    accepted("alexeyab", NET + CONV + YOLO + "show_details=0\n")
+    assert "has no such layer" in refusal("hank", NET + CONV + "[batchnorm]\n" + CONV + YOLO)
 
 
 @pytest.mark.parametrize(

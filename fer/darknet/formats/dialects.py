@@ -89,7 +89,7 @@ DIALECTS = {
         marks=(b", time remaining=", b"is unused or invalid: ", b"calcanchors"),
         actions={"detector": frozenset(("train", "valid", "test", "map"))},
         train_flags={"detector": frozenset(("clear", "gpus", "dont_show", "map"))},
-        missing_layers=frozenset(("crop", "local", "detection", "reorg")),
+        missing_layers=frozenset(("crop", "local", "detection", "reorg", "batchnorm")),
         values={("", "activation"): _NEWER_ACTIVATIONS, ("net", "policy"): _POLICIES | {"sgdr"}},
     ),
 }

@@ -147,8 +147,10 @@ OPTIONS: dict[str, dict[str, Option]] = {
     | _later("0", "new_coords")
     | _later("0", "focal_loss", training=True)
     | _later(None, "embedding_layer", training=True)
+    # hank-ai's always shows them, and ends at the option
+    | {"show_details": Option(_LATER - {"hank"}, cosmetic=True, training=True)}
     | _cosmetic(
-        "show_details", "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm",
+        "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm",
         training=True,
     ),
     "Gaussian_yolo": _later(
@@ -178,6 +180,6 @@ OPTIONS: dict[str, dict[str, Option]] = {
     "scale_channels": _later(None, "from", "activation") | _later("0", "scale_wh"),
     "sam": _later(None, "from", "activation"),
     "contrastive": _later(
-        None, "classes", "temperature", "steps", "yolo_layer", "cls_normalizer", "max_delta", "contrastive_neg_max",
+        None, "classes", "temperature", "yolo_layer", "cls_normalizer", "max_delta", "contrastive_neg_max",
     ),
 }  # fmt: skip
