@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--second")
     parser.add_argument("--losses", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     cfgs = [path for path in sorted(given.folder.rglob("*.cfg"))]
     cfgs = [path for path in cfgs if not given.names or any(name in str(path) for name in given.names)]
     if given.losses:

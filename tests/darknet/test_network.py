@@ -474,3 +474,14 @@ def test_stopbackward_of_1_freezes_what_comes_before_it_for_good():
     assert all(torch.equal(value, before[key]) for key, value in net.layers[0].state_dict().items())
     # the layer itself is not frozen on the program's GPUs: its normalisation goes on
     assert net.layers[1].norm.training and not net.layers[0].norm.training
+
+
+def test_stopbackward_holds_a_head_that_comes_before_it():
+    head = "[convolutional]\nfilters=6\nsize=1\nactivation=linear\n[yolo]\nmask=0\nanchors=8,8\nclasses=1\nnum=1\n"
+    conv = "[convolutional]\nfilters=3\nsize=1\nstride={}\nactivation=linear\n"
+    text = "[net]\nwidth=32\nheight=32\nchannels=3\n" + conv.format(32) + head + "[route]\nlayers=0\n" + conv.format(1)
+    net = DarknetNetwork(parse(text + "stopbackward=2\n" + head)).train()
+    first, second = net(torch.rand(2, 3, 32, 32))
+    (first.sum() + second.sum()).backward()
+    moved = [bool(net.layers[i].linear.weight.grad.any()) for i in (0, 1, 4, 5)]
+    assert moved == [False, False, False, True]

@@ -90,12 +90,13 @@ class DarknetNetwork(nn.Module):
         all heads in turn as `Yolo.decode` has them, in training each head's raw numbers. Else the last layer's output.
         """
         outputs = {-1: photos}
-        raw = []
+        raw: list[Tensor] = []
         stop = self._stop() if self.training else -1
         for i, (module, inputs) in enumerate(zip(self.layers, self.inputs, strict=True)):
             outputs[i] = module(*(outputs[number] for number in inputs))
             if i == stop:
                 outputs = {number: _Unmoved.apply(output) for number, output in outputs.items()}
+                raw = [_Unmoved.apply(head) for head in raw]
             if i in self.heads:
                 raw.append(outputs[i])
             for number in inputs:
