@@ -8,7 +8,7 @@ from typing import Any
 from fer.darknet.design.anchors import kmeans_anchors
 from fer.darknet.design.architectures import recipe
 from fer.darknet.design.fit import check, fit
-from fer.darknet.formats.cfg import Section, parse
+from fer.darknet.formats.cfg import Section, read_cfg
 from fer.darknet.formats.export import export
 from fer.darknet.formats.label_files import read_labels, require_plain_labels
 from fer.darknet.formats.photo_folder import (
@@ -45,7 +45,7 @@ def read_sections(options: dict[str, Any]) -> tuple[list[Section], str]:
         raise InputError("darknet.cfg is not set: darknet=custom trains the net of darknet.cfg=FILE.cfg")
     if not path.is_file():
         raise InputError(f"darknet.cfg={path}: no such file")
-    return parse(path.read_text(errors="replace"), str(path)), path.name.split(".")[0]
+    return read_cfg(path), path.name.split(".")[0]
 
 
 def open_dataset(config: dict[str, Any], task: str, out: Path) -> DarknetData:

@@ -108,7 +108,7 @@ def distance_power(sections: Sequence[Section]) -> float | None:
                 f"{section.where}: nms_kind={kind} is not supported with darknet.engine=torch: set default, greedynms "
                 "or diounms"
             )
-        if section.kind == "yolo":
+        if section.kind in ("yolo", "Gaussian_yolo"):
             power = {"default": None, "greedynms": 0.6, "diounms": number(section, "beta_nms", 0.6)}[kind]
     return power
 
