@@ -1,4 +1,4 @@
-"""Grad-CAM: where in a face the network saw what made it choose a class; heat maps, a test of them, and one figure.
+"""HiResCAM: where in a face the network saw what made it choose a class; heat maps, a test of them, and one figure.
 
 The gradients of a class's logit weight the maps of a convolution place by place, as in HiResCAM (Draelos and Carin
 2020); Grad-CAM (Selvaraju et al. 2017) averages them over each map first. On real photos what that showed of our
@@ -203,7 +203,7 @@ def figure(face: np.ndarray, explanation: Explanation, labels: Sequence[str], ti
     middle.spines[["top", "right", "bottom"]].set_visible(False)
     middle.set_title("probability", fontsize=10)
     right.imshow(overlay(face, explanation.heat))
-    right.set_title(f"Grad-CAM for {label}\nlayer {explanation.layer}", fontsize=10)
+    right.set_title(f"HiResCAM for {label}\nlayer {explanation.layer}", fontsize=10)
     last.imshow(delete(face, region), cmap="gray", vmin=0, vmax=255)
     if explanation.without is None:
         last.set_title(f"nothing here speaks for {label}", fontsize=10)

@@ -190,7 +190,7 @@ def test_figure_shows_the_face_its_probabilities_and_the_heat(tmp_path):
     assert [bar.get_width() for bar in middle.patches] == pytest.approx(explanation.probabilities.tolist())
     assert [text.get_text() for text in middle.get_yticklabels()] == list(explainer.labels)
     assert drawn.get_suptitle() == "a$b$c.jpg"
-    assert right.get_title() == f"Grad-CAM for {explanation.label}\nlayer {explainer.layer}"
+    assert right.get_title() == f"HiResCAM for {explanation.label}\nlayer {explainer.layer}"
     assert f"blurred there {explanation.without:.1%}\n" in last.get_title()
     assert left.images[0].get_array().shape == (20, 20) and right.images[0].get_array().shape == (20, 20, 3)
     np.testing.assert_array_equal(last.images[0].get_array(), delete(face, explanation.region))
