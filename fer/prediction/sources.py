@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = (
     ".vob", ".ogv",
 )  # fmt: skip
 #: ... and of these photos.
-PHOTO_SUFFIXES = (*IMAGE_SUFFIXES, ".jfif", ".jpe", ".jp2", ".gif", ".heic", ".heif", ".avif")
+PHOTO_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 
 # What FFmpeg opens over a network; a file's path is never opened by these names.
 _ADDRESS = re.compile(r"(rtsps?|rtmps?|https?|udp|tcp)://", re.IGNORECASE)
