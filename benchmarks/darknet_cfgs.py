@@ -106,14 +106,13 @@ class Row:
     said: str = ""
 
 
-def smaller(sections) -> None:
-    """Make a net's input as small as its stride lets it, where it has no fixed size."""
+def smaller(sections, cells: int) -> None:
+    """Make a net's input so many of its largest strides wide, where it has no fixed size."""
     from fer.darknet.formats.cfg import largest_stride
 
     net = sections[0].options
     if not SIZED & {section.kind for section in sections}:
-        # two cells to a side, so that normalisations have several numbers
-        least = 2 * max(32, largest_stride(sections))
+        least = cells * max(32, largest_stride(sections))
         for key in ("width", "height"):
             if int(net[key]) > least:
                 net[key] = str(least)
@@ -162,7 +161,8 @@ def compare(cfg: str, library: str) -> Row:
     row = Row(cfg)
     try:
         sections = read_cfg(Path(cfg))
-        smaller(sections)
+        # two cells to a side, so that normalisations have several numbers
+        smaller(sections, 2)
         row.size = "x".join(sections[0].options.get(key, "?") for key in ("width", "height"))
         row.layers = len(sections) - 1
         network, photo = trained_like(sections)
@@ -244,7 +244,8 @@ def first_losses(cfg: str, library: str) -> dict:
     row = {"name": cfg, "ours": "", "theirs": "", "said": ""}
     try:
         sections = read_cfg(Path(cfg))
-        smaller(sections)
+        # a photo twice has half of the numbers that two have
+        smaller(sections, 4)
         classes = classes_of(sections)
         sections[0].options.update(AS_IT_IS)
         for section in sections:

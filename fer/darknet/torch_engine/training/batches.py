@@ -203,8 +203,8 @@ class DetectorBatches(TrainingBatches):
             raise InputError(f"{net.where}: cutmix=1 is for classifiers: set cutmix=0")
         if self.random and self.step % (side := cell_side(sections)):
             raise InputError(
-                f"{head.where}: random= changes the input by resize_step={self.step} pixels, no multiple of {side}, this "
-                f"net's stride: set resize_step={side} of [net]"
+                f"{head.where}: random= changes the input by resize_step={self.step} pixels, no multiple of {side}, "
+                f"this net's stride: set resize_step={side} of [net]"
             )
         if self.mosaic and self.options.letter_box:
             raise InputError(f"{net.where}: mosaic=1 and letter_box=1 do not go together: set one to 0")
