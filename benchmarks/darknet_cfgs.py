@@ -1,12 +1,12 @@
 """Every .cfg of a folder: does it build under torch, and does it say what AlexeyAB's program says of the same photo?
 
-    python benchmarks/darknet_cfgs.py FOLDER LIBDARKNET.so [NAME ...] [--second=LIBDARKNET.so] [--losses]
+    [CELLS=2] python benchmarks/darknet_cfgs.py FOLDER LIBDARKNET.so [NAME ...] [--second=LIBDARKNET.so] [--losses]
 
 FOLDER and its folders hold the .cfg files, of which a NAME picks those whose path has it; LIBDARKNET.so is the program
 as its `make LIBSO=1` builds it, the program itself beside it. Where it ends on a cfg the second library is asked, such
 as Debian's, which knows ResNet's strided sums. Weights are random with the batch statistics of random
-photos, written here and read by both. A net of convolutions alone is made as small as its stride lets it, the others
-keep their size. Compared are all boxes of all heads, before any is left out: centre and size as fractions of the input,
+photos, written here and read by both. A net of convolutions alone takes an input of CELLS of its largest strides a side,
+the others keep their size. Compared are all boxes of all heads, before any is left out: centre and size as fractions of the input,
 and each class's confidence; of a classifier its probabilities, else the last layer's output. A difference counts in
 units of the number itself where that is over 1. The table is Markdown; BFLOPs are beside the program's own.
 
@@ -161,8 +161,7 @@ def compare(cfg: str, library: str) -> Row:
     row = Row(cfg)
     try:
         sections = read_cfg(Path(cfg))
-        # two cells to a side, so that normalisations have several numbers
-        smaller(sections, 2)
+        smaller(sections, int(os.environ.get("CELLS", 2)))
         row.size = "x".join(sections[0].options.get(key, "?") for key in ("width", "height"))
         row.layers = len(sections) - 1
         network, photo = trained_like(sections)
