@@ -1,6 +1,6 @@
 """Score a checkpoint, or compare reports: ``python evaluate.py --help``."""
 
-from fer.cli.evaluate import main
+from fer.__main__ import start
 
 if __name__ == "__main__":
-    main()
+    start("evaluate")

@@ -1,6 +1,6 @@
 """Write a checkpoint as a weight file, or for other programs as ONNX or torch.export: ``python export.py --help``."""
 
-from fer.cli.export import main
+from fer.__main__ import start
 
 if __name__ == "__main__":
-    main()
+    start("export")

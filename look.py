@@ -1,6 +1,6 @@
 """Show what is in a prepared file: ``python look.py --help``."""
 
-from fer.cli.look import main
+from fer.__main__ import start
 
 if __name__ == "__main__":
-    main()
+    start("look")

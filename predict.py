@@ -1,6 +1,6 @@
 """Find faces and name their expressions: ``python predict.py --help``."""
 
-from fer.cli.predict import main
+from fer.__main__ import start
 
 if __name__ == "__main__":
-    main()
+    start("predict")

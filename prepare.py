@@ -1,6 +1,6 @@
 """Turn raw data into a prepared file: ``python prepare.py --help``."""
 
-from fer.cli.prepare import main
+from fer.__main__ import start
 
 if __name__ == "__main__":
-    main()
+    start("prepare")

@@ -1,6 +1,6 @@
 """Train a classifier of facial expressions, or a Darknet net: ``python train.py --help``."""
 
-from fer.cli.train import main
+from fer.__main__ import start
 
 if __name__ == "__main__":
-    main()
+    start("train")

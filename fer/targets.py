@@ -8,6 +8,7 @@ import functools
 import inspect
 import math
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from importlib import import_module
 from typing import Any, Literal, Union
 
 from fer.errors import InputError, closest
+from fer.system.files import is_unwritable
 
 #: What a config may say of a target beside its arguments, in Hydra's words.
 _WORDS = ("_target_", "_partial_")
@@ -73,7 +75,7 @@ def locate(target: str, group: str = "") -> Callable[..., Any]:
             raise
         except Exception as error:
             # the code is the user's own and may raise anything
-            raise InputError(f"{key}: {module} cannot be imported: {_one_line(error)}") from error
+            raise InputError(f"{key}: {module} cannot be imported: {one_line(error)}") from error
         for part in parts[length:]:
             if not hasattr(found, part):
                 valid = [name for name in vars(found) if not name.startswith("_")] if hasattr(found, "__dict__") else []
@@ -87,31 +89,45 @@ def locate(target: str, group: str = "") -> Callable[..., Any]:
     return found
 
 
-def build(config: Mapping[str, Any], **given: Any) -> Any:
+def build(config: Mapping[str, Any], group: str = "", /, **given: Any) -> Any:
     """Build what a checked config describes; targets among its arguments are built before it.
 
-    ``given`` are arguments that are added. With ``_partial_: true`` the callable is returned with its arguments bound.
+    ``group`` is the key that errors name. ``given`` are arguments that are added. With ``_partial_: true`` the callable
+    is returned with its arguments bound.
 
     Raises:
-        InputError: the constructor refuses an argument's value.
+        InputError: the constructor raises whatever error, as of an argument's value.
+        OSError: it cannot write, as on a full disk.
     """
     target = config["_target_"]
-    callable_ = locate(target)
-    arguments = {key: _built(value) for key, value in config.items() if key not in _WORDS} | given
+    callable_ = locate(target, group)
+    built = {key: _built(value, _below(group, key)) for key, value in config.items() if key not in _WORDS}
+    arguments = built | given
     if config.get("_partial_"):
         return functools.partial(callable_, **arguments)
     try:
         return callable_(**arguments)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{target}: {_one_line(error)}") from error
+    except Exception as error:
+        # the code may be the user's own
+        if isinstance(error, OSError) and is_unwritable(error):
+            raise
+        raise InputError(f"{_below(group, '_target_=')}{target}: cannot be built: {one_line(error)}") from error
 
 
-def _built(value: Any) -> Any:
+def _below(group: str, key: object) -> str:
+    return f"{group}.{key}" if group else "" if key == "_target_=" else str(key)
+
+
+def _built(value: Any, key: str) -> Any:
     if isinstance(value, Mapping):
-        return build(value) if "_target_" in value else {key: _built(each) for key, each in value.items()}
-    return [_built(each) for each in value] if isinstance(value, list | tuple) else value
+        if "_target_" in value:
+            return build(value, key)
+        return {name: _built(each, _below(key, name)) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_built(each, _below(key, number)) for number, each in enumerate(value)]
+    return value
 
 
 def takes(target: str, names: Iterable[str]) -> list[str]:
@@ -243,6 +259,10 @@ def _words(hint: Any) -> str:
     return _NAMES.get(kind, "")
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def one_line(error: BaseException) -> str:
+    """Return what an error says, with its kind in front; of one that says nothing the place where it was raised."""
+    if text := " ".join(str(error).split())[:200]:
+        return f"{type(error).__name__}: {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"

@@ -88,7 +88,7 @@ def test_of_types_that_say_nothing_everything_is_taken():
 
 
 def test_a_constructor_says_what_is_out_of_range():
-    with pytest.raises(InputError, match="part: ValueError: size=0 is not positive"):
+    with pytest.raises(InputError, match="part: cannot be built: ValueError: size=0 is not positive"):
         build({"_target_": PART, "size": 0})
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -86,13 +86,33 @@ def options_first(arguments: Sequence[str]) -> list[str]:
 
 
 def keys_of(arguments: Sequence[str]) -> list[str]:
-    """Return the words that are neither options of Hydra nor their values."""
-    return list(get_args_parser().parse_known_intermixed_args(arguments)[0].overrides)
+    """Return the words that are neither options of Hydra nor their values.
+
+    Raises:
+        InputError: an option lacks its value, or has one that it does not take.
+    """
+    return list(_parsed(arguments).overrides)
 
 
 def own_configs(arguments: Sequence[str]) -> str | None:
     """Return the folder that ``--config-dir`` names, or None."""
-    return get_args_parser().parse_known_intermixed_args(arguments)[0].config_dir
+    return _parsed(arguments).config_dir
+
+
+def _parsed(arguments: Sequence[str]) -> Any:
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        # "argument --cfg/-c: expected one argument"; argparse would print its usage, too
+        said = message.removeprefix("argument ")
+        option = said.split("/")[0].split(":")[0]
+        action = parser._option_string_actions.get(option)
+        values = [] if action is None else action.choices or [str(action.metavar or action.dest).upper()]
+        remedy = f"; give {' or '.join(f'{option} {value}' for value in values)}" if values else ""
+        raise InputError(f"{said}{remedy}")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_known_intermixed_args(arguments)[0]
 
 
 def key_for(name: str, config: DictConfig) -> str | None:
@@ -150,6 +170,8 @@ def check_choices(arguments: list[str], conf: Path, several: Sequence[str] = SEV
             shown = value if len(value) <= 20 else f"{value[:20]}... ({len(value):,} characters)"
             raise InputError(f"{key}={shown}: cannot be read as a value ({str(error).split(';')[0]})") from error
         group = override.key_or_group
+        if override.value() == [] and group in several:
+            raise InputError(f"{argument}: none is chosen by its name: give {group}=none")
         hydras = group == "hydra" or group.startswith("hydra/")
         if override.is_delete() or not (hydras or (conf / group).is_dir()):
             continue

@@ -1,16 +1,22 @@
 """Errors in one line: what the user got wrong, in Hydra's words or ours, with the valid keys where one is wrong."""
 
 import os
+import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
+from types import FrameType
 from typing import NoReturn, ParamSpec
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import foreign_flag, key_for, keys_of, literal, own_configs
@@ -28,10 +34,17 @@ _PLUGINS = {
 
 #: The exit code that a shell gives a program which SIGPIPE has ended.
 _SIGPIPE = 128 + 13
+#: The same after Ctrl-C.
+_SIGINT = 128 + 2
 
 
 def fail(error: Exception, conf: str, config_name: str, arguments: list[str], more: str = "") -> NoReturn:
-    """Print the error in one line, ``more`` behind it, and exit with 2; ``conf`` is the folder of the configs."""
+    """Print the error in one line, ``more`` behind it, and exit with 2; ``conf`` is the folder of the configs.
+
+    Of what comes of Ctrl-C nothing is said, and the exit code is 130.
+    """
+    if was_interrupted():
+        sys.exit(_SIGINT)
     print(f"error: {without_password(explain(error, conf, config_name, arguments) + more)}", file=sys.stderr)
     sys.exit(2)
 
@@ -93,7 +106,8 @@ def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
             sys.stdout = open(os.devnull, "w")
         try:
             try:
-                main(*args, **kwargs)
+                with _noticing_interrupts():
+                    main(*args, **kwargs)
             finally:
                 # here, not as the interpreter ends, where an error could no longer be caught
                 sys.stdout.flush()
@@ -108,9 +122,39 @@ def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
             sys.exit(1)
         except KeyboardInterrupt:
             # while what a command needs is still being imported
-            sys.exit(130)
+            sys.exit(_SIGINT)
 
     return quiet
+
+
+_interrupted = False
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C came: code that it cuts may make another error of it, as an import does, or none at all."""
+    return _interrupted
+
+
+@contextmanager
+def _noticing_interrupts() -> Iterator[None]:
+    global _interrupted
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # that of the door around, or Ctrl-C is to be ignored
+        yield
+        return
+    _interrupted = False
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    signal.default_int_handler(number, frame)
 
 
 def _forget_output() -> None:
@@ -135,8 +179,41 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
     for gone, now in CHOICES.items():
         if f"Could not find '{gone}'" in text:
             return f"{gone.replace('/', '=')} is no more: give {now}"
+    if missing := re.search(r"In '(.+)': Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        return _unknown_choice(missing, conf, config_name, arguments)
+    if text.startswith("Error merging override "):
+        return _of_another_kind(text.removeprefix("Error merging override "), conf, config_name)
     # Hydra lists choices one a line; one line is enough to read and to search for
     return " ".join(text.replace("\t", " ").split())
+
+
+def _unknown_choice(missing: re.Match[str], conf: str, config_name: str, arguments: list[str]) -> str:
+    """Return what to say of a name that there is no file of in a group, which Hydra follows with where it looked."""
+    where, group, name = missing.groups()
+    folders = [conf, mine] if (mine := own_configs(arguments)) else [conf]
+    # Hydra lists none where several may be chosen
+    listed = missing.string.partition("Available options")[2].partition("Config search path")[0].splitlines()[1:]
+    found = [name.strip() for name in listed if name.strip()]
+    found = found or sorted({path.stem for folder in folders for path in Path(folder, group).glob("*.yaml")})
+    chosen = "" if where == config_name else f", which {where} chooses"
+    valid = f": give one of {', '.join(found)}" if found else ""
+    own = (
+        ""
+        if group.startswith("hydra")
+        else f", or a file of your own, {group}/{name}.yaml in the folder of --config-dir"
+    )
+    return f"there is no {group}={name}{chosen}{closest(name, found)}{valid}{own}"
+
+
+def _of_another_kind(override: str, conf: str, config_name: str) -> str:
+    """Return what to say of a list, a dict or a value that is given for a key which is another of these."""
+    key = override.partition("=")[0].lstrip("+")
+    with initialize_config_dir(conf, version_base="1.3"):
+        node = OmegaConf.select(compose(config_name), key)
+    if isinstance(node, ListConfig):
+        return f"{override}: not a list: give {key}=[VALUE,VALUE]"
+    kind = f"a group of keys: give {key}.KEY=VALUE" if isinstance(node, DictConfig) else f"a value: give {key}=VALUE"
+    return f"{override}: {key} is {kind}"
 
 
 def _unknown_key(key: str, given: str, conf: str, config_name: str, others: list[str]) -> str:

@@ -16,7 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import SEVERAL, check_choices, check_chosen, literal, options_first
-from fer.cli.errors import ends_quietly, fail, fail_for_words, file_being_read, not_composed, unwritable
+from fer.cli.errors import (
+    ends_quietly,
+    fail,
+    fail_for_words,
+    file_being_read,
+    not_composed,
+    unwritable,
+    was_interrupted,
+)
 from fer.cli.ranks import one_job
 from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
 from fer.errors import InputError, Interrupted, RankLost
@@ -50,6 +58,9 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     def task(cfg: DictConfig) -> Any:
         nonlocal composing
         composing = False
+        if was_interrupted():
+            # what was being imported has swallowed it
+            raise KeyboardInterrupt
         try:
             with one_job([program, *words], str(CONF), full_error) as run_folder, trusting(_trusted(cfg)):
                 check_chosen(cfg, HydraConfig.get(), CONF, several)
@@ -73,6 +84,9 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
                 raise
             fail(unwritable(error), str(CONF), config_name, arguments, place_in_sweep())
         except SystemExit as left:
+            if was_interrupted():
+                # Lightning ends with 1 before a training has begun
+                sys.exit(130)
             # a part of the user's may leave; what it cut off must not look as if it had come to its end
             if full_error or left.code not in (None, 0):
                 raise
@@ -97,13 +111,12 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     # Hydra's handler would print that the fonts were listed, which happens once on each machine
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
     fail_for_words(arguments, str(CONF), config_name)
-    arguments = options_first(arguments)
     # with it Hydra raises its errors instead of printing several lines and exiting
     os.environ["HYDRA_FULL_ERROR"] = "1"
     threading.excepthook, before = _of_a_thread, threading.excepthook
     forget()
     try:
-        arguments = [literal(argument) for argument in arguments]
+        arguments = [literal(argument) for argument in options_first(arguments)]
         check_choices(arguments, CONF, several)
         sys.argv = [program, *arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
@@ -114,6 +127,8 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if was_interrupted():
+            sys.exit(130)
         if full_error:
             raise
         if isinstance(error, OSError) and (is_unwritable(error) or composing and not file_being_read(error)):

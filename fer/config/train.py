@@ -13,7 +13,7 @@ from fer.config.checks import check_labels, check_training_data
 from fer.config.plain import plain, typed
 from fer.config.schemas import ParamGroups, Recipe, Train
 from fer.errors import InputError
-from fer.targets import build, check_target, locate, takes
+from fer.targets import build, check_target, locate, one_line, takes
 
 #: What training gives the trainer itself, and what to do instead of giving it.
 TRAINER_OWN = {
@@ -91,11 +91,13 @@ def _check_augment(augment: dict[str, Any], size: int) -> dict[str, Any]:
 def _check_loss(loss: dict[str, Any]) -> dict[str, Any]:
     from torch import nn
 
-    from fer.training.losses import OFFERED, build_loss
+    from fer.training.losses import OFFERED, build_loss, require_maker
 
     target = loss.get("_target_")
     # a function says what it gives when it is called
     a_class = target not in (None, "???") and isinstance(locate(target, "loss"), type)
+    if not a_class and target not in (None, "???"):
+        require_maker(loss)
     check_target(loss, "loss", base=nn.Module if a_class else None, offered=OFFERED)
     # another's may be right for the number of classes of the data only, which is not known yet
     if loss["_target_"].startswith("fer.") or not takes(loss["_target_"], OFFERED):
@@ -123,7 +125,9 @@ def _check_optimizer(optimizer: dict[str, Any], param_groups: dict[str, Any]) ->
         # what its values must be together only the class itself knows
         build(optimizer, params=_groups_like(optimizer, param_groups))
     except Exception as error:  # whatever a class raises of its arguments
-        reason = " ".join(str(error.__cause__ or error).split())
+        cause = error.__cause__ or error
+        plain_words = isinstance(cause, ValueError | TypeError) and str(cause)
+        reason = " ".join(str(cause).split()) if plain_words else one_line(cause)
         keys = ", ".join(f"optimizer.{key}" for key in optimizer if key != "_target_")
         raise InputError(f"{optimizer['_target_']} refuses {keys}: {reason}") from error
     for key, argument, on in (

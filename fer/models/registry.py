@@ -36,7 +36,7 @@ def build_network(
         # our own know the normalisation of weights that they don't fetch
         without = ["download"] if model["_target_"] in (OWN, TORCHVISION, TIMM) else _FETCHING
         given |= {key: _FETCHING[key] for key in takes(model["_target_"], without) if key == "download" or key in model}
-    network = build({key: value for key, value in model.items() if key not in given}, **given)
+    network = build({key: value for key, value in model.items() if key not in given}, "model", **given)
     return network if isinstance(network, FaceNetwork) else _wrapped(network, model, num_classes, channels or 3)
 
 

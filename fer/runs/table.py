@@ -133,7 +133,14 @@ def _changed(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         if set_by.setdefault(repr(sorted(each.items())), values) != values:
             return {key: [config.get(key) for config in configs] for key in differing}
     keys = [key for key in _keys(typed) if _differ(each.get(key) for each in typed)]
-    return {key: [each.get(key, config.get(key)) for each, config in zip(typed, configs, strict=True)] for key in keys}
+    runs = list(zip(typed, configs, strict=True))
+    columns = {key: [each.get(key, config.get(key)) for each, config in runs] for key in keys}
+    for key in keys:
+        if (target := f"{key}._target_") in columns:
+            # one column for what chooses a part: its class, or the name of one of ours
+            columns[key] = [each.get(target) or each.get(key) or config.get(target) for each, config in runs]
+            del columns[target]
+    return columns
 
 
 def _split(override: str) -> tuple[str, str]:

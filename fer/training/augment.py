@@ -210,14 +210,8 @@ def build_augment(config: dict[str, Any]) -> nn.Module:
     Raises:
         InputError: its constructor refuses a value.
     """
-    try:
-        return build(config)
-    except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith("augment") else f"augment: {text}") from error
-    except Exception as error:  # the code is another's and may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"augment: {config['_target_']}: {reason}") from error
+    module: nn.Module = build(config, "augment")
+    return module
 
 
 class Augmentation:
@@ -233,8 +227,9 @@ class Augmentation:
 
     def __init__(self, config: dict[str, Any], crop: int) -> None:
         self._target, self._crop = config["_target_"], crop
-        self._module = build_augment(config)
-        self._chain = self._module if isinstance(self._module, Chain) else Chain([self._module])
+        #: What the config names.
+        self.module = build_augment(config)
+        self._chain = self.module if isinstance(self.module, Chain) else Chain([self.module])
         self._looked_at = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Augmentation":
@@ -243,11 +238,11 @@ class Augmentation:
 
     def to(self, device: torch.device) -> None:
         """Move what it is made of."""
-        self._module.to(device)
+        self.module.to(device)
 
     def __call__(self, faces: Tensor) -> Tensor:
-        if type(self._module) is Augment:
-            return to_unit(self._module(faces))
+        if type(self.module) is Augment:
+            return to_unit(self.module(faces))
         seed = torch.default_generator.initial_seed()
         random.seed(seed)
         np.random.seed(seed % 2**32)

@@ -157,6 +157,12 @@ class Bar(TQDMProgressBar):
         running = classifier_module(pl_module).running_loss
         return metrics if running is None else {"loss": running} | metrics
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        # what is said of it begins a line of its own
+        for bar in (self._train_progress_bar, self._val_progress_bar):
+            if bar is not None:
+                bar.close()
+
 
 class Running(pl.Callback):
     """Show and log within an epoch the mean loss of the last 50 steps, of the first rank's faces, and the gradient.

@@ -9,7 +9,6 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fer.errors import InputError
 from fer.targets import build, takes
@@ -24,10 +23,7 @@ def build_loggers(config: Mapping[str, Mapping[str, Any]], out: Path) -> list[Lo
     loggers: list[Logger] = []
     for name, target in config.items():
         given = {key: str(out / name) for key in takes(target["_target_"], ["save_dir"])}
-        try:
-            loggers.append(build(target, **given))
-        except (ImportError, MisconfigurationException) as error:
-            raise InputError(f"logger.{name}: {' '.join(str(error).split())}") from error
+        loggers.append(build(target, f"logger.{name}", **given))
     return [*loggers, CSVLogger(out, name="", version="metrics")]
 
 

@@ -1,5 +1,6 @@
 """Losses of a training step: logits (N, classes), with labels (N,) or probabilities (N, classes), to a scalar."""
 
+import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -120,6 +121,31 @@ def _shares(counts: Sequence[int] | None, key: str) -> Tensor:
     return n / n.sum()
 
 
+#: What a function calls its arguments that is the loss itself.
+_GIVEN = {"logits", "input", "inputs", "output", "outputs", "pred", "preds", "prediction", "predictions", "y_pred"}
+
+
+def require_maker(config: dict[str, Any]) -> None:
+    """Refuse a function of logits and targets, where one is wanted that gives the loss.
+
+    Raises:
+        InputError: its arguments look so.
+    """
+    try:
+        parameters = inspect.signature(locate(config["_target_"], "loss")).parameters.values()
+    except (TypeError, ValueError):
+        # of one without a signature the check of targets says so
+        return
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
+    first, second, *_ = *(name for name in needed if name not in config and name not in OFFERED), "", ""
+    if first.lower() in _GIVEN and second:
+        raise InputError(
+            f"loss._target_={config['_target_']}: a function of {first} and {second}, where one is wanted that gives a "
+            "torch.nn.Module, or such a class, whose forward() has these arguments"
+        )
+
+
 def build_loss(config: dict[str, Any], num_classes: int, counts: Sequence[int] | None) -> nn.Module:
     """Build the loss of a checked config; ``counts`` may be None where its target does not take them.
 
@@ -133,14 +159,7 @@ def build_loss(config: dict[str, Any], num_classes: int, counts: Sequence[int] |
             f"loss._target_={target} needs counts, the training faces of each class, which the data module does not "
             "tell: give it a method counts() -> list[int]"
         )
-    try:
-        loss = build(config, **{name: offered[name] for name in takes(target, OFFERED)})
-    except InputError:
-        raise
-    except Exception as error:
-        # whatever a class of the user's raises of its arguments
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"loss._target_={target}: cannot be built: {said}") from error
+    loss = build(config, "loss", **{name: offered[name] for name in takes(target, OFFERED)})
     if not isinstance(loss, nn.Module):
         raise InputError(f"loss._target_={target}: gives {type(loss).__name__}, not a torch.nn.Module")
     return loss
@@ -150,10 +169,12 @@ def loss_of(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
     """Return what a loss makes of a batch, at least in float32; nothing is read from the device.
 
     Raises:
-        InputError: that is no scalar or does not depend on the logits, or the loss takes labels alone.
+        InputError: that is no scalar or does not depend on the logits, the loss takes labels alone, or it changes what
+            it is given, of which the scores of training are made.
     """
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    name = f"loss: {type(loss).__module__}.{type(loss).__qualname__}"
+    name = _name(loss)
+    versions = logits._version, targets._version
     try:
         value = loss(logits, targets)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -164,6 +185,11 @@ def loss_of(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
             f"{name} fails on probabilities (N, classes) as targets, which recipe.mix and recipe.votes=soft give: "
             f"set recipe.mix=0 and another recipe.votes, or choose another loss ({said})"
         ) from error
+    if (logits._version, targets._version) != versions:
+        raise InputError(
+            f"{name} changes the logits or targets that it is given in place, and the scores of training are made of "
+            "them: let it work on a clone()"
+        )
     if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
         shown = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"{name} gives {shown}, not a scalar: let it return the mean over faces")
@@ -173,3 +199,34 @@ def loss_of(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
             "functions, without detach() or argmax()"
         )
     return value
+
+
+def require_targets(loss: nn.Module, num_classes: int, rows: int, labels: bool, probabilities: bool) -> None:
+    """Try a loss on ``rows`` logits with the targets that it will get: ``labels`` (N,), ``probabilities`` (N, classes).
+
+    A copy is tried, on the CPU, and torch's generator is left as it is.
+
+    Raises:
+        InputError: it does not take them, or what it gives is none of `loss_of`.
+    """
+    given = torch.arange(rows) % num_classes
+    kinds = [given] if labels else []
+    if probabilities:
+        kinds.append(functional.one_hot(given, num_classes) * 0.8 + 0.2 / num_classes)
+    with torch.random.fork_rng(devices=[]):
+        for targets in kinds:
+            logits = torch.linspace(-1, 1, rows * num_classes).view(rows, num_classes).requires_grad_()
+            try:
+                loss_of(copy.deepcopy(loss), logits * 1, targets)
+            except Exception as error:
+                if "device" in str(error):
+                    # one that makes its tensors on the device of the training
+                    return
+                if isinstance(error, InputError):
+                    raise
+                said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise InputError(f"{_name(loss)} fails on labels (N,) as targets: {said}") from error
+
+
+def _name(loss: nn.Module) -> str:
+    return f"loss: {type(loss).__module__}.{type(loss).__qualname__}"

@@ -51,6 +51,8 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
                 _check_best(callbacks.get(callback.state_key, {}))
         if config["recipe"]["ema"] is not None:
             _check_average(content)
+    except InputError as error:
+        raise InputError(f"resume={path}: {error}, or start from its weights with init={path}") from error
     except ValueError as error:
         raise InputError(f"resume={path}: {error}, so no run can go on from it; start with init={path}") from error
     # those that were trained whole, whose validation may be due
@@ -130,9 +132,9 @@ def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: Cl
     _alike(given, [{"state": {}, "param_groups": groups}], "optimizer_states")
     for number, (one, other) in enumerate(zip(given[0]["param_groups"], groups, strict=True)):
         for key, value in other.items():
-            # what a schedule moves
-            if key != "lr" and not (key in ("momentum", "betas") and getattr(schedule, "cycle_momentum", False)):
-                _unchanged(one[key], value, f"optimizer_states.0.param_groups.{number}.{key}")
+            if not _may_move(schedule, key):
+                shown = f"optimizer.{key}" if key in config["optimizer"] and len(groups) == 1 else ""
+                _unchanged(one[key], value, shown or f"{key} of parameter group {number}", bool(shown))
     expected = _state_after_a_step(optimizer)
     for number, values in given[0]["state"].items():
         if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(values, dict):
@@ -144,7 +146,17 @@ def _check_optimizer(content: dict[str, Any], config: dict[str, Any], module: Cl
             if isinstance(fresh, Tensor):
                 _same_shape(values[name], fresh, full)
             _alike(values[name], fresh, full)
-    _check_schedule(content, schedule)
+    _check_schedule(content, schedule, config["schedule"])
+
+
+def _may_move(schedule: Any, key: str) -> bool:
+    """Whether a schedule may set a key of the parameter groups."""
+    parts = [schedule, *getattr(schedule, "_schedulers", ())]
+    if any(not type(part).__module__.startswith(("torch.", "fer.")) for part in parts):
+        # what one of the user's does is not known
+        return True
+    cycled = any(getattr(part, "cycle_momentum", False) for part in parts)
+    return key == "lr" or key in ("momentum", "betas") and cycled
 
 
 def _length(content: dict[str, Any], config: dict[str, Any], by_step: bool) -> Length:
@@ -171,7 +183,7 @@ def _state_after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
     return state
 
 
-def _check_schedule(content: dict[str, Any], schedule: Any) -> None:
+def _check_schedule(content: dict[str, Any], schedule: Any, config: dict[str, Any]) -> None:
     """Compare the state of the schedule with a fresh one, with the rates of the optimiser and with the loops."""
     fresh = schedule.state_dict()
     given: Any = content.get("lr_schedulers")
@@ -180,7 +192,8 @@ def _check_schedule(content: dict[str, Any], schedule: Any) -> None:
     # where it began, not where it is
     arguments = {*inspect.signature(type(schedule)).parameters, "base_lrs", "min_lrs", "lr_lambdas"} - {"last_epoch"}
     for key in arguments & fresh.keys():
-        _unchanged(state[key], fresh[key], f"lr_schedulers.0.{key}")
+        given = key in config
+        _unchanged(state[key], fresh[key], f"schedule.{key}" if given else f"{key} of the schedule", given)
     optimizer: Any = content["optimizer_states"]
     rates = [group["lr"] for group in optimizer[0]["param_groups"]]
     if "_last_lr" in fresh:
@@ -190,11 +203,12 @@ def _check_schedule(content: dict[str, Any], schedule: Any) -> None:
         _same(state["last_epoch"], done, "lr_schedulers.0.last_epoch")
 
 
-def _unchanged(given: Any, fresh: Any, name: str) -> None:
-    """Raise ValueError where a setting is not that of the command, which a checkpoint has no say in."""
+def _unchanged(given: Any, fresh: Any, name: str, is_key: bool) -> None:
+    """Raise InputError where a setting is not that of the command, which a checkpoint has no say in."""
     both = [list(value) if isinstance(value, list | tuple) else value for value in (given, fresh)]
     if both[0] != both[1]:
-        raise ValueError(f"{name} is {given!r:.40}, not {fresh!r:.40}")
+        remedy = f"give {name}={given!r:.40} to go on" if is_key else "give the command of that run to go on"
+        raise InputError(f"{name} was {given!r:.40} in that run and is {fresh!r:.40} now: {remedy}")
 
 
 def _alike(given: Any, fresh: Any, name: str) -> None:

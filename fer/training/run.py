@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from fer.data.loading.contract import build_module, counts_of, identities_of, is_drawn, labels_of, rows_of
 from fer.data.loading.datamodule import FaceDataModule
@@ -27,16 +28,18 @@ from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
-from fer.targets import build, takes
+from fer.targets import build, locate, takes
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
 from fer.training.loggers import begin, build_loggers, finish
+from fer.training.losses import require_targets
 from fer.training.module import ClassifierModule
 from fer.training.pictures import Pictures
 from fer.training.resuming import require_resumable
-from fer.training.stopping import StopCleanly
+from fer.training.stopping import EarlyStop, StopCleanly
 from fer.training.transfer import load_teachers, require_same_model, start_from
+from fer.training.users_errors import named
 
 
 @recorded
@@ -80,9 +83,13 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
             begin(trainer.loggers)
         with stop.watching(), naming_lost_ranks(trainer, last):
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except MisconfigurationException as error:
-        # such as a schedule's monitor that no callback has logged
-        raise InputError(" ".join(str(error).split())) from error
+    except Exception as error:
+        if line := named(error, _users_parts(config, trainer, module, data)):
+            raise line from error
+        if isinstance(error, MisconfigurationException):
+            # such as a schedule's monitor that no callback has logged
+            raise InputError(" ".join(str(error).split())) from error
+        raise
     finally:
         if trainer.is_global_zero:
             finish(trainer.loggers)
@@ -218,6 +225,11 @@ def _build_module(config: dict[str, Any], data: pl.LightningDataModule) -> Class
         unfreeze_epoch=config["unfreeze_epoch"],
         data=_described(config["data"], is_drawn(data)),
     )
+    recipe = config["recipe"]
+    soft, mixed = recipe["votes"] == "soft", recipe["mix"] > 0
+    # a data module of the user's may give either
+    labels = "_target_" not in config["data"] and not soft and recipe["mix"] < 1
+    require_targets(module.loss, len(labels_of(data)), config["batch_size"], labels, soft or mixed)
     if config["channels_last"]:
         module.net.to(memory_format=torch.channels_last)
     if config["compile"]:
@@ -250,19 +262,18 @@ def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
     if own_data and (same := settings.pop("overfit_batches", 0)):
         # Lightning would replace our order of the faces; the data module keeps it the same
         settings |= {"limit_train_batches": same, "limit_val_batches": same}
-    try:
-        trainer = build(
-            settings,
-            default_root_dir=str(out),
-            logger=build_loggers(config["logger"], out),
-            callbacks=[*_callbacks(config, out), *_users_callbacks(config["callbacks"])],
-            plugins=[WholeCheckpoints()],
-            # of ours each batch is divided; to loaders of the user's Lightning gives a sampler that divides the rows
-            use_distributed_sampler=not own_data,
-            log_every_n_steps=1,
-        )
-    except MisconfigurationException as error:
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    ours = _callbacks(config, out)
+    trainer = build(
+        settings,
+        "trainer",
+        default_root_dir=str(out),
+        logger=build_loggers(config["logger"], out),
+        callbacks=[*ours, *_users_callbacks(config["callbacks"], ours)],
+        plugins=[WholeCheckpoints()],
+        # of ours each batch is divided; to loaders of the user's Lightning gives a sampler that divides the rows
+        use_distributed_sampler=not own_data,
+        log_every_n_steps=1,
+    )
     require_one_group(trainer)
     return trainer
 
@@ -320,7 +331,7 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
     if config["trainer"].get("enable_progress_bar", True):
         callbacks.append(Bar(refresh_rate=10))
     if config["early_stop"] is not None:
-        callbacks.append(EarlyStopping("val/acc", mode="max", patience=config["early_stop"]))
+        callbacks.append(EarlyStop(config["early_stop"]))
     if (limit := config["trainer"].get("max_time")) is not None:
         try:
             # Lightning's own ends within an epoch, and a resumed run would leave out the rest of it and its validation
@@ -330,14 +341,37 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
     return callbacks
 
 
-def _users_callbacks(config: dict[str, Any]) -> list[Callback]:
-    callbacks = []
+def _users_callbacks(config: dict[str, Any], ours: list[Callback]) -> list[Callback]:
+    """Build those that the config names, of which a checkpoint can keep the state beside that of ours."""
+    kept = {callback.state_key: "the program's own" for callback in ours}
+    built = []
     for name, target in config.items():
-        try:
-            callbacks.append(build(target))
-        except (ImportError, MisconfigurationException) as error:
-            raise InputError(f"callbacks.{name}: {' '.join(str(error).split())}") from error
-    return callbacks
+        callback = build(target, f"callbacks.{name}")
+        other = kept.setdefault(callback.state_key, f"callbacks.{name}")
+        if other != f"callbacks.{name}" and is_overridden("state_dict", callback):
+            raise InputError(
+                f"callbacks.{name}: a {type(callback).__name__} beside {other} that watches the same, of which a "
+                "checkpoint keeps the state of one only: leave one out"
+            )
+        built.append(callback)
+    return built
+
+
+def _users_parts(
+    config: dict[str, Any], trainer: pl.Trainer, module: ClassifierModule, data: pl.LightningDataModule
+) -> dict[str, Any]:
+    """Return the parts of a run whose code is not ours, by the keys that chose them."""
+    parts = {"model": module.net.network, "loss": module.loss, "augment": module.augment.module, "data": data}
+    own = {key: part for key, part in parts.items() if not config[key].get("_target_", "fer.").startswith("fer.")}
+    kinds: dict[Any, list[str]] = {}
+    for name, target in config["callbacks"].items():
+        kinds.setdefault(locate(target["_target_"]), []).append(f"callbacks.{name}")
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for kind, names in kinds.items():
+        # behind ours of the same class, in the order of the config
+        same = [callback for callback in callbacks if type(callback) is kind]
+        own |= dict(zip(names, same[-len(names) :], strict=False))
+    return own
 
 
 def _require_file(data: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from fer.errors import InputError
-from fer.targets import build, check_target, takes
+from fer.targets import build, check_target, one_line, takes
 from fer.training.param_groups import SCALE
 
 #: Arguments that a schedule gets where it takes them, see `Length`.
@@ -149,13 +149,12 @@ def _built(config: Mapping[str, Any], group: str, optimizer: Optimizer, length: 
     offered = length.offered()
     given = {name: offered[name] for name in takes(target, OFFERED) if name in offered}
     try:
-        return build(arguments, optimizer=optimizer, **given)
+        return build(arguments, group, optimizer=optimizer, **given)
     except InputError as error:
         if error.__cause__ is None:
             raise
-        reason = str(error.__cause__)
-    except Exception as error:  # whatever a class raises of its arguments
-        reason = f"{type(error).__name__}: {error}"
+        cause = error.__cause__
+        reason = str(cause) if isinstance(cause, TypeError | ValueError) and str(cause) else one_line(cause)
     keys = [key for key in config if key != "_target_"]
     named = [key for key in keys if key in reason] or keys
     refused = ", ".join(f"{group}.{key}={config[key]!s:.40}" for key in named) or "its arguments"

@@ -16,7 +16,8 @@ class EpochScores(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        # as it is: by default a loss that is NaN would be left out of the mean, and each step would wait for the device
+        self.loss = MeanMetric(nan_strategy="disable")
         # no argument checks: they would wait for the device in every step
         self.counts = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []

@@ -1,15 +1,17 @@
-"""A clean end of a training on Ctrl-C or SIGTERM."""
+"""The end of a training before its last epoch: on Ctrl-C or SIGTERM, and where val/acc no longer rises."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
-from fer.errors import Stopped
+from fer.errors import Interrupted, Stopped
 
 #: Steps between two checks of whether some rank was asked to stop; all ranks must check at the same step.
 _POLL_EVERY = 20
@@ -21,7 +23,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopCleanly(pl.Callback):
     """On the first SIGINT or SIGTERM finish the optimiser's step, save ``interrupted.ckpt`` and raise `Stopped`.
 
-    A second signal ends the run at once.
+    Before the first step, where there is nothing to save, it ends the run at once, and so does a second signal.
+
+    Raises:
+        Interrupted: before the first step.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,6 +41,7 @@ class StopCleanly(pl.Callback):
         self._watch = threading.current_thread() is threading.main_thread()
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         try:
+            self._handle(self._end)
             yield
         finally:
             if self._watch:
@@ -44,9 +50,15 @@ class StopCleanly(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # by now Lightning has set its own handler, which would leave without a checkpoint
+        self._handle(self._ask)
+
+    def _handle(self, handler: Callable[[int, object], None]) -> None:
         if self._watch:
             for number in _SIGNALS:
-                signal.signal(number, self._ask)
+                signal.signal(number, handler)
+
+    def _end(self, number: int, frame: object) -> None:
+        raise Interrupted(number)
 
     def _ask(self, number: int, frame: object) -> None:
         if self._asked:
@@ -77,3 +89,20 @@ class StopCleanly(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint that the run goes on from."""
         trainer.save_checkpoint(self._path)
+
+
+class EarlyStop(EarlyStopping):
+    """Ends a run after ``patience`` epochs without a better val/acc, also a resumed one, whose patience may be another.
+
+    Checkpoints know it by its parent's name.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__("val/acc", mode="max", patience=patience)
+
+    @property
+    def state_key(self) -> str:
+        return f"EarlyStopping{{'monitor': {self.monitor!r}, 'mode': {self.mode!r}}}"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"patience": self.patience})

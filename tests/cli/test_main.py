@@ -78,3 +78,34 @@ def test_each_job_of_a_sweep_is_what_lightning_starts_again(monkeypatch, tmp_pat
     # the overrides stand at the end, where Lightning adds its own: those before a flag would be refused
     flags = ["--config-name", "look", "--config-dir", str(tmp_path / "mine")]
     assert started == [["/bin/fer", "look", *flags, f"seed={seed}", "out=a"] for seed in (3, 4)]
+
+
+#: A module that is imported early, or only for the job, and gets Ctrl-C meanwhile; it makes another error of it, as C
+#: code may.
+CUT = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+except KeyboardInterrupt as error:
+    raise ImportError("cut off") from error
+"""
+
+
+@pytest.mark.parametrize("module", ["hydra", "torch"])
+@pytest.mark.parametrize("started", [["-m", "fer", "train"], [str(ROOT / "train.py")]])
+def test_an_interrupt_during_the_imports_ends_quietly(tmp_path, module, started):
+    (tmp_path / f"{module}.py").write_text(CUT)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, *started, "data=sample"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_program_that_is_to_ignore_interrupts_goes_on():
+    # as a shell's script has it of what it starts in the background
+    command = f"trap '' INT; {sys.executable} -m fer train --help & sleep 0.3; kill -INT $!; wait $!"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "fer train" in done.stdout

@@ -293,7 +293,7 @@ def test_the_trainer_group_spells_out_real_arguments():
         ),
         (
             ["augment=custom", "augment._target_=torchvision.transforms.v2.RandomHorizontalFlip", "+augment.p=2"],
-            "augment: torchvision.transforms.v2.RandomHorizontalFlip: ValueError: `p` should be",
+            "augment._target_=torchvision.transforms.v2.RandomHorizontalFlip: cannot be built: ValueError: `p` ",
         ),
         ([*CHAIN, "+augment.transforms=[a]"], "augment.transforms.0: 'a' is no torch.nn.Module: name one by _target_"),
         ([*CHAIN, "+augment.transforms=[{p: 1}]"], "augment.transforms.0: {'p': 1} is no torch.nn.Module: name one"),
@@ -475,7 +475,7 @@ def test_a_yaml_file_with_a_typo_is_refused():
         (["modle=vgg11"], "error: there is no key modle (did you mean model?); valid in train: augment, bare_step"),
         (["schedule.name=step"], "error: schedule.name has moved: give schedule=NAME, as schedule=cosine\n"),
         (["model.nam=x"], "error: there is no key model.nam (did you mean name?); valid in model: "),
-        (["model=vgg20"], "error: In 'train': Could not find 'model/vgg20' Available options in 'model': custom"),
+        (["model=vgg20"], "error: there is no model=vgg20 (did you mean vgg9?): give one of custom, resnet18, re"),
         (["trainer.devises=2"], "error: there is no key trainer.devises (did you mean devices?); valid in trainer: "),
         (["batch_size=x"], "error: batch_size: Value 'x'"),
         (
@@ -520,8 +520,21 @@ def test_a_yaml_file_with_a_typo_is_refused():
         (["--lr=0.1", "-m"], "error: --lr 0.1: keys are KEY=VALUE without dashes: optimizer.lr=0.1\n"),
         (["--resum"], "error: --resum: keys are KEY=VALUE without dashes (did you mean resume?); valid in train: aug"),
         (["epochs=5"], "error: there is no key epochs (did you mean trainer.max_epochs?); valid in train: augment, "),
-        (["-m", "model=vgg11,vgg20"], "error: In 'train': Could not find 'model/vgg20'"),
+        (["-m", "model=vgg11,vgg20"], "error: there is no model=vgg20 (did you mean vgg"),
         (["-m", "batch_size=1,x"], "error: "),
+        (
+            ["callbacks=typo"],
+            "error: there is no callbacks=typo: give one of lr_monitor, none, or a file of your own, "
+            "callbacks/typo.yaml in the folder of --config-dir\n",
+        ),
+        (["callbacks=[lr_monitor,lr_monitr]"], "error: there is no callbacks=lr_monitr (did you mean lr_monitor?): "),
+        (["callbacks=[]"], "error: callbacks=[]: none is chosen by its name: give callbacks=none\n"),
+        (["logger=[]"], "error: logger=[]: none is chosen by its name: give logger=none\n"),
+        (["trust={a: b}"], "error: trust={a: b}: not a list: give trust=[VALUE,VALUE]\n"),
+        (["tags=word"], "error: tags=word: not a list: give tags=[word]\n"),
+        (["--cfg"], "error: --cfg/-c: expected one argument; give --cfg job or --cfg hydra or --cfg all\n"),
+        (["--cfg", "model=vgg11"], "error: --cfg/-c: invalid choice: 'model=vgg11' (choose from "),
+        (["--config-dir"], "error: --config-dir/-cd: expected one argument; give --config-dir CONFIG_DIR\n"),
     ],
 )  # fmt: skip
 def test_mistakes_on_the_command_line_give_one_line(run, tmp_path, arguments, message):

@@ -6,6 +6,8 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from pillow_heif import register_heif_opener
 
 from fer.data.readers.image_folder import folder_source
 from fer.data.readers.image_table import table_source
@@ -64,6 +66,24 @@ def test_split_folders_in_any_spelling_and_known_classes(tmp_path):
         "PrivateTest/joy/e.webp": ("test", "Happy"), "PrivateTest/angry/f.JPEG": ("test", "Angry"),
     }, [])  # fmt: skip
     assert source.notes == []
+
+
+def test_photos_of_phones_are_read_upright(tmp_path):
+    # two rows, dark above light, stored lying on the side as phones do it (EXIF 6: turn right)
+    upright = np.repeat(np.array([20, 220], np.uint8), 32)[:, None].repeat(64, 1)
+    lying = Image.fromarray(np.rot90(upright).copy())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    register_heif_opener()
+    for label, name in (("happy", "a.heic"), ("sad", "b.avif"), ("sad", "c.jfif")):
+        (tmp_path / label).mkdir(exist_ok=True)
+        kind = {"heic": "HEIF", "avif": "AVIF", "jfif": "JPEG"}[name.partition(".")[2]]
+        lying.convert("RGB").save(tmp_path / label / name, kind, exif=exif.tobytes())
+    (block,) = folder(tmp_path, val_fraction=0, test_fraction=0).blocks()
+    decoded = folder(tmp_path, val_fraction=0, test_fraction=0).decode(block)
+    assert sorted(decoded.path) == ["happy/a.heic", "sad/b.avif", "sad/c.jfif"] and not decoded.skipped
+    for image in decoded.image:
+        assert image[:3].mean() < 60 and image[-3:].mean() > 180
 
 
 def test_contempt_makes_eight_classes_and_other_words_stay(tmp_path):

@@ -251,3 +251,44 @@ def test_classes_of_one_name_are_refused_before_anything_is_read(prepare, tmp_pa
     done, out = prepare("data=folder", f"data.raw={tmp_path / 'raw'}", "data.classes=[a,a]", code=2)
     assert done.stderr == "error: data.classes: a stands there twice; give each class a name of its own\n"
     assert not list(tmp_path.glob("out.h5*"))
+
+
+MENDED = """
+from fer.data.source import Block, empty_faces
+
+class Mine:
+    names, class_names, notes = ("mine",), ("cat", "dog"), []
+
+    def __init__(self, face):
+        self.face = face
+
+    def fingerprint(self):
+        return {"rows": 2}
+
+    def blocks(self):
+        yield Block([LABEL], 0.5)
+        yield Block([LABEL], 1.0)
+
+    def decode(self, block):
+        from pathlib import Path
+        with Path("decoded").open("a") as file:
+            file.write("1")
+        if Path("decoded").read_text() == "11" and LABEL == 0:
+            raise SystemExit("killed")
+        faces = empty_faces(1, self.face)
+        faces.label[:], faces.path = block.rows[0], ["a"]
+        return faces
+"""
+
+
+@pytest.mark.parametrize(("label", "decoded"), [(0, 3), (1, 4)])
+def test_blocks_that_a_reader_gave_before_it_was_mended_are_not_gone_on_with(tmp_path, process, label, decoded):
+    command = ["prepare.py", "data=custom", "data.source._target_=mine.Mine", "data.size=8", "out=out.h5", "workers=1"]
+    (tmp_path / "mine.py").write_text(MENDED.replace("LABEL", "0"))
+    process(*command, cwd=tmp_path, code=1)
+    assert len(list((tmp_path / "out.h5.partial").glob("*.npz"))) == 1
+    # the second run of the same reader decodes the second row alone
+    (tmp_path / "mine.py").write_text(MENDED.replace("LABEL", str(label)))
+    process(*command, cwd=tmp_path)
+    assert (tmp_path / "decoded").read_text() == "1" * decoded
+    assert read_column(tmp_path / "out.h5", "train", "label").tolist() == [label, label]

@@ -129,3 +129,18 @@ def test_a_mistake_is_one_line(words, line):
 def test_help_says_how():
     done = fer("--help")
     assert done.returncode == 0 and "fer compare RUN RUN" in done.stdout
+
+
+def test_what_chooses_a_part_is_one_column(sweep, tmp_path):
+    folder, _ = sweep
+    record = json.loads((folder / "0/run.json").read_text())
+    ours, focal, mine = "fer.training.losses.CrossEntropy", "fer.training.losses.Focal", "mine.Loss"
+    for number, (typed, target) in enumerate(
+        [([], ours), (["loss=focal"], focal), (["loss=custom", f"loss._target_={mine}"], mine)]
+    ):
+        config = record["config"] | {"loss": {"_target_": target}}
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "run.json").write_text(json.dumps(record | {"overrides": typed, "config": config}))
+    table = compare_runs([tmp_path])
+    assert table.columns[:3] == ["run", "loss", "val/acc"]
+    assert [row[1] for row in table.rows] == [ours, "focal", mine]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pytorch_lightning import Callback
+from torch import nn
 
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
@@ -69,3 +70,40 @@ def test_a_long_epoch_is_looked_at_on_its_way(tiny, tmp_path, monkeypatch):
     config = train_config(tiny, batch_size=7, **{"trainer.max_epochs": 1})
     with pytest.raises(InputError, match="^epoch 0, step 4: "):
         fit(config, tmp_path / "run", Spoil(0, 2))
+
+
+class FailsInEvaluation(nn.Module):
+    """Logits that are no numbers in evaluation mode once ``steps`` steps are trained."""
+
+    def __init__(self, num_classes: int, steps: int = 0, infinite: bool = False):
+        super().__init__()
+        self.layer = nn.Linear(16 * 16, num_classes)
+        self.left, self.bad = steps, float("inf" if infinite else "nan")
+
+    def forward(self, faces):
+        logits = self.layer(faces.flatten(1))
+        if self.training:
+            self.left -= 1
+            return logits
+        if self.left > 0:
+            return logits
+        # of one face in two, so that a mean that leaves it out is a number
+        return torch.where(torch.arange(len(logits))[:, None] % 2 == 0, logits, self.bad)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        ({}, "epoch 0: .*; there is no checkpoint of before"),
+        ({"steps": 6}, "epoch 1: .*; the last good checkpoint is .*last.ckpt"),
+        ({"infinite": True}, "epoch 0: "),
+    ],
+)
+def test_a_network_that_fails_in_evaluation_mode_alone_ends_in_one_line(tiny, tmp_path, arguments, where):
+    model = {"model": "custom", "model._target_": f"{__name__}.FailsInEvaluation"}
+    model |= {f"+model.{key}": value for key, value in arguments.items()}
+    config = train_config(tiny, batch_size=14, **model | {"trainer.max_epochs": 3, "trainer.num_sanity_val_steps": 0})
+    with pytest.raises(InputError, match=f"^{where}.*") as caught:
+        fit(config, tmp_path / "run")
+    assert "logits that are NaN or infinite in evaluation mode" in str(caught.value) and "\n" not in str(caught.value)
+    assert files(tmp_path / "run") == (["best.ckpt", "last.ckpt"] if arguments.get("steps") else [])

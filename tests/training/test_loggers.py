@@ -77,7 +77,7 @@ def test_a_log_that_cannot_be_opened_is_one_line(tmp_path):
 
 def test_what_lightning_refuses_is_one_line(tiny, tmp_path):
     target = "{bar: {_target_: pytorch_lightning.callbacks.TQDMProgressBar}}"
-    with pytest.raises(InputError, match="trainer: .*progress bar") as error:
+    with pytest.raises(InputError, match="trainer._target_=.*progress bar") as error:
         config = train_config(tiny, **{"+callbacks": target, "trainer.enable_progress_bar": "true"})
         assemble(config, tmp_path)
     assert "\n" not in str(error.value)

@@ -11,7 +11,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
-from fer.training.losses import CrossEntropy, Focal
+from fer.training.losses import CrossEntropy, Focal, loss_of, require_targets
 from fer.training.run import assemble
 from tests.conftest import fit, train_config, write_tiny
 from tests.training.test_run import arguments, losses
@@ -150,6 +150,27 @@ class Cut(nn.Module):
         return functional.cross_entropy(logits.detach(), targets)
 
 
+class InPlace(nn.Module):
+    def forward(self, logits, targets):
+        logits -= logits.amax(1, keepdim=True).detach()
+        return functional.cross_entropy(logits, targets)
+
+
+class Relabels(nn.Module):
+    def forward(self, logits, targets):
+        targets.zero_()
+        return functional.cross_entropy(logits, targets)
+
+
+class Fails(nn.Module):
+    def forward(self, logits, targets):
+        return {}["logits"]
+
+
+def of_logits(logits, targets, margin: float = 1.0):
+    return functional.cross_entropy(logits, targets)
+
+
 class Weighted(nn.Module):
     """One weight a class, which only the data say how many there are."""
 
@@ -201,6 +222,8 @@ def own(target, **arguments):
         (own("torch.optim.SGD", params=1), "loss._target_=torch.optim.SGD: not a torch Module"),
         (own("Strict", margin=-1), "Strict: cannot be built: AssertionError: margin must be positive"),
         (own("Strict", margin="wide"), "loss.margin=wide: not a finite number"),
+        (own("of_logits"), "of_logits: a function of logits and targets, where one is wanted that gives a torch"),
+        (own("torch.nn.functional.cross_entropy"), "cross_entropy: a function of input and target, where one"),
         (own("number_of_a_function"), "number_of_a_function: gives float, not a torch.nn.Module"),
     ],
 )
@@ -216,17 +239,35 @@ def test_what_no_loss_can_be_is_refused_in_one_line(changes, message):
         (own("Unreduced"), "Unreduced gives torch.float32 (32,), not a scalar: let it return the mean over faces"),
         (own("Number"), "Number gives float, not a scalar"),
         (own("Cut"), "Cut gives a value that has no gradient, so nothing is learnt"),
+        (own("InPlace"), "InPlace changes the logits or targets that it is given in place"),
+        (own("Relabels"), "Relabels changes the logits or targets that it is given in place"),
+        (own("Fails"), "Fails fails on labels (N,) as targets: KeyError: 'logits'"),
         (
             own("module_of_a_function") | {"recipe.mix": 1, "recipe.mixup": 1},
             "torch.nn.modules.loss.MultiMarginLoss fails on probabilities (N, classes) as targets, which recipe.mix",
         ),
     ],
 )
-def test_what_a_loss_gives_is_checked_in_the_first_step(tiny, tmp_path, changes, message):
+def test_what_a_loss_gives_is_checked_before_the_first_step(tiny, tmp_path, changes, message):
+    config = train_config(tiny, **changes)
     with pytest.raises(InputError, match=f"^loss: .*{re.escape(message)}") as caught:
-        fit(train_config(tiny, **changes, **{"trainer.num_sanity_val_steps": 0}), tmp_path)
+        assemble(config, tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_a_loss_that_comes_to_change_the_logits_is_refused_in_that_step(precision):
+    logits = torch.zeros(4, 7, dtype=torch.bfloat16 if precision == "bf16-true" else torch.float, requires_grad=True)
+    with pytest.raises(InputError, match="InPlace changes the logits or targets that it is given in place"):
+        loss_of(InPlace(), logits * 1, torch.arange(4))
+
+
+def test_the_trial_of_a_loss_leaves_it_and_the_draws_as_they_are():
+    loss = Learned(7)
+    before = torch.random.get_rng_state()
+    require_targets(loss, 7, 32, labels=True, probabilities=True)
+    assert int(loss.steps) == 0 and torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_loss_for_the_classes_of_the_data_is_built_when_they_are_known(tmp_path):

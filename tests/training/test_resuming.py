@@ -51,7 +51,7 @@ def key_of(content, name):
         (("lr_schedulers",), {}, "lr_schedulers is dict {}"),
         (("lr_schedulers", 0, "num_bad_epochs"), None, "lr_schedulers.0.num_bad_epochs is NoneType None"),
         (("callbacks",), [], "callbacks is list []"),
-        (("callbacks", "EarlyStopping", "wait_count"), "many", "callbacks.EarlyStopping.wait_count is str 'many'"),
+        (("callbacks", "EarlyStopping", "wait_count"), "many", "callbacks.EarlyStop.wait_count is str 'many'"),
         (("callbacks", "Best", "best_model_path"), 3, "callbacks.Best.best_model_path is int 3"),
         (("callbacks", "Best", "best_model_score"), {}, "callbacks.Best.best_model_score is dict"),
         (("callbacks", "Best", "scores"), {}, "callbacks.Best.scores.val/acc is missing"),
@@ -64,9 +64,7 @@ def key_of(content, name):
             0.5,
             "lr_schedulers.0._last_lr is [0.02], but [0.5] else",
         ),
-        (("optimizer_states", 0, "param_groups", 0, "momentum"), 0.5, "param_groups.0.momentum is 0.5, not 0.9"),
         (("optimizer_states", 0, "state", 1, "momentum_buffer"), "x", "1.momentum_buffer is str"),
-        (("lr_schedulers", 0, "patience"), 99, "lr_schedulers.0.patience is 99, not 5"),
         (("lr_schedulers", 0, "last_epoch"), 4, "lr_schedulers.0.last_epoch is 4, but 0 elsewhere in it"),
         (("current_model_state",), {}, "current_model_state.net.network.0.weight is missing"),
         (("current_model_state", "net.network.0.bias"), torch.full((32,), torch.nan), "0.bias is Tensor tensor([nan"),
@@ -87,6 +85,73 @@ def test_what_lightning_restores_is_checked(made, tmp_path, way, value, message)
     with pytest.raises(InputError, match=said) as caught:
         assemble(config, tmp_path / "run")
     assert "\n" not in str(caught.value) and not (tmp_path / "run/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "message"),
+    [
+        (
+            ("optimizer_states", 0, "param_groups", 0, "momentum"),
+            0.5,
+            "optimizer.momentum was 0.5 in that run and is 0.9 now: give optimizer.momentum=0.5 to go on",
+        ),
+        (
+            ("lr_schedulers", 0, "patience"),
+            99,
+            "schedule.patience was 99 in that run and is 5 now: give schedule.patience=99 to go on",
+        ),
+    ],
+)
+def test_a_setting_that_is_not_the_commands_is_named_by_its_key(made, tmp_path, way, value, message):
+    file, ckpt = made
+    at = content = torch.load(ckpt, weights_only=True)
+    for key in way[:-1]:
+        at = at[key]
+    at[way[-1]] = value
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(InputError) as caught:
+        assemble(train_config(file, **CHANGES | {"resume": tmp_path / "x.ckpt"}), tmp_path / "run")
+    path = tmp_path / "x.ckpt"
+    assert str(caught.value) == f"resume={path}: {message}, or start from its weights with init={path}"
+
+
+def test_the_patience_is_that_of_the_command(made, tmp_path):
+    file, ckpt = made
+    # with a rate of 0 no epoch is better than the one before
+    config = train_config(file, **CHANGES | {"resume": ckpt, "trainer.max_epochs": 9, "early_stop": 2})
+    trainer, module, data, resume = assemble(config, tmp_path / "run")
+    (stop,) = trainer.early_stopping_callbacks
+    state = next(state for key, state in torch.load(ckpt, weights_only=True)["callbacks"].items() if "Early" in key)
+    assert state["patience"] == 5
+    stop.load_state_dict(state)
+    assert stop.patience == 2 and stop.state_key in torch.load(ckpt, weights_only=True)["callbacks"]
+
+
+class DecaysDecay(torch.optim.lr_scheduler.LRScheduler):
+    """Halves the weight decay each epoch and leaves the rates."""
+
+    def get_lr(self):
+        if self.last_epoch:
+            for group in self.optimizer.param_groups:
+                group["weight_decay"] /= 2
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+
+def test_a_schedule_of_the_users_may_move_other_keys(made, tmp_path):
+    own = {"schedule": "custom", "schedule._target_": f"{__name__}.DecaysDecay", "optimizer.weight_decay": 0.08}
+    fit(train_config(made[0], **own | {"trainer.max_epochs": 2}), tmp_path / "first")
+    ckpt = tmp_path / "first/checkpoints/last.ckpt"
+    trainer, _ = fit(train_config(made[0], **own | {"trainer.max_epochs": 3, "resume": ckpt}), tmp_path / "second")
+    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(0.08 / 2**3)
+
+
+def test_a_schedule_of_torchs_that_knows_the_end_says_which_key_was_another(made, tmp_path):
+    own = {"schedule": "custom", "schedule._target_": "torch.optim.lr_scheduler.CosineAnnealingLR"}
+    own |= {"+schedule.T_max": "${trainer.max_epochs}"}
+    fit(train_config(made[0], **own | {"trainer.max_epochs": 1}), tmp_path / "first")
+    ckpt = tmp_path / "first/checkpoints/last.ckpt"
+    with pytest.raises(InputError, match="was trained with schedule.T_max=1, not 2; give the command of that run"):
+        assemble(train_config(made[0], **own | {"trainer.max_epochs": 2, "resume": ckpt}), tmp_path / "second")
 
 
 def test_what_a_run_wrote_resumes(made, tmp_path):

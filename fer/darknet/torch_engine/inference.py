@@ -145,7 +145,7 @@ class Detector:
         self._network, self._device = open_on(net, device)
         self._width, self._height, _ = self._network.size
         self._letterbox = letterboxes(net)
-        self.labels, self.name = report_labels(net), net.cfg.stem
+        self.labels, self.name, self.device = report_labels(net), net.cfg.stem, str(self._device)
         self.face, self.drawn = FaceFormat(self._width, "rgb"), bool(read_facts(net.weights).get("drawn", False))
 
     def prepare(self, picture: np.ndarray) -> Prepared:

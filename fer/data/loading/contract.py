@@ -1,6 +1,6 @@
 """What training asks of a data module of the user's, and what stands for what one does not tell."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -62,11 +62,13 @@ def build_module(config: Mapping[str, Any], **offered: Any) -> pl.LightningDataM
     """
     values = {key: config[key] for key in OWN} | offered
     own = {key: value for key, value in config.items() if key not in OWN}
-    module = build(own, **{key: values[key] for key in takes(config["_target_"], OFFERED)})
+    module = build(own, "data", **{key: values[key] for key in takes(config["_target_"], OFFERED)})
     target = config["_target_"]
     for hook in ("train_dataloader", "val_dataloader"):
         if getattr(type(module), hook) is getattr(pl.LightningDataModule, hook):
             raise InputError(f"{target} has no method {hook}, which training needs")
+        # as its own, which Lightning calls
+        setattr(module, hook, partial(_loader, getattr(module, hook), f"{target}.{hook}()"))
     labels = labels_of(module)
     face = FaceFormat(config["size"], config["color"], config["margin"])
     check = partial(check_batch, face=face, classes=len(labels), target=target)
@@ -79,6 +81,19 @@ def _checked(before: Callable[[Any, int], Any], check: Callable[[Any], None], ba
     batch = before(batch, dataloader_idx)
     check(batch)
     return batch
+
+
+def _loader(give: Callable[[], Any], name: str) -> Any:
+    """Return what a module gives as a loader, where it is one.
+
+    Raises:
+        InputError: nothing can be read from it.
+    """
+    loader = give()
+    if not isinstance(loader, Iterable):
+        given = "nothing" if loader is None else f"{type(loader).__name__}"
+        raise InputError(f"{name} gives {given}, not a torch.utils.data.DataLoader of Batches: have it return one")
+    return loader
 
 
 def check_batch(batch: Any, face: FaceFormat, classes: int, target: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fer.data.preparation import backends
+from fer.data.preparation.code import code_of
 from fer.data.preparation.sources import open_source
 from fer.data.preparation.stage import Backend, Stage
 from fer.data.preparation.summary import Summary, count_reasons
@@ -51,7 +52,7 @@ def prepare(
     if twice := [name for name, times in Counter(source.class_names).items() if times > 1]:
         raise InputError(f"data.classes: {twice[0]} stands there twice; give each class a name of its own")
     votes, notes = _votes(data, source)
-    stage = _open_stage(source, out)
+    stage = _open_stage(source, data, out)
     with stage.kept():
         _decode(stage, source, backend)
     listed = writing_skipped(out.with_name(out.name + ".skipped.csv"), stage.skipped)
@@ -76,9 +77,9 @@ def prepare(
     }  # fmt: skip
 
 
-def _open_stage(source: Source, out: Path) -> Stage:
+def _open_stage(source: Source, data: Mapping[str, Any], out: Path) -> Stage:
     """Return the place beside ``out`` for the decoded blocks of a source; those of an earlier run are taken as is."""
-    stage = Stage(out, source.fingerprint())
+    stage = Stage(out, {**source.fingerprint(), "code": code_of(source, data)})
     if stage.found:
         print(f"going on with the {stage.found} blocks that an earlier run left in {stage.folder}")
     return stage

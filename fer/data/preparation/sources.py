@@ -12,6 +12,7 @@ from fer.data.readers.combine import MergedSource, MovedSource, PreparedSource
 from fer.data.readers.fer2013 import fer2013_source
 from fer.data.readers.image_folder import folder_source
 from fer.data.readers.image_table import table_source
+from fer.data.readers.yolo.source import yolo_source
 from fer.data.source import OFFERED, OWN, FaceFormat, PhotoLimits, Source
 from fer.data.storage.hdf5 import is_store, read_info
 from fer.data.synthetic.dataset import draw_sample, is_drawn
@@ -57,6 +58,9 @@ def open_source(data: Mapping[str, Any]) -> Source:
     splits = data["val_fraction"], data["test_fraction"], data["seed"]
     if name == "folder":
         return folder_source(raw, face, limits, data["classes"], *splits, group=data.get("group"))
+    if name == "yolo":
+        images = Path(data["images"]).expanduser() if data["images"] else None
+        return yolo_source(raw, face, limits, data["classes"], *splits, names=data["names"], images=images)
     return table_source(raw, face, limits, data["classes"], *splits)
 
 
@@ -73,7 +77,7 @@ def _built_source(data: Mapping[str, Any]) -> Source:
         if value is None and key in parameters and parameters[key].default is parameters[key].empty:
             raise InputError(f"data.{key} is not set: {target} needs it")
     arguments = {key: given[key] for key in takes(target, OFFERED) if given[key] is not None}
-    source = build(data["source"], **arguments)
+    source = build(data["source"], "data.source", **arguments)
     if lacking := [name for name in _PROTOCOL if not hasattr(source, name)]:
         raise InputError(f"data.source._target_={target}: what it gives has no {lacking[0]}, which a Source has")
     return source

@@ -15,7 +15,9 @@ from fer.data.split import KEPT_TOGETHER, MAX_GROUP, check_fractions, stratified
 from fer.errors import InputError
 from fer.labels import canonical
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".heic", ".heif", ".avif"
+)  # fmt: skip
 
 #: Characters of an expression that finds a person in a path.
 _MOST_PATTERN = 300

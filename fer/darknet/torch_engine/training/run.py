@@ -54,7 +54,7 @@ def train(config: dict[str, Any], out: Path) -> float:
     config, options = config | {"trainer": arguments}, config["darknet"]
     sections, name = read_sections(options)
     task = task_of(sections)
-    data = open_dataset(config, task)
+    data = open_dataset(config, task, out)
     sections = fit_to_data(sections, options, data)
     net = Net(out / "backup" / f"{name}.weights", out / f"{name}.cfg", data.names, sections, task)
     pl.seed_everything(config["seed"], verbose=False)
