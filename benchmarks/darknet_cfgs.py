@@ -4,9 +4,9 @@
 
 FOLDER and its folders hold the .cfg files, of which a NAME picks those whose path has it; LIBDARKNET.so is the program
 as its `make LIBSO=1` builds it, the program itself beside it. Where it ends on a cfg the second library is asked, such
-as Debian's, which knows ResNet's strided sums. Weights are random with the batch statistics of random
-photos, written here and read by both. A net of convolutions alone takes an input of CELLS of its largest strides a side,
-the others keep their size. Compared are all boxes of all heads, before any is left out: centre and size as fractions of the input,
+as Debian's, which knows ResNet's strided sums. Weights are random with the batch statistics of random photos, written
+here and read by both. A net of convolutions alone takes an input of CELLS of its largest strides a side, the others
+keep their size. Compared are all boxes of all heads, before any is left out: centre and size as fractions of the input,
 and each class's confidence; of a classifier its probabilities, else the last layer's output. A difference counts in
 units of the number itself where that is over 1. The table is Markdown; BFLOPs are beside the program's own.
 
