@@ -116,7 +116,8 @@ def smaller(sections, cells: int) -> None:
         for key in ("width", "height"):
             if int(net[key]) > least:
                 net[key] = str(least)
-    net.update(batch="1", subdivisions="1")
+    # with contrastive= the program ends at one photo, though it is then given one at a time
+    net.update(batch="2" if "contrastive" in net else "1", subdivisions="1")
 
 
 def trained_like(sections):
