@@ -15,6 +15,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2  # noqa: F401  where it is first imported it sets LD_LIBRARY_PATH, which would be taken for a test's
 import numpy as np
 import pytest
 from filelock import FileLock

@@ -180,20 +180,19 @@ def explain(error: Exception, conf: str, config_name: str, arguments: list[str])
         if f"Could not find '{gone}'" in text:
             return f"{gone.replace('/', '=')} is no more: give {now}"
     if missing := re.search(r"In '(.+)': Could not (?:find|load) '([^']+)/([^'/]+)'", text):
-        return _unknown_choice(*missing.groups(), text, conf, config_name, arguments)
+        return _unknown_choice(missing, conf, config_name, arguments)
     if text.startswith("Error merging override "):
         return _of_another_kind(text.removeprefix("Error merging override "), conf, config_name)
     # Hydra lists choices one a line; one line is enough to read and to search for
     return " ".join(text.replace("\t", " ").split())
 
 
-def _unknown_choice(
-    where: str, group: str, name: str, text: str, conf: str, config_name: str, arguments: list[str]
-) -> str:
+def _unknown_choice(missing: re.Match[str], conf: str, config_name: str, arguments: list[str]) -> str:
     """Return what to say of a name that there is no file of in a group, which Hydra follows with where it looked."""
+    where, group, name = missing.groups()
     folders = [conf, mine] if (mine := own_configs(arguments)) else [conf]
     # Hydra lists none where several may be chosen
-    listed = text.partition("Available options")[2].partition("Config search path")[0].splitlines()[1:]
+    listed = missing.string.partition("Available options")[2].partition("Config search path")[0].splitlines()[1:]
     found = [name.strip() for name in listed if name.strip()]
     found = found or sorted({path.stem for folder in folders for path in Path(folder, group).glob("*.yaml")})
     chosen = "" if where == config_name else f", which {where} chooses"

@@ -25,8 +25,8 @@ def named(error: Exception, parts: Mapping[str, Any]) -> InputError | None:
     for key, part in parts.items():
         files.setdefault(_file(part), []).append(key)
     for frame, line in frames:
-        if key := owners.get(id(frame.f_locals.get("self"))):
-            return _line(key, error, frame.f_code.co_filename, line)
+        if (owner := owners.get(id(frame.f_locals.get("self")))) is not None:
+            return _line(owner, error, frame.f_code.co_filename, line)
     for frame, line in frames:
         if keys := files.get(frame.f_code.co_filename):
             return _line(" or ".join(keys), error, frame.f_code.co_filename, line)

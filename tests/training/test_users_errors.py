@@ -267,3 +267,12 @@ def test_a_signal_within_a_callback_ends_the_run(tiny, tmp_path, hook, number):
     saved = hook not in ("setup", "on_fit_start")
     assert (tmp_path / "checkpoints/interrupted.ckpt").is_file() == saved
     assert f"stopped by {number.name}" in json.loads((tmp_path / "run.json").read_text())["exit"]
+
+
+def test_an_error_in_the_first_step_stands_on_a_line_of_its_own(tiny, tmp_path, run):
+    words = own("callbacks.mine", f"{__name__}.RaisingCallback", hook="on_train_batch_end")
+    short = [word for word in SHORT if "progress_bar" not in word]
+    data = ["data=fer2013", f"data.file={tiny}", "data.size=20", "augment.crop=16", "model=vgg_small"]
+    done = run("train.py", *data, *short, *words, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path, code=2)
+    assert "Epoch 0: " in done.stdout and done.stdout.endswith("\n")
+    assert [line.split(":")[:2] for line in done.stderr.splitlines()] == [["error", " callbacks.mine"]]
