@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs notebooks clean
 
 # Draw sample data, train a small net on it, score it.
 demo: $(VENV)/installed
@@ -20,7 +20,7 @@ test: lint
 	$(PYTEST) -m "not slow"
 
 # Everything that CI runs.
-test-all: lint
+test-all: lint docs
 	$(PYTEST)
 
 lint: $(VENV)/installed
@@ -29,6 +29,14 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# The documentation, in site/; a broken link or an unknown name in the reference is an error.
+docs: $(VENV)/installed
+	$(BIN)/zensical build --strict --clean
+
+# The notebooks with their outputs, on drawn faces.
+notebooks: demo
+	$(BIN)/python notebooks/store.py
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -36,4 +44,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) runs build dist site .cache

@@ -79,7 +79,8 @@ def ours(video: str, ckpt: str, out: str, known: str) -> float:
         ]
     keys = {"source": video, "ckpt": ckpt, "out": out, "min_confidence": None, "draw": True, "anonymize": False}
     keys |= {"show": False, "explain": False, "layer": None, "every_n": 1, "search_every": 5}
-    keys |= {"smooth": 0.7, "batch": 16, "device": "cpu", "margin": None, "tta": False, "classes": None}
+    keys |= {"smooth": 0.7, "batch": 16, "device": "cpu", "margin": None, "tta": False, "strict": False}
+    keys |= {"classes": None, "embed": False}
     # `predict` says on its last line how fast it was, from the loaded network on
     with redirect_stdout(said := io.StringIO()):
         predict(keys, {"name": "haar", "model": None, "min_size": MIN_SIZE})

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from fer.models.checkpoint import load_checkpoint
     from fer.models.classifier import EmotionClassifier
     from fer.prediction.face import Face
+    from fer.prediction.result import Result
 
     __version__: str
 
 __all__ = [
-    "CLASSES", "EmotionClassifier", "Face", "FaceDataModule", "InputError", "Predictor", "__version__",
-    "load_checkpoint",
+    "CLASSES", "EmotionClassifier", "Face", "FaceDataModule", "InputError", "Predictor", "Result",
+    "__version__", "load_checkpoint",
 ]  # fmt: skip
 
 _MODULES = {
@@ -29,6 +30,7 @@ _MODULES = {
     "FaceDataModule": "fer.data.loading.datamodule",
     "InputError": "fer.errors",
     "Predictor": "fer.api",
+    "Result": "fer.prediction.result",
     "load_checkpoint": "fer.models.checkpoint",
 }
 

@@ -4,9 +4,10 @@ A network's file decides by its suffix (see `fer.engines`); of a Darknet net ``d
 needs torch or OpenCV is imported where it is chosen, so that importing this costs nothing.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from fer.engines import is_darknet, resolve
 from fer.errors import InputError
@@ -15,29 +16,67 @@ from fer.targets import build, trusting
 if TYPE_CHECKING:
     import numpy as np
 
+    from fer.data.inputs import Picture
     from fer.prediction.backends import NetworkInfo
     from fer.prediction.base import BasePredictor
-    from fer.prediction.face import Face, Picture
+    from fer.prediction.face import Face
     from fer.prediction.own_detector import OwnCallable
+    from fer.prediction.result import Result
 
 #: As `fer.prediction.detectors.MIN_SIZE`, which needs OpenCV.
 _MIN_SIZE = 40
+#: As `fer.prediction.base.BATCH`, which does too.
+_BATCH = 32
 
 
 class Predictor:
     """Finds and names the faces of pictures; cropped, turned grey and resized as the network's data were prepared.
 
-    A picture is a file, or an array uint8 (h, w) grey, (h, w, 3) RGB or (h, w, 4) RGBA, whose alpha is dropped. Several
-    threads may call one predictor.
+    A picture is a file; an http(s) address; the bytes of a file; a PIL image; an array (h, w) grey, (h, w, 3) RGB or
+    (h, w, 4) RGBA, uint8 or floats from 0 to 1; or a tensor of the same values as torch has it, (3, H, W). Alpha is
+    dropped. Several threads may call one predictor; in another process it opens its files again, so it can be sent to
+    spawned workers. ``with`` closes it.
 
-    >>> import numpy as np
-    >>> predictor = Predictor.load("fer2013_vgg9", faces="whole")
-    >>> [face.box for face in predictor(np.zeros((90, 60, 3), np.uint8))]
-    [(0.0, 0.0, 60.0, 90.0)]
+    Examples:
+        >>> import numpy as np
+        >>> with Predictor.load("fer2013_vgg9", faces="whole", device="cpu") as predictor:
+        ...     [face.box for face in predictor(np.zeros((90, 60, 3), np.uint8))]
+        [(0.0, 0.0, 60.0, 90.0)]
     """
 
-    def __init__(self, predictor: "BasePredictor") -> None:
-        self._predictor = predictor
+    def __init__(self, predictor: "BasePredictor", arguments: dict[str, Any] | None = None) -> None:
+        self._open: BasePredictor | None = predictor
+        self._arguments = arguments
+
+    def __enter__(self) -> "Predictor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its threads and let go of the network; a later call is refused."""
+        if self._open:
+            self._open.close()
+        self._open = None
+
+    @property
+    def _predictor(self) -> "BasePredictor":
+        if self._open is None:
+            raise InputError("the predictor was closed; open another one with Predictor.load")
+        return self._open
+
+    def __repr__(self) -> str:
+        if self._open is None:
+            return "Predictor(closed)"
+        network, detector = self._open.network, self._open.found_by.partition(" (")[0]
+        ckpt = f"{Path(self._arguments['ckpt']).name!r}, " if self._arguments else ""
+        return f"Predictor({ckpt}network={network.name!r}, faces={detector!r}, device={network.device!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._arguments is None or self._open is None:
+            raise TypeError("only an open predictor of Predictor.load can be pickled")
+        return _loaded, (self._arguments,)
 
     @classmethod
     def load(
@@ -74,12 +113,17 @@ class Predictor:
         Raises:
             InputError: a file that is missing, not ours or of a class not trusted, an unknown detector or device.
         """
+        trust = tuple(trust)
+        arguments = {
+            "ckpt": _absolute(ckpt), "faces": faces, "faces_model": _absolute(faces_model), "device": device,
+            "min_confidence": min_confidence, "min_size": min_size, "cfg": _absolute(cfg), "names": _absolute(names),
+            "margin": margin, "tta": tta, "classes": classes,
+        }  # fmt: skip
         with trusting(trust):
-            return cls(
-                open_predictor(
-                    ckpt, faces, faces_model, device, min_confidence, min_size, cfg, names, margin, tta, classes
-                )
+            predictor = open_predictor(
+                ckpt, faces, faces_model, device, min_confidence, min_size, cfg, names, margin, tta, classes
             )
+        return cls(predictor, arguments | {"trust": trust})
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -96,23 +140,53 @@ class Predictor:
         """The probability below which a face has no label."""
         return self._predictor.min_confidence
 
-    def __call__(self, picture: "Picture") -> "list[Face]":
-        """Return the faces of a picture; none where no face is found.
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, pictures: "Picture", stream: Literal[False] = False, embed: bool = False, batch: int = _BATCH
+    ) -> "Result": ...
+    @overload
+    def __call__(
+        self, pictures: "Iterable[Picture]", stream: Literal[False] = False, embed: bool = False, batch: int = _BATCH
+    ) -> "list[Result]": ...
+    @overload
+    def __call__(
+        self, pictures: "Picture | Iterable[Picture] | int", stream: Literal[True], embed: bool = False,
+        batch: int = _BATCH,
+    ) -> "Iterator[Result]": ...  # fmt: skip
+    def __call__(
+        self, pictures: Any, stream: bool = False, embed: bool = False, batch: int = _BATCH
+    ) -> "Result | list[Result] | Iterator[Result]":
+        """Return the faces of a picture, a `Result`; of a list or generator of pictures a list of results.
+
+        A result is a list of faces, empty where none is found. A single picture that can't be read is an InputError;
+        one of several has a result with ``error``. With ``stream`` results are given one by one, in any number: of a
+        list or generator, a folder with all below it, a glob, a video (a result a frame), a camera's number or an
+        rtsp:// address. ``embed`` gives each face its ``embedding``. Of ``batch`` pictures at most the faces are named
+        together; 1 takes no picture before the result of the last is used.
 
         Raises:
-            InputError: a file that can't be read, or an array that is no picture.
+            InputError: a single picture that can't be read or is none; nothing to stream; a network without embeddings;
+                the predictor was closed.
         """
-        return self._predictor(picture)
+        # here, as it has Pillow, which importing this costs nothing of
+        from fer.data.inputs import is_one
 
-    def batch(self, pictures: "Sequence[Picture]") -> "list[list[Face]]":
+        if stream:
+            return self._predictor.stream(pictures, embed, batch)
+        if is_one(pictures):
+            return self._predictor(pictures, embed)
+        return self._predictor.batch(pictures, embed, batch)
+
+    def batch(self, pictures: "Iterable[Picture]", embed: bool = False) -> "list[Result]":
         """Return the faces of each picture: read and searched in parallel, named together in batches of the network.
 
-        Where many pictures are given, ``cv2.setNumThreads(1)`` beforehand leaves the cores to these threads.
+        The same as a call with a list. Where many pictures are given, ``cv2.setNumThreads(1)`` beforehand leaves the
+        cores to these threads.
 
         Raises:
-            InputError: a file that can't be read, or an array that is no picture.
+            InputError: a network without embeddings; the predictor was closed.
         """
-        return self._predictor.batch(pictures)
+        return self._predictor.batch(pictures, embed)
 
     def frames(self, frames: "Sequence[np.ndarray]", every: int = 1) -> "list[list[Face]]":
         """Return the faces of each of some consecutive frames of a video, arrays as in a call, named together.
@@ -124,6 +198,17 @@ class Predictor:
             InputError: an array that is no picture.
         """
         return self._predictor.frames(frames, every)
+
+
+def _loaded(arguments: dict[str, Any]) -> Predictor:
+    return Predictor.load(**arguments)
+
+
+def _absolute(file: str | Path | None) -> str | None:
+    """Return a file's absolute path, which holds in any folder; what is no file, such as a shipped name, as it is."""
+    if file is None:
+        return None
+    return os.path.abspath(file) if os.path.exists(file) else str(file)
 
 
 def open_predictor(

@@ -7,7 +7,9 @@ The *original experiment*, or the original, is the research code that this proje
 ``seed_*`` are its networks, data and numbers. Everywhere else a seed is where random numbers start.
 """
 
+import colorsys
 from collections.abc import Sequence
+from itertools import chain, count
 from typing import Any
 
 from fer.errors import InputError
@@ -49,12 +51,40 @@ _SPELLINGS = {
     "Neutral": ("neutral",),
     "Contempt": ("contempt", "contemptuous"),
 }
+#: RGB of the expressions in pictures, figures and on the page: Okabe and Ito's palette (2008), which stays apart for
+#: colour-blind people too, and grey for Neutral.
+_COLORS = {
+    "Angry": (213, 94, 0),
+    "Disgust": (0, 158, 115),
+    "Fear": (204, 121, 167),
+    "Happy": (240, 228, 66),
+    "Sad": (0, 114, 178),
+    "Surprise": (86, 180, 233),
+    "Neutral": (187, 187, 187),
+    "Contempt": (230, 159, 0),
+}
 _BY_SPELLING = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
 def canonical(name: str) -> str | None:
     """Return the class that a spelling means (``"happiness"`` -> ``"Happy"``), or None for any other word."""
     return _BY_SPELLING.get(name.strip().lower())
+
+
+def colors(classes: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Return each class's colour, RGB 0..255: an expression's own in any spelling, what is left of them for others.
+
+    Where there are more classes than that, hues far apart from one to the next.
+
+    >>> colors(["happiness", "tired"])
+    {'happiness': (240, 228, 66), 'tired': (213, 94, 0)}
+    """
+    known = {name: _COLORS[meant] for name in classes if (meant := canonical(name))}
+    free = [color for color in _COLORS.values() if color not in known.values()]
+    # the golden ratio's multiples leave no two hues close together, and the lightness differs from one to the next
+    hues = (colorsys.hls_to_rgb(0.618034 * n % 1, (0.4, 0.7, 0.55)[n % 3], 0.75) for n in count())
+    others = chain(free, ((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in hues))
+    return {name: known.get(name) or next(others) for name in classes}
 
 
 def affectnet_to_label(code: int, classes: Sequence[str] = CLASSES) -> int | None:

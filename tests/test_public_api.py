@@ -8,7 +8,8 @@ import fer
 from tests.conftest import ROOT
 
 NAMES = {
-    "CLASSES", "EmotionClassifier", "Face", "FaceDataModule", "InputError", "Predictor", "__version__",
+    "CLASSES", "EmotionClassifier", "Face", "FaceDataModule", "InputError", "Predictor", "Result",
+    "__version__",
     "load_checkpoint",
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Show what is in a prepared file: ``python look.py --help``."""
+"""Show what is in a prepared file or a YOLO data set: ``python look.py --help``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +17,14 @@ def job(cfg: DictConfig, _: Path) -> None:
     data = check_data(cfg.data) if "data" in cfg else None
     if bool(data) == bool(keys["file"]):
         raise InputError("give data=NAME, whose prepared file is shown, or file=FILE.h5, one of them")
+    if data and data["name"] == "yolo" and data["raw"]:
+        from fer.data.preparation.sources import photo_limits
+        from fer.data.readers.yolo.dataset import yolo_of
+        from fer.inspection.yolo_page import write_yolo_page
+
+        out = keys["out"] or Path(data["file"]).with_name("yolo-look")
+        print(f"wrote {write_yolo_page(yolo_of(data), out, photo_limits(data), keys['seed'])}")
+        return
     if data and not Path(data["file"]).is_file():
         from fer.data.preparation.summary import command_for
 

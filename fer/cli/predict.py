@@ -16,9 +16,8 @@ from fer.engines import is_darknet
 
 def job(cfg: DictConfig, _: Path) -> None:
     keys, faces = check_predict(cfg)
-    # of a file that can't be read OpenCV and FFmpeg print lines of their own; its row says why
+    # of a file that can't be read and a camera that is not there OpenCV prints lines of its own
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     darknet = check_darknet(cfg.darknet) if is_darknet(keys["ckpt"]) else None
     if api.predict(keys, faces, darknet):
         # the csv says which and why
@@ -26,5 +25,6 @@ def job(cfg: DictConfig, _: Path) -> None:
 
 
 def main(words: Sequence[str] = ()) -> None:
-    """Run the command line; ``words`` are those before its keys (see `launch`)."""
+    """Run the command line; ``words`` are those before its keys (see `launch`). ``--strict`` is ``strict=true``."""
+    sys.argv = [sys.argv[0], *("strict=true" if word == "--strict" else word for word in sys.argv[1:])]
     launch(job, "predict", words)

@@ -66,7 +66,14 @@ def check_data(data: DictConfig) -> dict[str, Any]:
         if not 0 <= (config.get(key) or 0) < 1:
             raise InputError(f"data.{key}={config[key]}: not a fraction between 0 and 1")
     _check_folds(config["folds"], config["fold"])
+    names = config.get("names")
+    if names is not None and not isinstance(names, str | list) or isinstance(names, list) and not _are_texts(names):
+        raise InputError(f"data.names={names!s:.80}: not a file of class names, one a line, or a list [NAME,NAME]")
     return config
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, str) and value for value in values)
 
 
 def check_training_data(data: DictConfig) -> dict[str, Any]:
@@ -165,6 +172,8 @@ def check_predict(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if keys["explain"] and keys["classes"] is not None:
         raise InputError("explain=true shows all of the network's classes: leave classes= out")
     if is_darknet(keys["ckpt"]):
+        if keys["embed"]:
+            raise InputError("embed=true: not for the .weights of a Darknet net, which gives no embeddings")
         for key in ("margin", "tta", "classes") if cfg.darknet.get("engine") != "torch" else ():
             if keys[key] not in (None, False):
                 raise InputError(f"{key}={keys[key]}: not for the darknet program; darknet.engine=torch may have it")

@@ -67,6 +67,13 @@ class FolderData(OwnData):
 
 
 @dataclass
+class YoloData(OwnData):
+    # a list of names or a file of them, which OmegaConf can't say; check_data checks it
+    names: Any = None
+    images: str | None = None
+
+
+@dataclass
 class SourceData(Data):
     """Keys of data with a reader of its own: all but ``source`` are given to it where it takes them."""
 
@@ -95,6 +102,7 @@ DATA = {
     "fer2021": Fer2021Data,
     "folder": FolderData,
     "csv": OwnData,
+    "yolo": YoloData,
 }
 
 
@@ -231,7 +239,9 @@ class Predict:
     device: str = MISSING
     margin: float | None = MISSING
     tta: bool = MISSING
+    strict: bool = MISSING
     classes: list[str] | None = MISSING
+    embed: bool = MISSING
     trust: list[str] = MISSING
 
 

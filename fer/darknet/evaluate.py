@@ -21,6 +21,7 @@ from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.program_engine.program import Program, find_program, require_support
 from fer.darknet.program_engine.scores import classifier_valid, classify, detector_map
+from fer.darknet.runs.yolo import open_yolo
 from fer.darknet.scoring.report import format_detector_report, save_detector_report
 from fer.darknet.torch_engine import scores as torch_scores
 from fer.data.source import SPLIT_NAMES
@@ -44,6 +45,11 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
     Raises:
         InputError: a file is missing or does not fit, or photos that the net was trained on.
     """
+    with _work() as work:
+        return _evaluate(keys, data, options, work)
+
+
+def _evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[str, Any], work: Path) -> float:
     classes, contempt = keys.get("classes"), keys.get("contempt")
     check_protocol(classes, contempt)
     weights = Path(keys["ckpt"])
@@ -55,26 +61,26 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
         require_support(program, net.sections, net.task, action="valid")
     else:
         keep_freed_memory()
-    exported = read_darknet(_folder(net, data, options, facts))
+    exported, where = _open(net, data, options, facts, work)
     if exported.task != net.task:
-        raise InputError(f"{weights} is a {net.task}, but {exported.folder} is made for a {exported.task}")
+        raise InputError(f"{weights} is a {net.task}, but {where} is made for a {exported.task}")
     if classes and net.task == "detector":
         raise InputError(f"classes={classes}: for classifiers; {weights} is a detector")
     if not classes:
         remedy = REMEDY if net.task == "classifier" else ""
-        require_same(net.names, exported.names, str(weights), str(exported.folder), remedy)
+        require_same(net.names, exported.names, str(weights), where, remedy)
     split = SPLIT_NAMES.get((keys["split"] or "val").lower())
     if split not in ("val", "test"):
         raise InputError(f"split={keys['split']}: not val or test")
     listed = split if split in exported.lists else "test"
     if listed not in exported.lists:
-        raise InputError(f"{exported.folder} has no {split} photos")
+        raise InputError(f"{where} has no {split} photos")
     photos = _rows(exported, listed)
-    notes = _notes(photos, facts, weights, f"split={split} of {exported.folder}")
+    notes = _notes(photos, facts, weights, f"split={split} of {where}")
     if listed != split:
         notes.append("This data set has no val photos of its own: these are its test photos.")
     report = {
-        "split": split, "data": exported.data, "file": str(exported.folder), "checkpoint": str(weights),
+        "split": split, "data": exported.data, "file": where, "checkpoint": str(weights),
         "model": facts.get("name", net.cfg.stem), "trained_on": facts.get("data", "unknown"),
         "drawn": exported.drawn or facts.get("drawn", False), "notes": notes,
         "program": program.dialect if program else "torch",
@@ -153,6 +159,16 @@ def _score_detector(
 def _work() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fer-darknet-") as folder:
         yield Path(folder)
+
+
+def _open(
+    net: Net, data: dict[str, Any] | None, options: dict[str, Any], facts: dict[str, Any], work: Path
+) -> tuple[DarknetData, str]:
+    """Return the photos to score and what messages call them; a YOLO data set is scored where it lies."""
+    if data is not None and data["name"] == "yolo" and net.task == "detector" and not options["folder"]:
+        return open_yolo(data, work, options["engine"] == "binary", kept=False), str(data["raw"])
+    exported = read_darknet(_folder(net, data, options, facts))
+    return exported, str(exported.folder)
 
 
 def _folder(net: Net, data: dict[str, Any] | None, options: dict[str, Any], facts: dict[str, Any]) -> Path:

@@ -4,11 +4,34 @@ Tensors have `fer.darknet.torch_engine.boxes.iou`, which a loss can be made of a
 this one needs no torch.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 #: x, y, width, height in pixels of the picture, x to the right and y down.
 Box = tuple[float, float, float, float]
+
+
+class FractionBox(NamedTuple):
+    """A box as fractions of its photo, whose size is not known yet; x and y of its upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def in_pixels(box: Box | FractionBox | None, width: int, height: int) -> Box | None:
+    """Return a box in pixels of its photo, of the given size.
+
+    >>> in_pixels(FractionBox(0.5, 0.5, 0.25, 0.5), 80, 40), in_pixels((1, 2, 3, 4), 80, 40)
+    ((40.0, 20.0, 20.0, 20.0), (1, 2, 3, 4))
+    """
+    if not isinstance(box, FractionBox):
+        return box
+    return box.x * width, box.y * height, box.width * width, box.height * height
+
 
 #: A number of a box that is larger lies in no photo.
 _MOST = 2**31

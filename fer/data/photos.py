@@ -11,13 +11,18 @@ from itertools import islice
 
 import cv2
 import numpy as np
+from PIL import ImageOps
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.Image import Image
 from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from fer.data.boxes import Box
+from fer.data.boxes import Box, FractionBox, in_pixels
 from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped, empty_faces
 
 #: x0, y0, x1, y1 in pixels of the photo, ends excluded.
@@ -30,7 +35,12 @@ _MOST_SIDE, _MOST_PIXELS = 100_000, 200_000_000
 _OTHER_FORMATS: dict[bytes, type[ImageFile]] = {
     b"BM": BmpImageFile, b"GIF8": GifImageFile, b"RIFF": WebPImageFile,
     b"II*\0": TiffImageFile, b"MM\0*": TiffImageFile,
+    b"\0\0\0\x0cjP  \r\n\x87\n": Jpeg2KImageFile, b"\xff\x4f\xff\x51": Jpeg2KImageFile,
 }  # fmt: skip
+_JPEG, _JPEG_END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+#: The brands of ISO 23008-12, by which a photo's file is known from a video's, which begins alike.
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2")
+_AVIF = (b"avif", b"avis")
 
 
 @dataclass(slots=True)
@@ -38,9 +48,9 @@ class PhotoRow:
     """One face to be read: its photo, where it lies in it, and its annotation.
 
     ``path`` is relative to the data folder, with "/"; ``file`` is where the photo lies; ``splits`` may name several.
-    ``box`` None means the whole photo. ``landmarks`` are 136 numbers x, y, x, y, ... in pixels of the photo, as the
-    text of the csv (separated by ";") or as an array. ``valence`` and ``arousal`` are NaN where unknown, ``group``, the
-    person or sequence, is then "".
+    ``box`` is in pixels or, of a photo not opened yet, a `FractionBox`; None means the whole photo. ``landmarks`` are
+    136 numbers x, y, x, y, ... in pixels of the photo, as the text of the csv (separated by ";") or as an array.
+    ``valence`` and ``arousal`` are NaN where unknown, ``group``, the person or sequence, is then "".
     """
 
     source: str
@@ -48,7 +58,7 @@ class PhotoRow:
     file: str
     splits: tuple[str, ...]
     label: int
-    box: Box | None = None
+    box: Box | FractionBox | None = None
     valence: float = math.nan
     arousal: float = math.nan
     landmarks: str | np.ndarray | None = None
@@ -160,8 +170,33 @@ def channels_first(faces: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(faces[:, None] if faces.ndim == 3 else faces.transpose(0, 3, 1, 2))
 
 
+def is_photo(head: bytes) -> bool:
+    """Say by the first 16 bytes or more of a file whether it is of a format that `read_photo` reads."""
+    return head.startswith((_JPEG, _PNG)) or _other_format(head) is not None or _heif_format(head) is not None
+
+
 def _other_format(data: bytes) -> type[ImageFile] | None:
-    return next((image_file for signature, image_file in _OTHER_FORMATS.items() if data.startswith(signature)), None)
+    image_file = next((found for signature, found in _OTHER_FORMATS.items() if data.startswith(signature)), None)
+    # other RIFF files are films and sounds
+    return None if image_file is WebPImageFile and data[8:12] != b"WEBP" else image_file
+
+
+def _heif_format(data: bytes) -> str | None:
+    """Return whether a file is "avif" or "heic", by its first brand, or where that is mif1 by those it fits too."""
+    if data[4:8] != b"ftyp" or data[8:12] not in _HEIF + _AVIF:
+        return None
+    end = min(len(data), int.from_bytes(data[:4], "big"))
+    brands = [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
+    return "avif" if any(brand in _AVIF for brand in brands) else "heic"
+
+
+def _heif_file(kind: str, data: bytes) -> ImageFile:
+    if kind == "avif":
+        return AvifImageFile(io.BytesIO(data))
+    # 10 MB of libraries, which few photos need
+    from pillow_heif.as_plugin import HeifImageFile
+
+    return HeifImageFile(io.BytesIO(data))
 
 
 def _header(data: bytes) -> tuple[int, int, bool]:
@@ -169,9 +204,9 @@ def _header(data: bytes) -> tuple[int, int, bool]:
 
     Raises some exception, Pillow's or ours, on bytes that are no image.
     """
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(_JPEG[:2]):
         return _jpeg_header(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(_PNG):
         width, height = struct.unpack_from(">II", data, 16)
         return width, height, data.rfind(b"\0\0\0\0IEND") >= 0
     image_file = _other_format(data)
@@ -212,12 +247,14 @@ def _loads(data: bytes) -> bool:
         return False
 
 
-def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
+def read_photo(file: str, color: str, limits: PhotoLimits, cut: list[str] | None = None) -> np.ndarray | str:
     """Return a photo as uint8 (h, w) for ``color="grey"``, else (h, w, 3) RGB; or the reason why it is not taken.
 
-    OpenCV's reading applies: the EXIF orientation is applied unless ``limits.exif`` is "ignore", alpha is dropped,
-    16 bits become 8, CMYK becomes RGB, and an animation gives its first frame. A JPEG is decoded to grey directly (its
-    Y channel, ITU-R BT.601).
+    JPEG, PNG, BMP, TIFF, WebP, GIF, JPEG 2000, HEIC and AVIF, whatever the file's name says. OpenCV's reading applies:
+    the EXIF orientation is applied unless ``limits.exif`` is "ignore" (HEIC and AVIF always stand as they say), alpha
+    is dropped, 16 bits become 8, CMYK becomes RGB, and an animation gives its first frame. A JPEG is decoded to grey
+    directly (its Y channel, ITU-R BT.601). One without an end marker is "truncated"; but with a list ``cut`` it is
+    decoded as far as it goes, and its file added to the list.
     """
     try:
         status = os.stat(file)
@@ -235,15 +272,33 @@ def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
         return "missing file"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+    return decode_photo(data, color, limits, cut, file)
+
+
+def decode_photo(
+    data: bytes, color: str, limits: PhotoLimits, cut: list[str] | None = None, file: str = ""
+) -> np.ndarray | str:
+    """Return what the bytes of a photo's file show, as `read_photo` does, or the reason why it is not taken."""
+    grey = color == "grey"
     try:
-        width, height, complete = _header(data)
+        heif = _heif_format(data)
+        width, height, complete = (*_heif_file(heif, data).size, True) if heif else _header(data)
     except Exception:  # Pillow's parsers raise many types on foreign bytes; none of them is an image
         return "not an image"
     if width * height > limits.max_pixels:
         return "too many pixels"
+    if heif:
+        photo = _with_pillow(lambda: _heif_file(heif, data), grey)
+        return "truncated" if photo is None else photo
+    if not complete and cut is not None and data.startswith(_JPEG):
+        # OpenCV would print that it ends early
+        photo = _with_pillow(lambda: JpegImageFile(io.BytesIO(data + _JPEG_END)), grey, limits.exif == "apply")
+        if photo is None:
+            return "truncated"
+        cut.append(file)
+        return photo
     if not complete or not _loads(data):
         return "truncated"
-    grey = color == "grey"
     flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
     if limits.exif == "ignore":
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
@@ -254,6 +309,17 @@ def read_photo(file: str, color: str, limits: PhotoLimits) -> np.ndarray | str:
     if photo is None:
         return "not an image"
     return photo if grey else cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
+
+
+def _with_pillow(open_image: Callable[[], ImageFile], grey: bool, upright: bool = True) -> np.ndarray | None:
+    """Return what Pillow decodes; None where it can't, as the file is broken."""
+    try:
+        image: Image = open_image()
+        # of HEIC libheif turns upright itself; of AVIF Pillow says how in the EXIF data
+        photo = np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+    except Exception:  # decoders raise many types on broken data
+        return None
+    return cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY) if grey else photo
 
 
 def _points(landmarks: str | np.ndarray) -> np.ndarray | None:
@@ -296,7 +362,8 @@ def decode_photos(
         if isinstance(photo, str):
             faces.skipped.append(Skipped(row.source, row.path, photo))
             continue
-        crop = place_crop(photo.shape[1], photo.shape[0], row.box, face.margin)
+        height, width = photo.shape[:2]
+        crop = place_crop(width, height, in_pixels(row.box, width, height), face.margin)
         if isinstance(crop, str):
             faces.skipped.append(Skipped(row.source, row.path, crop))
             continue

@@ -90,6 +90,17 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class NoFaces(Skipped):
+    """A photo that gives no rows, and that a detector learns background from in its ``splits``.
+
+    Without splits it has faces that are not known, which would be learnt as background: a detector leaves it out.
+    """
+
+    file: str
+    splits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Consecutive rows as read from the input, not yet decoded, and the fraction of the input read after them."""
 

@@ -7,6 +7,7 @@ a key: Gradio never gets to see a file, and no path that a request names is ever
 import asyncio
 import json
 import secrets
+from collections.abc import Collection
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -33,16 +34,17 @@ class Guard:
     """Serves ``app``, Gradio's below ``/secret``, on this computer's ``port`` to whoever knows the secret.
 
     The secret keeps other users of this computer out. Host and Origin keep other sites' pages out: one whose name leads
-    to 127.0.0.1 still calls it by that name. ``functions`` are Gradio's numbers of those that answer. A file may have
-    ``largest`` bytes, and a request must be complete within ``seconds``.
+    to 127.0.0.1 still calls it by that name. ``functions`` are Gradio's numbers of those that answer, ``finders`` what
+    may be asked to find the faces. A file may have ``largest`` bytes, and a request must be complete within
+    ``seconds``.
     """
 
     def __init__(
-        self, app: ASGIApp, secret: str, port: int, functions: set[int], uploads: Uploads, largest: int,
-        seconds: float = 60,
+        self, app: ASGIApp, secret: str, port: int, functions: set[int], finders: Collection[str], uploads: Uploads,
+        largest: int, seconds: float = 60,
     ) -> None:  # fmt: skip
         self._app, self._secret, self._functions, self._uploads = app, secret, functions, uploads
-        self._largest, self._seconds = largest, seconds
+        self._finders, self._largest, self._seconds = finders, largest, seconds
         names = {"127.0.0.1", "localhost"}
         # browsers don't say the port that http has anyway
         self._hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set())
@@ -116,10 +118,10 @@ class Guard:
             question = None
         match question:
             case {
-                "data": [str() | None, int() | float() as min_confidence, bool()] as data,
+                "data": [str() | None, int() | float() as min_confidence, bool(), str() as finder] as data,
                 "fn_index": int() as function,
             }:
-                if 0 <= min_confidence <= 1 and function in self._functions:
+                if 0 <= min_confidence <= 1 and finder in self._finders and function in self._functions:
                     return json.dumps({"data": data, "fn_index": function}).encode()
         raise Refused(400, "not what the page asks")
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(slots=True)
@@ -20,10 +21,13 @@ class Full(Exception):
 
 
 class Uploads:
-    """Holds uploads under random keys for ``seconds`` each, and at most ``max_bytes`` bytes of them in all."""
+    """Holds uploads under random keys for ``seconds`` each, and at most ``max_bytes`` bytes of them in all.
 
-    def __init__(self, max_bytes: int, seconds: float) -> None:
-        self._max_bytes, self._seconds = max_bytes, seconds
+    Those of ``always`` stay, under their own keys.
+    """
+
+    def __init__(self, max_bytes: int, seconds: float, always: Mapping[str, Upload] = MappingProxyType({})) -> None:
+        self._max_bytes, self._seconds, self._always = max_bytes, seconds, always
         self._uploads: dict[str, Upload] = {}
         self._coming = 0
 
@@ -53,4 +57,4 @@ class Uploads:
 
     def get(self, key: str) -> Upload | None:
         """Return what is held under a key, None if nothing is or no longer."""
-        return self._uploads.get(key)
+        return self._always.get(key) or self._uploads.get(key)

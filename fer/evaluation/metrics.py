@@ -57,8 +57,9 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22:209-212:
     (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
 
-    >>> [round(bound, 4) for bound in wilson_interval(8, 10)]
-    [0.4902, 0.9433]
+    Examples:
+        >>> [round(bound, 4) for bound in wilson_interval(8, 10)]
+        [0.4902, 0.9433]
 
     Raises:
         ValueError: not 0 <= successes <= n.
@@ -145,8 +146,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
     approximation): min(1, 2 P(X <= min)) with X binomial(sum, 1/2), summed from logarithms of factorials.
     McNemar 1947, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12.
 
-    >>> mcnemar(1, 9)  # 2 * (1 + 10) / 2**10
-    0.021484375
+    Examples:
+        >>> mcnemar(1, 9)  # 2 * (1 + 10) / 2**10
+        0.021484375
     """
     n, fewer = only_first + only_second, min(only_first, only_second)
     if n < 1000:

@@ -37,7 +37,10 @@ HASH_BYTES = 5
 
 
 def load_checkpoint(ckpt: str | Path, trust: Iterable[str] = ()) -> EmotionClassifier:
-    """Return the classifier of a .ckpt or .safetensors file or a shipped network's name, on the CPU, to be evaluated.
+    """Return the classifier of a .ckpt or .safetensors file or a shipped network's name, on the CPU, in eval mode.
+
+    It is a torch module: ``model(model.preprocess("face.jpg")).softmax(1)`` are probabilities, and ``model.train()``
+    and ``model.to("cuda")`` do what they do elsewhere.
 
     A file holds the name of its network's class, never its code. Classes of this project, torch and torchvision are
     built; of others only those whose package ``trust`` names, as ("my_lab",).
@@ -137,8 +140,7 @@ def _assemble(parameters: Any, state: dict[str, Tensor], identities: Any) -> Emo
             raise ValueError(f"{name} is {values.dtype}, not {own[name].dtype}")
     model.net.load_state_dict(state)
     model.identities = {name: identities[name] for name in IDENTITIES}
-    model.net.eval()
-    return model
+    return model.eval()
 
 
 def is_plain(values: Any) -> bool:

@@ -27,12 +27,19 @@ class NetworkInfo(Protocol):
     name: str
     #: Whether it was trained on the drawn sample, so that it says nothing about real faces.
     drawn: bool
+    #: Where it runs: cpu, cuda:0, ...
+    device: str
 
 
 class Network(NetworkInfo, Protocol):
-    """Names faces: called with uint8 (N, *face.shape), it returns float32 probabilities (N, classes)."""
+    """Names faces: called with uint8 (N, *face.shape), it returns float32 probabilities (N, classes).
+
+    ``embed`` returns also what its last layer was given, float32 (N, D); InputError where that can't be had.
+    """
 
     def __call__(self, faces: np.ndarray) -> np.ndarray: ...
+
+    def embed(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 def open_network(ckpt: str | Path, device: str = "auto", tta: bool = False) -> Network:
@@ -92,11 +99,18 @@ class ChosenClasses:
         if len(self._index) < 2:
             raise InputError(f"classes={wanted}: give two or more of {', '.join(network.labels)}")
         self.labels = tuple(network.labels[i] for i in self._index)
-        self.face, self.name, self.drawn = network.face, network.name, network.drawn
+        self.face, self.name, self.drawn, self.device = network.face, network.name, network.drawn, network.device
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
+        return self._masked(self._network(faces))
+
+    def embed(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, embeddings = self._network.embed(faces)
+        return self._masked(probabilities), embeddings
+
+    def _masked(self, probabilities: np.ndarray) -> np.ndarray:
         # in float64, and never 0, as what is left may be all but impossible
-        kept = np.maximum(self._network(faces)[:, self._index].astype(np.float64), np.finfo(np.float32).tiny)
+        kept = np.maximum(probabilities[:, self._index].astype(np.float64), np.finfo(np.float32).tiny)
         return (kept / kept.sum(1, keepdims=True)).astype(np.float32)
 
 
@@ -108,19 +122,32 @@ class TorchNetwork:
         import torch
 
         from fer.models.checkpoint import load_checkpoint
+        from fer.models.embedding import Embedder
         from fer.system.device import to_device
 
         self._torch, self.model, self._ckpt, self._tta = torch, load_checkpoint(ckpt), ckpt, tta
         _, self._device = to_device(self.model.net, device)
         self.labels, self.name = tuple(self.model.labels), self.model.name
-        self.face, self.drawn = self.model.face, self.model.drawn
+        self.face, self.drawn, self.device = self.model.face, self.model.drawn, str(self._device)
+        self._embedder = Embedder(self.model.net)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        torch = self._torch
         # inference_mode is a setting of the calling thread, so it is entered in each call
-        with torch.inference_mode():
-            logits = self.model(torch.from_numpy(channels_first(faces)).to(self._device), average_ten_crop=self._tta)
-            return require_probabilities(logits.float().softmax(1).cpu().numpy(), len(faces), self.labels, self._ckpt)
+        with self._torch.inference_mode():
+            return self._probabilities(self._logits(faces))
+
+    def embed(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with self._torch.inference_mode():
+            logits, embeddings = self._embedder(lambda: self._logits(faces))
+            # of ten crops the mean, as of their logits
+            embeddings = embeddings.view(len(faces), -1, embeddings.shape[1]).mean(1)
+            return self._probabilities(logits), embeddings.float().cpu().numpy()
+
+    def _logits(self, faces: np.ndarray) -> Any:
+        return self.model(self._torch.from_numpy(channels_first(faces)).to(self._device), average_ten_crop=self._tta)
+
+    def _probabilities(self, logits: Any) -> np.ndarray:
+        return require_probabilities(logits.float().softmax(1).cpu().numpy(), len(logits), self.labels, self._ckpt)
 
 
 class OnnxNetwork:
@@ -130,6 +157,7 @@ class OnnxNetwork:
         self._session = open_session(ckpt, device)
         self._ckpt = ckpt
         self.labels, self.name, self.face, self.drawn = read_onnx(self._session, ckpt)
+        self.device = "cuda" if "CUDA" in self._session.get_providers()[0] else "cpu"
         # what a file says of its outputs is no promise: one black face shows what they are
         self(np.zeros((1, *self.face.shape), np.uint8))
 
@@ -139,6 +167,11 @@ class OnnxNetwork:
         except Exception as error:  # onnxruntime's exceptions have no base class of their own
             raise InputError(f"{self._ckpt}: onnxruntime cannot run it; export it again") from error
         return require_probabilities(found, len(faces), self.labels, self._ckpt)
+
+    def embed(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise InputError(
+            f"embed=true: {self._ckpt} gives probabilities alone; give the .ckpt that it was exported from"
+        )
 
 
 def open_session(path: str | Path, device: str = "cpu") -> Any:

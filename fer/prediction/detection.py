@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from fer.data.boxes import Box
-from fer.data.photos import crop_face
+from fer.data.photos import fit, place_crop
 from fer.data.source import FaceFormat
 
 #: Larger pictures are searched at this many pixels (width x height); boxes are given in the picture's own pixels.
@@ -80,11 +80,17 @@ def crop_upright(picture: np.ndarray, box: Box, angle: float, face: FaceFormat) 
 
     Without an angle it is `fer.data.photos.crop_face`. What the picture lacks repeats its edge.
     """
+    cut = cut_upright(picture, box, angle, face.margin)
+    return None if cut is None else fit(cut, face)
+
+
+def cut_upright(picture: np.ndarray, box: Box, angle: float, margin: float = 0.0) -> np.ndarray | None:
+    """Return what lies in a box widened by a margin, turned upright, in the picture's own pixels; None: nothing."""
     x, y, width, height = box
-    sides = [round(side * (1 + face.margin)) for side in (width, height)]
+    sides = [round(side * (1 + margin)) for side in (width, height)]
     if not angle or min(sides) < 1 or max(sides) > 2 * max(picture.shape[:2]):
-        return crop_face(picture, box, face)
+        crop = place_crop(picture.shape[1], picture.shape[0], box, margin)
+        return None if isinstance(crop, str) else crop.of(picture)
     matrix = cv2.getRotationMatrix2D((x + width / 2, y + height / 2), angle, 1.0)
     matrix[:, 2] += np.array((sides[0] / 2 - x - width / 2, sides[1] / 2 - y - height / 2))
-    upright = cv2.warpAffine(picture, matrix, sides, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return crop_face(upright, (0, 0, sides[0], sides[1]), FaceFormat(face.size, face.color))
+    return cv2.warpAffine(picture, matrix, sides, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from fer.prediction.detection import crop_upright
-from fer.prediction.drawing import draw_faces, hide_faces
+from fer.prediction.drawing import draw_named, hide_faces
 from fer.prediction.face import Face
 from fer.system.files import replacing
 
@@ -23,11 +23,12 @@ class Pictures:
     def __init__(self, out: Path, explainer: "Explainer | None", anonymize: bool) -> None:
         self.out, self._explainer, self._anonymize = out, explainer, anonymize
         self._names: set[str] = set()
+        self._carried: list[tuple[float, float, float]] = []
 
     def new_name(self, path: str) -> str:
         """Return a file name without suffix for what is drawn of a source: printable, not too long, used only once."""
         stem = Path(path).stem if "://" not in path else re.sub(r".*://([^/@]*@)?", "", path)
-        stem = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in stem).strip(". ")[:60] or "_"
+        stem = _printable(stem)
         name, number = stem, 1
         while name.casefold() in self._names:
             number += 1
@@ -51,20 +52,43 @@ class Pictures:
 
         ``numbers`` are the faces' tracks, ``missing`` the boxes of tracks that the picture does not show.
         """
-        boxes = [face.box for face in faces]
         if self._anonymize:
-            picture = hide_faces(picture, [*boxes, *missing])
-        labels = [f"{face.label} {face.confidence:.2f}" if face.label else "" for face in faces]
-        if numbers:
-            labels = [f"{number} {label}" if label else "" for number, label in zip(numbers, labels, strict=True)]
-        return draw_faces(picture, boxes, labels)
+            picture = hide_faces(picture, [*(face.box for face in faces), *missing])
+        return draw_named(picture, faces, numbers)
 
     def explain(self, picture: np.ndarray, face: Face, name: str) -> None:
-        """Write the figure that shows where the network looked; nothing without an explainer."""
+        """Write explain/NAME-LABEL-LAYER.png, where the network saw the likeliest class; nothing without explainer.
+
+        What the deletion test found goes into `carried`.
+        """
         if self._explainer is None:
             return
         crop = crop_upright(picture, face.box, face.angle, self._explainer.face)
         if crop is None:
             return
-        with replacing(self.out / "explain" / f"{name}.png", sync=False) as temporary:
-            self._explainer.figure(crop, name).savefig(temporary, dpi=100, format="png")
+        # here, as it needs torch
+        from fer.prediction.gradcam import figure
+
+        (explanation,) = self._explainer.explain(crop[None])
+        shown = figure(crop, explanation, self._explainer.labels, name)
+        path = self.out / "explain" / f"{name}-{_printable(explanation.label)}-{_printable(explanation.layer)}.png"
+        with replacing(path, sync=False) as temporary:
+            shown.savefig(temporary, dpi=100, format="png")
+        if explanation.without is not None and explanation.elsewhere is not None:
+            self._carried.append((explanation.before, explanation.without, explanation.elsewhere))
+
+    def carried(self) -> str:
+        """Return in a line how much the shown regions carry of the probabilities, "" where nothing was shown."""
+        if not self._carried or self._explainer is None:
+            return ""
+        before, without, elsewhere = np.mean(self._carried, 0).tolist()
+        faces = f"{len(self._carried):,} face{'s' * (len(self._carried) > 1)}"
+        return (
+            f"explained: layer {self._explainer.layer}, {faces}: mean probability {before:.0%}; {without:.0%} with "
+            f"what is shown blurred, {elsewhere:.0%} with as much at random places"
+        )
+
+
+def _printable(text: str) -> str:
+    """Return a text as a part of a file name: printable, not too long and not empty."""
+    return "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in text).strip(". ")[:60] or "_"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fer.data.inputs import to_array
 from fer.prediction.backends import Network, adapted, open_network
 from fer.prediction.base import BasePredictor
 from fer.prediction.detection import Detection, FaceDetector, crop_upright
 from fer.prediction.detectors import MIN_SIZE, open_detector
-from fer.prediction.face import Face, Picture, colored, to_array
+from fer.prediction.face import Face, colored
 from fer.prediction.frame_search import search_frames
 from fer.prediction.own_detector import OwnCallable
 
@@ -28,6 +29,7 @@ class FacePredictor(BasePredictor):
     def __init__(self, network: Network, detector: FaceDetector, min_confidence: float = 0.0) -> None:
         super().__init__(network, min_confidence)
         self.detector = detector
+        self._embeds = False
 
     @property
     def found_by(self) -> str:  # type: ignore[override]
@@ -56,17 +58,23 @@ class FacePredictor(BasePredictor):
         network = adapted(open_network(ckpt, device, tta), margin, classes)
         return cls(network, open_detector(faces, faces_model, min_size), min_confidence or 0.0)
 
-    def batch(self, pictures: Sequence[Picture]) -> list[list[Face]]:
-        return self._name(list(self._threads.map(self._search, pictures)))
+    def require_embedding(self) -> None:
+        # a black face shows whether there are any, once
+        if not self._embeds:
+            self.network.embed(np.zeros((1, *self.network.face.shape), np.uint8))
+            self._embeds = True
 
-    def frames(self, frames: Sequence[np.ndarray], every: int = 1) -> list[list[Face]]:
+    def frames(self, frames: Sequence[np.ndarray], every: int = 1, embed: bool = False) -> list[list[Face]]:
+        self._require_open()
         frames = [colored(to_array(frame)) for frame in frames]
         detections = search_frames(self.detector, frames, every, self._threads.map)
-        return self._name(list(self._threads.map(self._crop, frames, detections)))
+        return self._name(list(self._threads.map(self._crop, frames, detections)), embed)
 
-    def _search(self, picture: Picture) -> Crops:
-        pixels = to_array(picture)
-        return self._crop(pixels, self.detector(colored(pixels)))
+    def _find(self, pictures: Sequence[np.ndarray], embed: bool) -> list[list[Face]]:
+        return self._name(list(self._threads.map(self._search, pictures)), embed)
+
+    def _search(self, picture: np.ndarray) -> Crops:
+        return self._crop(picture, self.detector(colored(picture)))
 
     def _crop(self, picture: np.ndarray, detections: Sequence[Detection]) -> Crops:
         inside, crops = [], []
@@ -77,8 +85,15 @@ class FacePredictor(BasePredictor):
                 crops.append(crop)
         return inside, crops
 
-    def _name(self, pictures: Sequence[Crops]) -> list[list[Face]]:
+    def _name(self, pictures: Sequence[Crops], embed: bool) -> list[list[Face]]:
         crops = [crop for _, crops in pictures for crop in crops]
         chunks = [np.stack(crops[at : at + BATCH_FACES]) for at in range(0, len(crops), BATCH_FACES)]
-        rows = iter([row for chunk in chunks for row in self.network(chunk).tolist()])
-        return [[self._face(detection, next(rows)) for detection in detections] for detections, _ in pictures]
+        rows: list[tuple[Sequence[float], np.ndarray | None]] = []
+        for chunk in chunks:
+            if embed:
+                probabilities, embeddings = self.network.embed(chunk)
+                rows += zip(probabilities.tolist(), embeddings, strict=True)
+            else:
+                rows += [(row, None) for row in self.network(chunk).tolist()]
+        named = iter(rows)
+        return [[self._face(detection, *next(named)) for detection in detections] for detections, _ in pictures]

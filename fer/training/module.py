@@ -1,5 +1,6 @@
 """The training of a classifier as a LightningModule: what one step does, and what is logged of an epoch."""
 
+import inspect
 import math
 from typing import Any
 
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from fer.data.loading.contract import labels_of
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.loading.dataset import Batch
 from fer.errors import InputError
+from fer.labels import require_same
 from fer.models.classifier import EmotionClassifier
 from fer.models.hyper_parameters import CROSS_ENTROPY
 from fer.training.augment import Augmentation
@@ -46,6 +49,8 @@ class ClassifierModule(pl.LightningModule):
     4. With ``recipe.ema`` the callback `EMA` moves the average that is validated and saved.
     """
 
+    classifier: EmotionClassifier
+
     def __init__(
         self,
         model: dict[str, Any],
@@ -67,8 +72,8 @@ class ClassifierModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["download"])
-        self.classifier = EmotionClassifier.build(dict(self.hparams), download)
-        # the classifier is no module, so that a checkpoint's weights are called net.* here and need no prefix there
+        # past Module.__setattr__, so that a checkpoint's weights are called net.* alone
+        self.__dict__["classifier"] = EmotionClassifier.build(dict(self.hparams), download)
         self.net = self.classifier.net
         self.freezing = Freezing(self.net, freeze, unfreeze_epoch)
         # with a target where an older caller gives none
@@ -78,7 +83,7 @@ class ClassifierModule(pl.LightningModule):
         #: Gives softened probabilities (N, classes) of augmented faces; set for a training run only.
         self.teachers: Teachers | None = None
         self.sam: SAM | None = None
-        self.train_scores, self.val_scores = EpochScores(len(labels)), EpochScores(len(labels))
+        self.train_scores, self.val_scores, self.test_scores = (EpochScores(len(labels)) for _ in range(3))
         #: Of the steps since the last look at the device, and their mean at that look.
         self.step_losses: list[Tensor] = []
         self.running_loss: float | None = None
@@ -89,6 +94,18 @@ class ClassifierModule(pl.LightningModule):
         self.rate = 0.0
         #: What the checkpoint that a run goes on from says of the steps of its schedule.
         self._resumed_length: list[int] | None = None
+
+    @classmethod
+    def of(cls, model: EmotionClassifier) -> "ClassifierModule":
+        """Return the module of a trained classifier, as `load_checkpoint` gives it, for ``Trainer.test`` or validate.
+
+        It has a copy of the weights.
+        """
+        takes = inspect.signature(cls).parameters
+        module = cls(**{key: v for key, v in model.hyper_parameters.items() if key in takes}, download=False)
+        module.net.load_state_dict(model.net.state_dict())
+        module.classifier.identities = model.identities
+        return module
 
     def optimizer(self) -> Optimizer:
         """Return a fresh optimiser of what is trained, without `SAM`."""
@@ -179,6 +196,16 @@ class ClassifierModule(pl.LightningModule):
         logits = self.classifier(batch.image)
         self.val_scores.add(functional.cross_entropy(logits, batch.label), logits, batch.label)
 
+    def on_test_start(self) -> None:
+        # Lightning sets it without declaring it
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(data, "labels"):
+            require_same(self.classifier.labels, labels_of(data), "the model", type(data).__name__)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self.classifier(batch.image)
+        self.test_scores.add(functional.cross_entropy(logits, batch.label), logits, batch.label)
+
     def on_train_start(self) -> None:
         # a run resumed in the middle of an epoch has no epoch start
         self.on_train_epoch_start()
@@ -193,6 +220,9 @@ class ClassifierModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_scores)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test", self.test_scores)
 
     def _log_epoch(self, stage: str, scores: EpochScores) -> None:
         # the axis of all that is logged; Lightning's own is one step behind in validation
@@ -211,6 +241,9 @@ class ClassifierModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.classifier.identities = checkpoint["identities"]
         self._resumed_length = checkpoint.get("schedule_length")
+        # read by load_from_checkpoint it has no trainer, and asking for one raises
+        if self._trainer is None:
+            return
         before, now = checkpoint.get("precision"), self.trainer.precision
         if before not in (None, now) and self.trainer.is_global_zero:
             print(f"the run so far was trained with trainer.precision={before}; it goes on with {now}")

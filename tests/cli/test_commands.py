@@ -1,4 +1,4 @@
-"""Every command of the README: checked as its script checks it, and run on tiny data, its training cut to a batch."""
+"""Every command of README and docs: checked as its script checks it, and most run on tiny data, training cut short."""
 
 import json
 import re
@@ -29,20 +29,30 @@ from tests.data.test_prepare import affectnet_folder, fer2013_csv
 
 
 def commands(text):
-    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("python ")]
-    return [line.split("  #")[0].strip() for line in lines]
+    """Return script and arguments of each command in blocks marked bash; ``fer train`` is train.py."""
+    found = []
+    for block in re.findall(r"```bash\n(.*?)```", text, re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["python"] and words[1].endswith(".py"):
+                found.append(tuple(words[1:]))
+            elif words[:1] == ["fer"]:
+                found.append((f"{words[1]}.py", *words[2:]))
+    # those of others: torchrun, tensorboard, aws, and the benchmarks
+    return [command for command in found if command[0] in SCHEMAS or command[0] in ("train.py", "predict.py")]
 
 
-README = (ROOT / "README.md").read_text()
-DARKNET = commands(re.search(r"\n## Darknet\n.*?\n## ", README, re.S)[0])
-USE = commands(re.search(r"\n## Use it on any photo or video\n.*?\n## ", README, re.S)[0])
-COMMANDS = [command for command in commands(README) if command not in (*DARKNET, *USE)]
+SCHEMAS = {"prepare.py": Prepare, "evaluate.py": Evaluate, "export.py": Export, "look.py": Look}
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+COMMANDS = {page: commands(text) for page, text in PAGES.items()}
+#: Those that are run, in this order: each page needs what the one before has made.
+CLASSIFY = [*COMMANDS["docs/data.md"], *COMMANDS["docs/training.md"], *COMMANDS["docs/evaluation.md"]]
+USE = [*COMMANDS["docs/prediction.md"], *COMMANDS["docs/export.md"]]
+DARKNET = COMMANDS["docs/darknet.md"]
 SHORT = [
     "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1",
     "trainer.enable_progress_bar=false", "batch_size=4",
 ]  # fmt: skip
-SCHEMAS = {"prepare.py": Prepare, "evaluate.py": Evaluate, "export.py": Export, "look.py": Look}
 
 
 def check_each_data(script, job):
@@ -58,7 +68,9 @@ def check_each_data(script, job):
 def checked(script, *arguments):
     """Compose a command, each job of its sweep, and check it as the script does before it opens a file."""
     overrides = OverridesParser.create().parse_overrides([literal(a) for a in arguments if a != "-m"])
-    (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    # an interval is Optuna's to draw from
+    listed = [override for override in overrides if not override.is_sweep_override() or override.is_discrete_sweep()]
+    (jobs,) = BasicSweeper.split_arguments(listed, max_batch_size=None)
     configs = []
     for job in jobs:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -78,17 +90,19 @@ def checked(script, *arguments):
     return configs
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *USE, *DARKNET])
-def test_every_readme_command_composes_and_passes_its_checks(command):
-    python, *words = shlex.split(command)
-    assert python == "python" and len(checked(*words)) == (4 if "-m" in words else 1)
+ALL = dict.fromkeys((page, command) for page, found in COMMANDS.items() for command in found if "..." not in command)
 
 
-def test_the_readmes_runs_are_those_that_its_commands_train():
-    trained = [shlex.split(command)[1:] for command in [*COMMANDS, *USE, *DARKNET] if " train.py" in command]
-    names = {config["name"] for words in trained for config in checked(*words)}
-    used = set(re.findall(r"runs/(\w+)/DATE", README)) - {"NAME"}
-    assert used and used <= names
+@pytest.mark.parametrize(("page", "command"), ALL, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_command_composes_and_passes_its_checks(page, command):
+    assert checked(*command), page
+
+
+def test_the_runs_that_pages_name_are_those_that_their_commands_train():
+    names = {config["name"] for _, command in ALL if command[0] == "train.py" for config in checked(*command)}
+    for page, text in PAGES.items():
+        used = set(re.findall(r"runs/(\w+)/DATE", text)) - {"NAME"}
+        assert used <= names, page
 
 
 def test_a_command_with_a_mistake_does_not_pass():
@@ -100,7 +114,7 @@ def test_a_command_with_a_mistake_does_not_pass():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with the files that the README's commands name."""
+    """A folder with the files that the pages' commands name."""
     home = tmp_path_factory.mktemp("home")
     affectnet_folder(home / "AffectNet", [4] * 8, [1] * 8, size=100)
     fer2013_csv(home / "fer2013.csv", [4] * 7, [2] * 7, [2] * 7, side=48)
@@ -120,7 +134,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photo_home(tmp_path_factory):
-    """A folder with the files that the README's commands on photos and Darknet name; AffectNet is drawn."""
+    """A folder with the files that the pages' commands on photos and Darknet name; AffectNet is drawn."""
     home = tmp_path_factory.mktemp("photo_home")
     draw_sample(home / "AffectNet", photos=60)
     (home / "my_faces").mkdir()
@@ -143,7 +157,7 @@ def write_video(path, photos):
 
 
 def newest(home, argument):
-    """Put the newest run's folder where the README says DATE."""
+    """Put the newest run's folder where a page says DATE."""
     for name in set(re.findall(r"runs/(\w+)/DATE", argument)):
         runs = sorted((home / "runs" / name).iterdir())
         argument = argument.replace(f"runs/{name}/DATE", f"runs/{name}/{runs[-1].name}")
@@ -151,20 +165,20 @@ def newest(home, argument):
 
 
 def test_the_readme_has_the_cards_commands():
-    assert "python train.py model=vgg19 data=fer2021 trainer.devices=2" in COMMANDS
-    assert len(COMMANDS) >= 18
+    assert ("train.py", "model=vgg19", "data=fer2021", "trainer.devices=2") in COMMANDS["README.md"]
+    assert len(CLASSIFY) >= 20 and len(USE) >= 8 and len(DARKNET) >= 12
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_readme_command(home, run, process):
-    for command in COMMANDS:
-        script, *arguments = [newest(home, argument) for argument in shlex.split(command)[1:]]
+def test_every_command_on_data_training_and_scores(home, run, process):
+    for command in CLASSIFY:
+        script, *arguments = [newest(home, argument) for argument in command]
         if script == "train.py":
             # a resumed run has one more epoch to go
-            short = [a.replace("max_epochs=1", "max_epochs=2") for a in SHORT] if "resume=" in command else SHORT
-            if "data=folder" in command:
-                run("prepare.py", "data=folder", "data.raw=my_faces", cwd=home)
+            short = (
+                [a.replace("max_epochs=1", "max_epochs=2") for a in SHORT] if "resume=" in " ".join(command) else SHORT
+            )
             # further ranks are started by running the command line again
             start = process if "trainer.devices=2" in arguments else run
             done = start(script, *arguments, *short, cwd=home)
@@ -187,9 +201,7 @@ def test_every_command_that_uses_a_net(demo, tmp_path, run):
             shutil.copy(photo, home / folder / f"{number}.jpg")
     shutil.copy(photos[0], home / "photo.jpg")
     write_video(home / "clip.mp4", photos[:6])
-    assert len(USE) >= 8
-    for command in USE:
-        script, *arguments = shlex.split(command)[1:]
+    for script, *arguments in USE:
         assert run(script, *arguments, cwd=home).stdout
         if script == "predict.py":
             assert len(list((home / "predictions").glob("*/predictions.csv"))) == 1
@@ -199,24 +211,24 @@ def test_every_command_that_uses_a_net(demo, tmp_path, run):
 @pytest.mark.darknet
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_darknet_command_of_the_readme(photo_home, run, process):
+def test_every_darknet_command(photo_home, run, process):
     home = photo_home
-    assert len(DARKNET) >= 12
     for command in DARKNET:
-        script, *arguments = [newest(home, argument) for argument in shlex.split(command)[1:]]
+        script, *arguments = [newest(home, argument) for argument in command]
+        text = " ".join(command)
         if script != "train.py":
             assert run(script, *arguments, cwd=home).stdout
-        elif "binary=" in command:
+        elif "binary=" in text:
             # AlexeyAB's program is not here; what is asked for is named
             done = run(script, *arguments, cwd=home, code=2)
             assert done.stderr.startswith("error: darknet.binary=darknet-alexeyab/darknet: ")
         else:
             # a resumed run has some more to go
-            short = ["darknet.max_batches=6" if "resume=" in command else "darknet.max_batches=3", "darknet.size=64"]
+            short = ["darknet.max_batches=6" if "resume=" in text else "darknet.max_batches=3", "darknet.size=64"]
             short += ["darknet.epochs=null", "darknet.burn_in=1", "darknet.batch=4", "darknet.subdivisions=1"]
             if checked(script, *arguments)[0]["data"]["name"] == "sample":
                 short += ["data.photos=60"]
-            if "engine=torch" in command:
+            if "engine=torch" in text:
                 # 16-mixed is for GPUs
                 short += ["trainer.accelerator=cpu", "trainer.precision=32-true"]
             start = process if "trainer.devices=2" in arguments else run

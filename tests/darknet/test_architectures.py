@@ -179,7 +179,6 @@ FITTING = NET + YOLO.replace("80", "7").replace("255", "36")
             FITTING.replace("36", "255"),
             r"a.cfg:8: \[convolutional\]: filters=255 before a.cfg:11: \[yolo\], which needs 36",
         ),
-        (FITTING.replace(",11,12", ""), r"a.cfg:11: \[yolo\]: anchors= has 10 numbers, num=6 needs 12"),
         (FITTING.replace("0,1,2", "0,1,6"), r"a.cfg:11: \[yolo\]: mask=0,1,6 is not within 0 to 5 of num=6"),
         (FITTING.replace("64\nch", "60\nch"), r"a.cfg:1: \[net\]: height=60 is no multiple of 32"),
         (FITTING + "counters_per_class=1,2\n", "counters_per_class= has 2 numbers, not 7: remove it"),
@@ -189,6 +188,15 @@ FITTING = NET + YOLO.replace("80", "7").replace("255", "36")
 def test_check_names_line_found_and_wanted(text, message):
     with pytest.raises(InputError, match=message):
         check(parse(text, "a.cfg"), 7)
+
+
+def test_anchors_that_are_too_few_are_not_trained():
+    # a comma that was forgotten makes two numbers one
+    text = FITTING.replace("11,12", "1112")
+    with pytest.raises(
+        InputError, match=r"a.cfg:11: \[yolo\]: anchors= has 11 numbers, num=6 needs 12: is there a comma"
+    ):
+        fit(parse(text, "a.cfg"), {}, 7, 1000)
 
 
 def test_unknown_recipe():

@@ -219,3 +219,10 @@ def test_labels_come_as_they_are_written(photos):
     rows = [[1, 0.2 + 0.1 * i, 0.5, 0.2, 0.4] for i in range(4)]
     np.testing.assert_allclose(open_boxes(photos[4], 3), rows, atol=1e-12)
     assert open_boxes(photos[0], 3).shape == (0, 5)
+
+
+def test_random_sizes_of_a_net_with_larger_cells_are_refused(photos):
+    text = DETECTOR.replace("size=1\n", "size=1\nstride=64\n")
+    with pytest.raises(InputError, match=r"\[yolo\]: random= changes .* no multiple of 64, .*: set resize_step=64 of"):
+        training_batches(parse(text.format("", "random=1\n"), "a.cfg"), photos, NAMES, 0)
+    training_batches(parse(text.format("resize_step=64\n", "random=1\n")), photos, NAMES, 0)

@@ -9,13 +9,15 @@ import pytest
 
 from fer.darknet.design.architectures import RECIPES, recipe
 from fer.darknet.design.fit import fit
-from fer.darknet.formats.cfg import Section, classes_of, layers, parse, render, task_of
+from fer.darknet.formats.cfg import Section, cell_side, classes_of, layers, parse, read_cfg, render, task_of
 from fer.darknet.formats.weights import weights_bytes
 from fer.errors import InputError
 
 NET = "[net]\nwidth=32\nheight=32\nchannels=3\n"
 CONV = "[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\nstride=1\npad=1\nactivation=leaky\n"
 YOLO = "[convolutional]\nfilters=36\nactivation=linear\n[yolo]\nclasses=7\nnum=3\nmask=0,1,2\nanchors=1,2,3,4,5,6\n"
+# halved six times and doubled once, beside what it was
+DOWN = CONV.replace("stride=1", "stride=2") * 6 + "[upsample]\nstride=2\n[route]\nlayers=-1,4\n"
 SOFTMAX = "[avgpool]\n[convolutional]\nfilters=7\nactivation=linear\n[softmax]\n"
 
 # every rule, with the shape and the number of floats worked by hand
@@ -119,8 +121,15 @@ def test_parse_reads_as_the_program_does():
         Section("maxpool", {}),
     ]
     assert [section.line for section in parse(text)] == [3, 8, 10]
-    # a byte order mark, as editors write it
-    assert parse(f"\ufeff{text}") == parse(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_a_file_is_read_whatever_mark_an_editor_put_before_it(tmp_path, encoding):
+    text = "[net]\r\n# größer\r\nwidth=64\r\n"
+    (tmp_path / "a.cfg").write_bytes(text.encode(encoding))
+    assert read_cfg(tmp_path / "a.cfg") == [Section("net", {"width": "64"})]
+    with pytest.raises(InputError, match="b.cfg: cannot be read"):
+        read_cfg(tmp_path / "b.cfg")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -137,9 +146,12 @@ def test_rendered_recipes_parse_back(name):
         ("[net]\nwidth\n", r"a.cfg:2: 'width' is no \[section\], key=value or # comment"),
         ("[net]\nwidth=\n", r"a.cfg:2: 'width='"),
         ("[net]\n[convolutionl]\n", r"a.cfg:2: unknown section \[convolutionl\]; known: convolutional, maxpool"),
-        ("[net]\n[lstm]\n", r"a.cfg:2: unknown section \[lstm\]"),
+        ("[net]\n[lstm]\n", r"a.cfg:2: \[lstm\] remembers what came before, for text or video: neither engine"),
+        ("[net]\n[lrn]\n", r"a.cfg:2: \[lrn\] is a layer of darknet that is in neither engine here"),
         ("[net]\nheight=32\nchannels=3\n" + CONV, r"a.cfg:1: \[net\]: needs width="),
-        (NET.replace("32", "32.5") + CONV, r"a.cfg:1: \[net\]: width=32.5 is no whole number"),
+        (NET.replace("32", "32.5") + CONV, r"a.cfg:1: \[net\]: width=32.5 is no whole number$"),
+        (NET.replace("32", "416;") + CONV, r"a.cfg:1: \[net\]: width=416; is no whole number: write 416$"),
+        (NET.replace("32", "416.0") + CONV, r"a.cfg:1: \[net\]: width=416.0 is no whole number: write 416$"),
         (NET, r"a.cfg: \[net\] is followed by no layer"),
         (NET + CONV + NET, r"a.cfg:12: \[net\]: comes twice"),
         (NET + CONV + "[route]\nlayers=-2\n", r"a.cfg:12: \[route\]: layers=-2 is outside of layers 0 to 0"),
@@ -148,7 +160,17 @@ def test_rendered_recipes_parse_back(name):
         (NET + CONV + "[maxpool]\nstride=2\n[route]\nlayers=0,1\n", r"different width and height \(0: 32x32x8, 1: 16x"),
         (NET + CONV + "[route]\nlayers=0\ngroups=3\n", "groups=3 and group_id do not fit 8 channels"),
         (NET + CONV + "[convolutional]\nfilters=9\ngroups=2\n", "groups=2 do not divide 8 channels and filters=9"),
-        (NET + CONV + "[convolutional]\nstride_x=2\n", "stride_x= is not supported here"),
+        (NET + CONV + "[convolutional]\nantialiasing=1\n", "antialiasing= is in no engine here"),
+        (NET + CONV + "[convolutional]\nfilters=9\nshare_index=0\n", "share_index=0 is no convolution with weights as"),
+        (NET + "[crop]\ncrop_width=33\ncrop_height=8\n", "cuts 33x8 out of 32x32x3: make the input larger"),
+        (NET + CONV + CONV + "[scale_channels]\nfrom=0\n", "scales layer 0 of 32x32x8 by 32x32x8"),
+        (NET + CONV + "[avgpool]\n[sam]\nfrom=0\n", "multiplies layer 0 of 32x32x8 by 1x1x8"),
+        (
+            NET + "[connected]\noutput=9\n[detection]\nside=1\nclasses=4\ncoords=4\nnum=2\n",
+            r"a.cfg:5: \[connected\]: 9 numbers \(output=\), but the \[detection\] after it needs 14",
+        ),
+        # 72, 36, 18, 9, 5, 3, 2: twice 2 are no 3
+        (NET.replace("32", "72") + DOWN + YOLO, "width=72 is no multiple of 64, this net's stride"),
         (NET + CONV + "[convolutional]\nsize=64\n", "its input of 32x32x8 is too small"),
         (NET + CONV + "[maxpool]\nsize=129\nstride=1\n", "size=129 and padding=128 reach too far beyond 32x32x8"),
         (
@@ -162,6 +184,42 @@ def test_what_cannot_be_is_named(text, message):
     with pytest.raises(InputError, match=message) as error:
         layers(parse(text, "a.cfg"))
     assert "\n" not in str(error.value)
+
+
+# as RULES; the first layer is 32x32x8
+NEWER_RULES = [
+    (CONV, (32, 32, 8), 8 * (27 + 4)),
+    ("[batchnorm]\n", (32, 32, 8), 4 * 8),
+    # strides of their own: (32 - 1) // 4 + 1 and // 2
+    ("[convolutional]\nfilters=8\nstride_x=4\nstride_y=2\n", (8, 16, 8), 8 * 9),
+    # the same weights again, and none in the file
+    ("[convolutional]\nfilters=8\nshare_index=-1\n", (8, 16, 8), 0),
+    ("[local_avgpool]\nsize=4\nstride=4\n", (2, 4, 8), 0),
+    # a bias and 8 * 3 * 3 weights for each number that comes out
+    ("[local]\nfilters=2\nsize=3\nstride=1\npad=1\n", (2, 4, 2), 2 * 4 * 2 * (1 + 72)),
+    ("[local]\nfilters=2\nsize=2\nstride=1\n", (1, 3, 2), 1 * 3 * 2 * (1 + 8)),
+    ("[avgpool]\n", (1, 1, 2), 0),
+    ("[scale_channels]\nfrom=-3\n", (2, 4, 2), 0),
+    ("[sam]\nfrom=5\n", (2, 4, 2), 0),
+    ("[reorg3d]\nstride=2\n", (1, 2, 8), 0),
+    ("[reorg3d]\nstride=2\nreverse=1\n", (2, 4, 2), 0),
+    ("[crop]\ncrop_width=1\ncrop_height=3\n", (1, 3, 2), 0),
+    # 3 x 3 cells of (4 + 1) a box and 1 class
+    ("[connected]\noutput=54\n", (1, 1, 54), 54 * 7),
+    ("[detection]\nside=3\nclasses=1\ncoords=4\nnum=1\n", (1, 1, 54), 0),
+]
+
+
+def test_newer_layers_follow_the_rules_worked_by_hand():
+    made = layers(parse(NET + "".join(text for text, _, _ in NEWER_RULES)))
+    assert [(layer.shape, layer.floats) for layer in made] == [(shape, floats) for _, shape, floats in NEWER_RULES]
+
+
+def test_the_side_of_a_detectors_cells():
+    assert cell_side(parse(NET + DOWN + YOLO)) == 64
+    # a smaller stride asks for 32 all the same, as the program warns; a net without cells for nothing
+    assert cell_side(parse(NET + CONV + YOLO)) == 32
+    assert cell_side(parse(NET + DOWN + SOFTMAX)) == 1
 
 
 def test_tasks_and_classes():

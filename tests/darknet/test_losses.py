@@ -537,7 +537,8 @@ def test_the_recipes_losses_are_built():
     ("options", "program", "message"),
     [
         ("focal_loss=1\n", "alexeyab", "focal_loss=1 is not supported with darknet.engine=torch: set focal_loss=0"),
-        ("objectness_smooth=1\n", "alexeyab", "objectness_smooth=1 is not supported"),
+        ("objectness_smooth=1\n", "pjreddie", "objectness_smooth=1 .* set objectness_smooth=0"),
+        ("objectness_smooth=1\ntruth_thresh=.9\n", "alexeyab", ".* are not built together: set truth_thresh=1"),
         ("iou_thresh_kind=giou\n", "alexeyab", "iou_thresh_kind=giou is not .* set iou_thresh_kind=iou"),
         ("map=a.map\n", "pjreddie", "map=a.map is not supported .*: delete it"),
         ("iou_loss=eiou\n", "alexeyab", "iou_loss=eiou is not one of mse, iou, giou, diou, ciou"),

@@ -427,3 +427,61 @@ def test_every_layer_has_the_shape_that_the_cfg_says(name):
     net(torch.rand(1, 3, 64, 64))
     width_height_channels = [layer.shape for layer in layers(net.sections)]
     assert seen == [(channels, height, width) for width, height, channels in width_height_channels]
+
+
+STOPPED = (
+    "[net]\nwidth=8\nheight=8\nchannels=3\n"
+    "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
+    "[convolutional]\nbatch_normalize=1\nfilters=4\nsize=3\npad=1\nactivation=leaky\n{}"
+    "[convolutional]\nfilters=4\nsize=1\nactivation=linear\n[route]\nlayers=-1,0\n"
+)
+
+
+def gradients(net):
+    """Of each convolution the largest number of its weights' gradients, None where they have none."""
+    net.zero_grad()
+    net(torch.rand(2, 3, 8, 8)).sum().backward()
+    return [
+        None if layer.linear.weight.grad is None else layer.linear.weight.grad.abs().max() for layer in net.layers[:3]
+    ]
+
+
+def test_stopbackward_holds_layers_for_so_many_iterations():
+    net = DarknetNetwork(parse(STOPPED.format("stopbackward=5\n"))).train()
+    assert not net.freeze()
+    for net.iteration in (0, 4):
+        first, second, third = gradients(net)
+        # a route that passes by brings nothing either
+        assert first == second == 0 and third > 0
+    net.iteration = 5
+    assert all(gradients(net))
+    # the numbers are the same with and without it, and a file of weights has the same layers
+    assert net.layers[0].norm.running_mean.abs().sum() > 0
+    photo = torch.rand(1, 3, 8, 8)
+    other = DarknetNetwork(parse(STOPPED.format(""))).eval()
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(net.eval()(photo), other(photo))
+
+
+def test_stopbackward_of_1_freezes_what_comes_before_it_for_good():
+    net = trained_like(parse(STOPPED.format("stopbackward=1\n"))).requires_grad_(True)
+    before = deepcopy(net.layers[0].state_dict())
+    assert net.freeze()
+    net.train()
+    net.iteration = 10**6
+    first, second, third = gradients(net)
+    assert first is None and second == 0 and third > 0
+    assert all(torch.equal(value, before[key]) for key, value in net.layers[0].state_dict().items())
+    # the layer itself is not frozen on the program's GPUs: its normalisation goes on
+    assert net.layers[1].norm.training and not net.layers[0].norm.training
+
+
+def test_stopbackward_holds_a_head_that_comes_before_it():
+    head = "[convolutional]\nfilters=6\nsize=1\nactivation=linear\n[yolo]\nmask=0\nanchors=8,8\nclasses=1\nnum=1\n"
+    conv = "[convolutional]\nfilters=3\nsize=1\nstride={}\nactivation=linear\n"
+    text = "[net]\nwidth=32\nheight=32\nchannels=3\n" + conv.format(32) + head + "[route]\nlayers=0\n" + conv.format(1)
+    net = DarknetNetwork(parse(text + "stopbackward=2\n" + head)).train()
+    first, second = net(torch.rand(2, 3, 32, 32))
+    (first.sum() + second.sum()).backward()
+    moved = [bool(net.layers[i].linear.weight.grad.any()) for i in (0, 1, 4, 5)]
+    assert moved == [False, False, False, True]

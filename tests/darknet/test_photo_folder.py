@@ -628,7 +628,7 @@ def test_labels_that_only_we_read_are_refused_for_the_program(sample, tmp_path, 
         path = Path(listed(tmp_path / "out", split)[0]).with_suffix(".txt")
         before = path.read_text()
         path.write_text(before.rstrip("\n") + "  \n\n")
-        assert open_dataset(config, "detector").task == "detector"
+        assert open_dataset(config, "detector", tmp_path).task == "detector"
         path.write_text(line.format("1 0.5 0.5 0.2 .2"), "utf-8")
         read = read_labels(path, 7)
         assert read[0].tolist() == [1, 0.5, 0.5, 0.2, 0.2] and (read[:, 0] == 1).all()
@@ -636,9 +636,11 @@ def test_labels_that_only_we_read_are_refused_for_the_program(sample, tmp_path, 
         mapped = config | {"darknet": options | {"map": split == "val"}}
         number = line.count("\n") + 1
         with pytest.raises(InputError) as raised:
-            open_dataset(mapped, "detector")
+            open_dataset(mapped, "detector", tmp_path)
         assert str(raised.value).startswith(f"{path}, line {number}: {shown}: the darknet program would misread it: ")
-        assert open_dataset(config | {"darknet": options | {"engine": "torch"}}, "detector").task == "detector"
+        assert (
+            open_dataset(config | {"darknet": options | {"engine": "torch"}}, "detector", tmp_path).task == "detector"
+        )
         path.write_text(before)
 
 
@@ -646,9 +648,9 @@ def test_another_number_of_photos_is_said_to_change_nothing(sample, tmp_path, ca
     export(sample, tmp_path / "out", "detector")
     options = {"folder": str(tmp_path / "out"), "crop": None, "name": "v4_tiny", "engine": "torch", "map": False}
     capsys.readouterr()
-    open_dataset({"data": sample, "darknet": options}, "detector")
+    open_dataset({"data": sample, "darknet": options}, "detector", tmp_path)
     assert capsys.readouterr().out == ""
-    open_dataset({"data": sample | {"photos": 61}, "darknet": options}, "detector")
+    open_dataset({"data": sample | {"photos": 61}, "darknet": options}, "detector", tmp_path)
     assert capsys.readouterr().out == (
         f"note: data.photos=61 changes nothing: {tmp_path}/out is there, of 60 photos; take it away to have others\n"
     )

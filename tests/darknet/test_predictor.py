@@ -124,7 +124,7 @@ def test_photos_and_a_video_give_rows_tracks_and_pictures(tmp_path, capsys):
     video.release()
     overrides = [f"source={media}", f"ckpt={weights}", f"out={tmp_path / 'out'}", "device=cpu"]
     assert predict(*predict_config(*overrides)) == 1
-    assert "5 files, 18 faces, 1 failed" in capsys.readouterr().out
+    assert "5 files, 18 faces, 0 without a face, 1 not read" in capsys.readouterr().out
     found = rows(tmp_path / "out")
     assert [row["error"] for row in found if "broken" in row["file"]] == ["truncated"]
     first = next(row for row in found if row["file"] == str(photos[1]) and row["label"] == "Happy")
@@ -200,7 +200,7 @@ def test_from_the_command_line_without_the_program(tmp_path, run):
     write_faces(tmp_path)
     source = f"source={tmp_path / 'face 0.png'}"
     done = run("predict.py", source, f"ckpt={weights}", f"out={tmp_path / 'out'}", "darknet.engine=torch", env=nowhere)
-    assert "1 file, 2 faces, 0 failed" in done.stdout
+    assert "1 file, 2 faces, 0 without a face, 0 not read" in done.stdout
     done = run("predict.py", source, f"ckpt={weights}", f"out={tmp_path / 'out'}", env=nowhere, code=2)
     assert done.stderr.startswith("error: no darknet program on PATH") and "darknet.engine=torch" in done.stderr
     done = run("export.py", f"ckpt={weights}", "darknet.names=" + str(tmp_path / "net.names"), env=nowhere)

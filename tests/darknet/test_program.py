@@ -169,6 +169,10 @@ def test_hank_has_no_classifier_and_ends_at_unknown_options():
     assert "has no `classifier` command since v3.1: use Debian's or AlexeyAB's" in refusal("hank", NET, "classifier")
     assert "max_crop=80 is not read by hank-ai's" in refusal("hank", NET + "max_crop=80\n" + CONV + YOLO)
     accepted("hank", NET + "mosaic=1\n" + CONV.replace("linear", "mish") + YOLO)
+    # read off its source: it shows them always, and has no such layer
+    assert "show_details=0 is not read by hank-ai's" in refusal("hank", NET + CONV + YOLO + "show_details=0\n")
+    accepted("alexeyab", NET + CONV + YOLO + "show_details=0\n")
+    assert "has no such layer" in refusal("hank", NET + CONV + "[batchnorm]\n" + CONV + YOLO)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +238,12 @@ BODIES = {
     "upsample": CONV + "[upsample]\n",
     "dropout": CONV + "[dropout]\n",
     "yolo": CONV + YOLO,
+    "region": CONV + "[region]\nnum=1\nclasses=19\ncoords=4\n",
+    "detection": "[connected]\noutput=6\n[detection]\nside=1\nclasses=1\ncoords=4\nnum=1\n",
+    "reorg": "[convolutional]\nfilters=4\n[reorg]\n",
+    "local": "[local]\n",
+    "batchnorm": "[batchnorm]\n",
+    "crop": "[crop]\ncrop_width=8\ncrop_height=8\n",
 }
 
 

@@ -335,7 +335,7 @@ class Odd:
         ("self.notes = None", "notes is None, not a list of texts"),
         ("fingerprint=None", "fingerprint() gives NoneType, not a dict of plain data"),
         ("fingerprint={}['x']", "KeyError: 'x' ("),
-        ("blocks=None", "TypeError: 'NoneType' object is not iterable ("),
+        ("blocks=None", "TypeError: 'NoneType' object is not iterable"),
         ("blocks=[1, 2]", "blocks() gives int, not fer.data.source.Block of a list of rows"),
         ("blocks=[Block([0], float('nan'))]", "blocks() gives done=nan, not the fraction"),
         ("raise", "KeyError: 'decode' ("),

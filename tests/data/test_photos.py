@@ -8,9 +8,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from pillow_heif import register_heif_opener
 
-from fer.data.photos import PhotoRow, crop_box, decode_photos, fit, relative_path
+from fer.data.photos import PhotoRow, crop_box, decode_photos, fit, read_photo, relative_path
 from fer.data.source import FaceFormat, PhotoLimits, Skipped
 
 GREY10 = FaceFormat(size=10)
@@ -205,6 +206,58 @@ def test_truncated_files(tmp_path):
     (tmp_path / "padded.jpg").write_bytes(jpeg + b"\0" * 50)  # a whole picture with something behind it
     assert reasons(decode([row(tmp_path / name) for name in [*whole, "padded.jpg"]])) == []
     assert reasons(decode([row(tmp_path / f"cut-{name}") for name in whole])) == ["truncated"] * 4
+
+
+def quarters():
+    """Return a picture 96 wide and 64 high: red, green, blue and white quarters."""
+    picture = np.full((64, 96, 3), 255, np.uint8)
+    picture[:32, :48], picture[:32, 48:], picture[32:, :48] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    return picture
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["heic", "avif"])
+def test_heic_and_avif_stand_upright(tmp_path, kind, orientation):
+    picture, exif = Image.fromarray(quarters()), Image.Exif()
+    exif[0x0112] = orientation
+    if kind == "heic":
+        register_heif_opener()
+        picture.save(tmp_path / "photo", "HEIF", exif=exif.tobytes(), quality=95)
+    else:
+        picture.save(tmp_path / "photo", "AVIF", exif=exif.tobytes(), quality=95)
+    picture.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(picture))
+    photo = read_photo(str(tmp_path / "photo"), "rgb", PhotoLimits())
+    assert photo.shape == expected.shape and np.abs(photo.astype(int) - expected).mean() < 4
+    grey = read_photo(str(tmp_path / "photo"), "grey", PhotoLimits())
+    assert np.abs(grey.astype(int) - cv2.cvtColor(expected, cv2.COLOR_RGB2GRAY)).mean() < 4
+    assert read_photo(str(tmp_path / "photo"), "rgb", PhotoLimits(max_pixels=6143)) == "too many pixels"
+    content = (tmp_path / "photo").read_bytes()
+    (tmp_path / "cut").write_bytes(content[: len(content) * 8 // 10])
+    assert read_photo(str(tmp_path / "cut"), "rgb", PhotoLimits()) in ("truncated", "not an image")
+
+
+def test_jpeg_2000_is_read(tmp_path):
+    Image.fromarray(quarters()).save(tmp_path / "photo.jp2")
+    photo = read_photo(str(tmp_path / "photo.jp2"), "rgb", PhotoLimits())
+    np.testing.assert_array_equal(photo, quarters())
+
+
+def test_a_jpeg_without_an_end_marker_is_read_as_far_as_it_goes_where_that_is_asked_for(tmp_path):
+    whole = encoded(".jpg", cv2.cvtColor(np.kron(quarters(), np.ones((8, 8, 1), np.uint8)), cv2.COLOR_RGB2BGR))
+    files = {"whole": whole, "open": whole[:-2], "half": whole[: len(whole) * 7 // 10], "start": whole[:200]}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    cut: list[str] = []
+    found = {name: read_photo(str(tmp_path / name), "rgb", PhotoLimits(), cut) for name in files}
+    assert cut == [str(tmp_path / "open"), str(tmp_path / "half")] and found["start"] == "not an image"
+    # Pillow's decoder beside OpenCV's
+    np.testing.assert_allclose(found["open"].astype(int), found["whole"], atol=4)
+    # the upper part is there, the lower is grey
+    np.testing.assert_allclose(found["half"][:16].astype(int), found["whole"][:16], atol=4)
+    assert np.ptp(found["half"][-1].astype(int), axis=1).max() < 8
+    strict = {name: read_photo(str(tmp_path / name), "rgb", PhotoLimits()) for name in ("open", "half")}
+    assert strict == {"open": "truncated", "half": "truncated"}
 
 
 def test_files_that_are_no_photo(tmp_path):

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import csv
 import importlib.util
+import io
 import json
 import os
 import re
@@ -23,7 +25,9 @@ import torch
 
 from fer.data.synthetic.action_units import EXPRESSIONS
 from fer.data.synthetic.face import Face, draw_face
+from fer.demo.about import accuracy
 from fer.demo.answer import Answerer
+from fer.demo.example import example
 from fer.demo.server import MAX_BYTES, load
 from fer.demo.uploads import Upload
 from fer.training.run import train
@@ -84,26 +88,32 @@ def media(tmp_path_factory):
 
 @pytest.fixture
 def answer(media, tmp_path):
-    predictor, explainer, _ = load(str(media / "best.ckpt"), "cpu", faces="haar")
-    return Answerer(predictor, explainer, tmp_path)
+    predictors, explainer, _ = load(str(media / "best.ckpt"), "cpu", faces="haar")
+    return Answerer(predictors, explainer, tmp_path)
 
 
 def expected(media, name):
     """Return the headings and percentages that the page must show of a photo."""
     from fer import Predictor
 
-    faces = Predictor.load(media / "best.ckpt", device="cpu")(media / name)
+    faces = Predictor.load(media / "best.ckpt", faces="haar", device="cpu")(media / name)
     headings = [f"Face {number}: {face.label} {face.confidence:.0%}" for number, face in enumerate(faces, 1)]
     return headings, [f"{share:.1%}" for face in faces for share in face.probabilities.values()]
 
 
 def pictures(html):
-    found = re.findall(r'src="data:image/\w+;base64,([^"]+)"', html)
+    found = re.findall(r'<img[^>]* src="data:image/\w+;base64,([^"]+)"', html)
     return [cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_COLOR) for text in found]
 
 
-def give(answer, path, min_confidence=0.0, hide=False):
-    return answer(Upload(path.name, path.read_bytes()), min_confidence, hide)
+def give(answer, path, min_confidence=0.0, hide=False, finder="haar"):
+    return answer(Upload(path.name, path.read_bytes()), min_confidence, hide, finder)
+
+
+def saved(html):
+    """Return what the answer's links save, by the names of the files."""
+    links = re.findall(r'<a href="data:[\w/]+;base64,([^"]*)" download="([^"]+)"', html)
+    return {name: base64.b64decode(content) for content, name in links}
 
 
 @pytest.mark.slow
@@ -122,8 +132,70 @@ def test_answers_show_what_the_predictor_says(media, answer, tmp_path):
     # inside of the frame around the first face, at x 0.3 and y 0.45 of 640x360, where its eyes and mouth were
     before, after = (cv2.Laplacian(picture[150:200, 165:220], cv2.CV_64F).var() for picture in (whole, hidden[0]))
     assert after < before / 10
-    assert "No face was found in this photo." in give(answer, media / "nobody.png")
+    nobody = give(answer, media / "nobody.png")
+    assert "No face was found in this photo. If there is one, choose another way to find it" in nobody
+    assert "nobody.png" in nobody and len(saved(nobody)["nobody.csv"].splitlines()) == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_answers_can_be_saved(media, answer):
+    from fer import Predictor
+
+    html = give(answer, media / "two.png")
+    files = saved(html)
+    assert set(files) == {"two-annotated.jpeg", "two.csv"}
+    photo = cv2.imdecode(np.frombuffer(files["two-annotated.jpeg"], np.uint8), cv2.IMREAD_COLOR)
+    assert photo.shape == (360, 640, 3)
+    rows = list(csv.DictReader(io.StringIO(files["two.csv"].decode())))
+    faces = Predictor.load(media / "best.ckpt", faces="haar", device="cpu")(media / "two.png")
+    assert [(row["file"], row["label"]) for row in rows] == [("two.png", face.label) for face in faces]
+    assert [float(row["x"]) for row in rows] == pytest.approx([face.box[0] for face in faces], abs=0.1)
+    unsure = csv.DictReader(io.StringIO(saved(give(answer, media / "two.png", 1.0))["two.csv"].decode()))
+    assert [row["label"] for row in unsure] == ["", ""]
+    # in a narrow window a photo with letters for it
+    (narrow,) = re.findall(r'srcset="data:image/jpeg;base64,([^"]+)"', html)
+    assert cv2.imdecode(np.frombuffer(base64.b64decode(narrow), np.uint8), cv2.IMREAD_COLOR).shape == (270, 480, 3)
+    # names of files are texts
+    evil = answer(Upload('"><b>.png', (media / "two.png").read_bytes()), 0.0, False, "haar")
+    assert "<b>.png" not in evil and "&quot;&gt;&lt;b&gt;.png" in evil
+
+
+@pytest.mark.slow
+def test_who_finds_the_faces_can_be_chosen(media, answer):
+    assert answer.finders[0] == "haar" and answer.finders[-1] == "whole"
+    whole = give(answer, media / "nobody.png", finder="whole")
+    assert whole.count("<h3>") == 1 and "No face" not in whole
+    assert give(answer, media / "two.png", finder="whole").count("<h3>") == 1
+
+
+@pytest.mark.slow
+def test_the_example_is_drawn_and_answered(answer):
+    shown = example()
+    assert "drawn" in shown.name and shown == example()
+    assert answer(shown, 0.0, False, "haar").count("<h3>") == 3
+
+
+@pytest.mark.slow
+def test_the_network_is_named_with_its_accuracy(media):
+    # by hand from fer/models/pretrained/fer2013_vgg9.md
+    wanted = "right on 69.10 % of FER2013's PublicTest (3,589 faces, centre crop; 95 % interval 67.57 to 70.59)"
+    assert accuracy("fer2013_vgg9", tta=False) == wanted
+    assert "69.88 %" in accuracy("fer2013_vgg9", tta=True) and "68.36 to 71.36" in accuracy("fer2013_vgg9", tta=True)
+    # one epoch was validated: its number is in the log
+    table = next((media).rglob("metrics.csv"))
+    shares = [float(row["val/acc"]) for row in csv.DictReader(open(table)) if row.get("val/acc")]
+    assert f"right on {max(shares):.1%} of the split val" in accuracy(str(media / "best.ckpt"), tta=False)
+    note = load(str(media / "best.ckpt"), "cpu", faces="haar")[2]
+    assert "**best.ckpt** (vgg\\_small)" in note and f"{max(shares):.1%}" in note
+
+
+@pytest.mark.slow
+def test_files_without_a_score_say_so(media, tmp_path):
+    content = torch.load(media / "best.ckpt", weights_only=True)
+    for callbacks in ({}, None, {"x": {"monitor": "val/acc", "current_score": torch.tensor(7.0)}}, {"x": 3}):
+        torch.save(content | {"callbacks": callbacks}, tmp_path / "other.ckpt")
+        assert "does not say how often it is right" in accuracy(str(tmp_path / "other.ckpt"), tta=False)
 
 
 @pytest.mark.slow
@@ -145,9 +217,12 @@ def test_videos_are_cut_short_and_played_by_browsers(media, answer, tmp_path):
 @pytest.mark.slow
 def test_what_cannot_be_read_is_said_in_one_line(media, answer):
     half = Upload("<b>half</b>.png", (media / "two.png").read_bytes()[:9000])
-    assert answer(half, 0.0, False) == '<p class="fer-error" role="alert">&lt;b&gt;half&lt;/b&gt;.png: truncated</p>'
+    assert (
+        answer(half, 0.0, False, "haar")
+        == '<p class="fer-error" role="alert">&lt;b&gt;half&lt;/b&gt;.png: truncated</p>'
+    )
     for content, reason in ((b"", "zero bytes"), (b"text" * 99, "not a readable video")):
-        message = answer(Upload("a.mp4", content), 0.0, False)
+        message = answer(Upload("a.mp4", content), 0.0, False, "haar")
         assert message == f'<p class="fer-error" role="alert">a.mp4: not a photo, and {reason}</p>'
 
 
@@ -160,7 +235,7 @@ def test_a_strip_is_shown_as_one(answer, tmp_path):
 
 @pytest.mark.slow
 def test_drawn_training_data_are_said(media, tmp_path):
-    assert load(str(media / "best.ckpt"), "cpu", faces="haar")[2] == ""
+    assert "drawn" not in load(str(media / "best.ckpt"), "cpu", faces="haar")[2]
     content = torch.load(media / "best.ckpt", weights_only=True)
     content["hyper_parameters"]["data"]["drawn"] = True
     torch.save(content, tmp_path / "drawn.ckpt")
@@ -246,11 +321,12 @@ def server(media):
             os.chown(path, 65534, 65534)
     process = subprocess.Popen(
         [*start, sys.executable, "-c", AUDITED, home / "hosts.txt", "demo", f"ckpt={media / 'best.ckpt'}",
-         f"port={port}", "device=cpu"],
+         f"port={port}", "device=cpu", "faces=haar"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "HOME": str(home), "TMPDIR": str(home / "temporary")},
     )  # fmt: skip
     try:
+        assert process.stdout.readline().startswith("faces: ")
         line = process.stdout.readline()
         assert line.startswith(f"http://127.0.0.1:{port}") and line.endswith(" (stop with Ctrl-C)\n")
         server = Server(process, line.split()[0].rstrip("/"), home)
@@ -285,12 +361,12 @@ def test_no_file_of_its_user_is_read_or_deleted(server):
         file = {"path": str(path)}
         for given in (file, {**file, "meta": {"_type": "gradio.FileData"}}, [file], str(path)):
             for function in range(6):
-                asked = [server.ask(given, function=function), server.ask(given, 0, False, function=function)]
+                asked = [server.ask(given, function=function), server.ask(given, 0, False, "haar", function=function)]
                 refusals |= {reply.status_code for reply in asked if given != str(path)}
                 replies += asked
             for function in (1, 3):
-                replies.append(server.ask(None, 0, False, function=function))
-                question = {"data": [None, 0, False], "fn_index": function, "session_hash": "x"}
+                replies.append(server.ask(None, 0, False, "haar", function=function))
+                question = {"data": [None, 0, False, "haar"], "fn_index": function, "session_hash": "x"}
                 replies.append(server.send("POST", "/gradio_api/queue/join", json=question))
             replies.append(server.send("GET", "/gradio_api/queue/data?session_hash=x"))
         up = "..%2f" * 20 + str(path).lstrip("/").replace("/", "%2f")
@@ -335,7 +411,7 @@ def test_other_sites_and_other_users_are_refused(server, media):
     key = server.upload((media / "two.png").read_bytes()).json()[0]
     requests = [
         ("GET", "/", {}), ("POST", "/gradio_api/upload", {"files": {"files": ("a.png", b"1")}}),
-        ("POST", "/gradio_api/run/predict", {"json": {"data": [key, 0, False], "fn_index": 1}}),
+        ("POST", "/gradio_api/run/predict", {"json": {"data": [key, 0, False, "haar"], "fn_index": 1}}),
     ]  # fmt: skip
 
     def codes(headers, root=server.address):
@@ -381,8 +457,8 @@ def test_limits_hold_for_all_uploads_together(server):
         server.ask(file, function=0, session=f"session {number}")
         most = max(most, held())
     assert 46 * mebi < most < 350 * mebi
-    assert "no longer held" in server.ask(keys[0], 0, False).text
-    assert "a.png: not a photo" in server.ask(keys[-1], 0, False).text
+    assert "no longer held" in server.ask(keys[0], 0, False, "haar").text
+    assert "a.png: not a photo" in server.ask(keys[-1], 0, False, "haar").text
     # many files in one form
     for number in range(3):
         files = [("files", (f"{n}.png", bytes([number, n]) * 5 * mebi)) for n in range(10)]
@@ -402,8 +478,8 @@ def test_a_body_is_refused_by_its_length_before_it_is_sent(server):
             ("Content-Length: 9\r\nTransfer-Encoding: chunked", "411"), ("Content-Length: -1", "400"),
         ):  # fmt: skip
             assert server.first_line(f"{head}{length}\r\n\r\n".encode()).split()[1] == code, (part, length)
-    assert server.ask("x" * 20_000, 0, False).status_code == 413
-    for body in (b"", b"{", b"[" * 10_000, b"[]", b'{"data": [NaN, 0, false], "fn_index": 1}', b"\xff"):
+    assert server.ask("x" * 20_000, 0, False, "haar").status_code == 413
+    for body in (b"", b"{", b"[" * 10_000, b"[]", b'{"data": [NaN, 0, false, "haar"], "fn_index": 1}', b"\xff"):
         assert server.send("POST", "/gradio_api/run/predict", content=body).status_code == 400, body
     for form in (b"", b"no form", b"--b\r\n\r\n1\r\n--b--\r\n"):
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -417,7 +493,7 @@ def test_two_equal_pictures_give_two_answers(server, media):
     assert len(set(keys)) == 2
     headings, _ = expected(media, "two.png")
     for key in keys:
-        (html,) = server.ask(key, 0, False).json()["data"]
+        (html,) = server.ask(key, 0, False, "haar").json()["data"]
         assert re.findall("<h3>(.*?)</h3>", html) == headings
     assert server.left() == []
 
@@ -450,7 +526,7 @@ def test_who_sends_too_slowly_is_cut_off():
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        guard = Guard(None, "secret", port, set(), Uploads(100, 1), 50, seconds=0.3)
+        guard = Guard(None, "secret", port, set(), ["haar"], Uploads(100, 1), 50, seconds=0.3)
         slow = uvicorn.Server(uvicorn.Config(guard, http="h11", lifespan="off", log_level="warning"))
         thread = threading.Thread(target=slow.run, args=[[listening]])
         thread.start()
@@ -565,11 +641,34 @@ def test_what_is_no_photo_is_refused_in_one_line(page, media):
             lambda name=name: page.texts("#answer .fer-error") == [f"{name}: not a photo, and not a readable video"]
         )
     page.give(media / "nobody.png")
-    page.wait(lambda: "No face was found in this photo." in page.texts("#answer p"))
+    page.wait(lambda: any("No face was found in this photo. If" in text for text in page.texts("#answer p")))
     assert page.left() == []
     # a program that does not keep the page's rules is stopped by the server
     assert page.server.upload((media / "large.png").read_bytes()).status_code == 413
     assert page.left() == []
+
+
+@marked
+def test_the_example_a_detector_and_a_narrow_window(page):
+    page.open()
+    next(button for button in page.all("button") if "example" in button.text).click()
+    page.wait(lambda: len(page.all("#answer h3")) == 3)
+    assert "drawn" in page.texts("#answer .fer-name")[0] and page.left() == []
+    assert [link.get_attribute("download") for link in page.all("#answer a")] == [
+        "example (drawn faces)-annotated.jpeg", "example (drawn faces).csv",
+    ]  # fmt: skip
+    page.all("input[type=radio][value=whole]")[0].click()
+    page.wait(lambda: len(page.all("#answer h3")) == 1)
+    metrics = {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        # one column: the answer begins below the controls, and nothing reaches over the edge
+        page.wait(lambda: page.driver.execute_script("return document.documentElement.scrollWidth") <= 420)
+        upload, answered = page.all("input[type=range]")[0].rect, page.all("#answer")[0].rect
+        assert answered["y"] > upload["y"] and answered["x"] + answered["width"] <= 420
+        assert page.all("#answer .fer-whole")[0].get_property("naturalWidth") == 480
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @marked

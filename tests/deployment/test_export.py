@@ -132,7 +132,7 @@ def test_the_file_says_what_it_is(tmp_path):
     }  # fmt: skip
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [18]
     # the page to try a network says so
-    assert open_network(out).drawn and "trained on drawn faces" in load(str(out), "whole", None, "cpu")[2]
+    assert open_network(out).drawn and "trained on drawn faces" in load(str(out), "cpu", faces="whole")[2]
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
         ("faces", "tensor(uint8)", ["batch", 3, 20, 20])

@@ -54,7 +54,7 @@ def test_memory_is_flat_and_the_track_one(tmp_path):
         "source": str(tmp_path / "clip.avi"), "ckpt": str(tmp_path / "run/checkpoints/best.ckpt"),
         "out": str(tmp_path / "out"), "min_confidence": None, "draw": True, "show": False, "anonymize": False,
         "explain": False, "layer": None, "every_n": 1, "search_every": 5, "smooth": 0.5, "batch": 16, "device": "cpu",
-        "margin": None, "tta": False, "classes": None,
+        "margin": None, "tta": False, "strict": False, "classes": None, "embed": False,
     }  # fmt: skip
     memory = Memory()
     memory.start()

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.models.checkpoint import load_checkpoint
 from fer.models.networks import FaceNetwork
-from fer.prediction.gradcam import Explainer, convolutions, figure, grad_cam, overlay
+from fer.prediction.gradcam import Explainer, convolutions, default_layer, delete, grad_cam, overlay
 from tests.deployment.test_export import write_checkpoint
 
 
@@ -22,6 +23,7 @@ def hand_made(tmp_path):
         linear.weight[:], linear.bias[:] = torch.tensor([[3.0, 1], [-1, 1], [-1, -1]]), torch.tensor([0.0, 0, 9])
     layers = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
     model.net, model.crop = FaceNetwork(layers, "hand made", 1, 1, head="3").eval(), 2
+    model.face = FaceFormat(4, "grey")
     return model
 
 
@@ -53,29 +55,28 @@ def test_each_face_has_its_own_target_and_the_most_probable_class_is_the_default
 @pytest.mark.parametrize(
     ("name", "library", "size", "crop", "layer"),
     [
-        ("vgg_small", "fer", 48, 44, "8"),
+        ("vgg_small", "fer", 48, 44, "4"),
         # its convolutions go straight into a ReLU that works in place
         ("squeezenet1_1", "torchvision", 40, 36, "features.12.expand3x3"),
         ("resnet18", "fer", 20, 16, "7.shortcut.0"),
     ],
 )
-def test_weights_are_the_gradients_of_a_constant_added_to_each_map(tmp_path, name, library, size, crop, layer):
+def test_heat_is_what_dimming_a_place_in_all_maps_takes_from_the_logit(tmp_path, name, library, size, crop, layer):
     ckpt = write_checkpoint(tmp_path / "net.ckpt", name, library, size=size, crop=crop, in_channels=3)
     model = load_checkpoint(ckpt)
     faces = torch.randint(0, 256, (1, 1, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     heat, probabilities = grad_cam(model, faces, layer, target=3)
-    maps = []
-    convolution = list(convolutions(model).values())[-1] if layer is None else convolutions(model)[layer]
-    convolution.bias = nn.Parameter(
-        torch.zeros(convolution.out_channels) if convolution.bias is None else convolution.bias
-    )
-    handle = convolution.register_forward_hook(lambda _, __, output: maps.append(output.detach().clone()))
+    convolution, lights = convolutions(model)[layer], []
+
+    def light(_, __, output):
+        lights.append(torch.ones_like(output[:, :1], requires_grad=True))
+        return output * lights[0]
+
+    handle = convolution.register_forward_hook(light)
     logits = model(faces)
     handle.remove()
-    # the derivative by a map's bias is the sum of the derivatives by its pixels
-    (sums,) = torch.autograd.grad(logits[0, 3], convolution.bias)
-    wanted = (sums[:, None, None] * maps[0][0]).sum(0).relu()
-    wanted = nn.functional.interpolate(wanted[None, None], (crop, crop), mode="bilinear")[0, 0]
+    (wanted,) = torch.autograd.grad(logits[0, 3], lights[0])
+    wanted = nn.functional.interpolate(wanted.relu(), (crop, crop), mode="bilinear")[0, 0]
     edge = (size - crop) // 2
     inside = heat[0, edge : edge + crop, edge : edge + crop]
     assert wanted.max() > 0
@@ -84,6 +85,58 @@ def test_weights_are_the_gradients_of_a_constant_added_to_each_map(tmp_path, nam
     torch.testing.assert_close(probabilities, logits.detach().softmax(1))
     # no hook stays behind, and nothing is changed by being explained
     assert not convolution._forward_hooks and all(p.grad is None for p in model.net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "crop", "layer"),
+    [
+        # maps of 44, 22, 11 and 5 pixels, and of 24, 12, 6 and 3
+        ("vgg_small", 48, 44, "8"), ("vgg_small", 28, 24, "4"),
+        # 44, 22, 11, 5 and 2, as `VGG` lists them: two, two and four convolutions and two pools come before the
+        # third: layer 3 * 7 + 2
+        ("vgg19", 48, 44, "23"),
+    ],
+)  # fmt: skip
+def test_the_last_layer_whose_maps_are_fine_is_shown(tmp_path, name, size, crop, layer):
+    model = load_checkpoint(write_checkpoint(tmp_path / "net.ckpt", name, "fer", size=size, crop=crop))
+    assert default_layer(model) == layer
+    assert Explainer(model).layer == layer and Explainer(model, "0").layer == "0"
+    assert not any(convolution._forward_hooks for convolution in convolutions(model).values())
+
+
+def test_the_deletion_test_measures_what_a_region_carries(hand_made):
+    # whose maps are all coarser than is wanted
+    explainer = Explainer(hand_made)
+    assert explainer.layer == "0"
+    explainer.face = FaceFormat(4, "grey", 0.0)
+    # of the 2 x 2 that it sees the lower right pixel is hottest: a fifth is less than one, so it is the region
+    face = FACE[0, 0].numpy()
+    (explanation,) = explainer.explain(face[None], [hand_made.labels[0]])
+    wanted = np.zeros((4, 4), bool)
+    wanted[2, 2] = True
+    assert explanation.region.tolist() == wanted.tolist() and explanation.label == hand_made.labels[0]
+    blurred = delete(face, explanation.region)
+    assert (blurred == face)[~wanted].all() and 102 < blurred[2, 2] < 255
+
+    # probabilities by hand, from the mean x of what it sees: logits 2x + 1, 1 - 2x and 8
+    def share(seen):
+        logits = np.exp(np.array([2 * seen.mean() + 1, 1 - 2 * seen.mean(), 8]))
+        return (logits / logits.sum())[0]
+
+    assert explanation.before == pytest.approx(share(face[1:3, 1:3] / 255), rel=1e-4)
+    assert explanation.without == pytest.approx(share(blurred[1:3, 1:3] / 255), rel=1e-4)
+    # the region may lie on each of four pixels, so that the mean lies between those of the best and the worst
+    ways = []
+    for row, column in ((1, 1), (1, 2), (2, 1), (2, 2)):
+        place = np.zeros((4, 4), bool)
+        place[row, column] = True
+        ways.append(share(delete(face, place)[1:3, 1:3] / 255))
+    assert explanation.without == pytest.approx(min(ways), rel=1e-4)
+    assert min(ways) < explanation.elsewhere < max(ways)
+    # class 2, for which nothing speaks
+    (nothing,) = explainer.explain(face[None])
+    assert not nothing.region.any() and nothing.without is None is nothing.elsewhere
+    assert str(nothing) == f"nothing in layer {explainer.layer} speaks for {hand_made.labels[2]}"
 
 
 def test_a_wrong_name_lists_the_convolutions(tmp_path):
@@ -132,15 +185,16 @@ def test_figure_shows_the_face_its_probabilities_and_the_heat(tmp_path):
     explainer = Explainer.load(write_checkpoint(tmp_path / "net.ckpt"))
     face = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
     drawn = explainer.figure(face, "a$b$c.jpg")
-    left, middle, right = drawn.axes
-    _, probabilities = explainer.heat(face[None])
-    assert [bar.get_width() for bar in middle.patches] == pytest.approx(probabilities[0].tolist())
+    left, middle, right, last = drawn.axes
+    (explanation,) = explainer.explain(face[None])
+    assert [bar.get_width() for bar in middle.patches] == pytest.approx(explanation.probabilities.tolist())
     assert [text.get_text() for text in middle.get_yticklabels()] == list(explainer.labels)
     assert drawn.get_suptitle() == "a$b$c.jpg"
+    assert right.get_title() == f"Grad-CAM for {explanation.label}\nlayer {explainer.layer}"
+    assert f"blurred there {explanation.without:.1%}\n" in last.get_title()
     assert left.images[0].get_array().shape == (20, 20) and right.images[0].get_array().shape == (20, 20, 3)
+    np.testing.assert_array_equal(last.images[0].get_array(), delete(face, explanation.region))
     drawn.savefig(tmp_path / "a.png")
-    # an enlarged photo and the small heat map of its face go together too
-    assert figure(np.zeros((90, 80, 3), np.uint8), np.zeros((20, 20), np.float32), probabilities[0], explainer.labels)
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.pt2"])

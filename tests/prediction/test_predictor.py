@@ -128,8 +128,9 @@ def test_grey_rgb_and_rgba_arrays_and_views_of_them():
 @pytest.mark.parametrize(
     "picture, message",
     [
-        (np.zeros((9, 9, 3)), "uint8 0..255 expected, got float64"),
-        (np.zeros((9, 9), np.uint16), "got uint16"),
+        (np.full((9, 9, 3), 2.0), r"floats from 0 to 1 expected, got 2 to 2; scale them"),
+        (np.full((9, 9), np.nan), "floats from 0 to 1 expected, got nan"),
+        (np.zeros((9, 9), np.uint16), "uint8 0..255 or floats from 0 to 1 expected, got uint16"),
         (np.zeros((9, 9, 2), np.uint8), r"got \(9, 9, 2\)"),
         (np.zeros((1, 3, 9, 9), np.uint8), r"got \(1, 3, 9, 9\)"),
         (np.zeros(9, np.uint8), r"got \(9,\)"),
@@ -163,7 +164,7 @@ def test_files_of_every_kind_are_the_same_picture(tmp_path):
 
 
 def test_a_broken_file_is_refused_with_its_name_and_reason(tmp_path):
-    whole = cv2.imencode(".jpg", skimage.data.astronaut())[1].tobytes()
+    whole = cv2.imencode(".png", skimage.data.astronaut())[1].tobytes()
     for name, data, reason in (
         ("half", whole[:5000], "truncated"),
         ("empty", b"", "zero bytes"),
@@ -171,7 +172,7 @@ def test_a_broken_file_is_refused_with_its_name_and_reason(tmp_path):
     ):
         (tmp_path / f"{name}.jpg").write_bytes(data)
         with pytest.raises(InputError, match=rf"{name}\.jpg: {reason}"):
-            FacePredictor(ByBrightness(), open_detector("whole")).batch([tmp_path / f"{name}.jpg"])
+            FacePredictor(ByBrightness(), open_detector("whole"))(tmp_path / f"{name}.jpg")
 
 
 def test_a_jpeg_in_colour_turned_grey_is_its_y_channel_as_in_preparation(tmp_path):

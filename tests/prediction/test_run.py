@@ -12,11 +12,14 @@ import time
 import zlib
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from pillow_heif import register_heif_opener
 
 from fer.api import predict
 from fer.config.checks import check_predict
@@ -24,12 +27,14 @@ from fer.data.photos import read_photo
 from fer.data.source import PhotoLimits
 from fer.data.synthetic.face import Face, draw_face
 from fer.errors import InputError
-from fer.labels import CLASSES
+from fer.labels import CLASSES, colors
 from fer.prediction.sources import Medium
 from fer.prediction.table import Rows
 from fer.prediction.video import Video
 from fer.training.run import train
 from tests.conftest import ROOT, train_config, write_tiny
+from tests.prediction.test_video import film
+from tests.system.test_download import sends, server  # noqa: F401
 from tests.system.test_files import files_end_at
 
 HAAR = {"name": "haar", "model": None, "min_size": 40}
@@ -48,7 +53,8 @@ def keys(ckpt, tmp_path):
     return {
         "source": None, "ckpt": ckpt, "out": str(tmp_path / "out"), "min_confidence": None, "draw": True, "show": False,
         "anonymize": False, "explain": False, "layer": None, "every_n": 1, "search_every": 1,
-        "smooth": 0.0, "batch": 4, "device": "cpu", "margin": None, "tta": False, "classes": None,
+        "smooth": 0.0, "batch": 4, "device": "cpu", "margin": None, "tta": False, "strict": False, "classes": None,
+        "embed": False,
     }  # fmt: skip
 
 
@@ -140,7 +146,8 @@ def test_a_folder_of_everything(ckpt, run, tmp_path):
     }  # fmt: skip
     where = re.escape(str(out.relative_to(tmp_path)))
     assert re.fullmatch(
-        rf"faces: .+\n10 files, 9 faces, 5 failed, [\d.,]+ frames/s: {where}/predictions.csv\n", done.stdout
+        rf"faces: .+\n10 files, 9 faces, 1 without a face, 5 not read, [\d.,]+ frames/s: {where}/predictions.csv\n",
+        done.stdout,
     ), done.stdout
     # of broken files nothing but the bars is said, by no library
     assert "moov" not in done.stderr and "WARN" not in done.stderr and "ERROR" not in done.stderr
@@ -156,11 +163,14 @@ def test_a_video_keeps_its_face_and_comes_back_annotated(keys, tmp_path):
         assert video.size == (320, 240) and video.fps == pytest.approx(10)
         frames = [frame.picture for frame in video]
     assert len(frames) == 23
-    # the green of the box, where the row says it is
-    row = rows[0]
-    x, y, w = (round(row[key]) for key in ("x", "y", "width"))
-    edge = frames[0][y + round(w / 2), x - 1 : x + 2].astype(int)
-    assert (edge[:, 1] - edge[:, 0]).max() > 60
+    # the label in its class's colour, which nothing of the video has
+    color = np.array(colors(CLASSES)[rows[0]["label"]])
+    with Video(Medium(str(tmp_path / "clip.mp4"), "video")) as video:
+        plain = next(iter(video)).picture
+    before, after = (
+        (np.abs(picture - color).max(axis=2) < 30).sum() for picture in (plain.astype(int), frames[0].astype(int))
+    )
+    assert after > before + 300
     assert [path.name for path in tmp_path.joinpath("out").glob(".*")] == []
 
 
@@ -203,15 +213,26 @@ def test_anonymize_leaves_nothing_of_the_face(keys, tmp_path):
     inside = np.s_[y + 10 : y + h - 10, x + 10 : x + w - 10]
     sharpness = [cv2.Laplacian(image[inside], cv2.CV_64F).std() for image in (picture, shown)]
     assert sharpness[0] > 20 and sharpness[1] < 2
-    # the label is still there
-    assert ((shown[:y, x : x + w].astype(int) - (0, 200, 0)).__abs__().max(axis=2) < 25).sum() > 500
+    # the label is still there, in its colour
+    color = colors(CLASSES)[row["label"]]
+    assert ((shown[:y, x : x + w].astype(int) - color).__abs__().max(axis=2) < 25).sum() > 500
 
 
-def test_explain_writes_a_figure_a_face(keys, tmp_path):
+def test_explain_writes_a_figure_a_face(keys, tmp_path, capsys):
     write(tmp_path / "in/face.png", drawn())
     write_video(tmp_path / "in/clip.mp4", 3)
     predict(keys | {"source": str(tmp_path / "in"), "explain": True}, HAAR)
-    assert {path.name for path in (tmp_path / "out/explain").iterdir()} == {"face_1.png", "clip_track1.png"}
+    labels = {"photo": None, "track": None}
+    for row in read(tmp_path / "out")[::-1]:
+        labels["photo" if row["track"] is None else "track"] = row["label"]
+    # of maps of 16, 8, 4 and 2 pixels the second are the last that are fine enough
+    assert {path.name for path in (tmp_path / "out/explain").iterdir()} == {
+        f"face_1-{labels['photo']}-4.png", f"clip_track1-{labels['track']}-4.png",
+    }  # fmt: skip
+    said = re.search(
+        r"^explained: layer 4, 2 faces: mean probability (\d+)%; (\d+)% with .* (\d+)% ", capsys.readouterr().out, re.M
+    )
+    assert said and all(0 <= int(number) <= 100 for number in said.groups())
 
 
 def test_draw_false_writes_rows_alone(keys, tmp_path):
@@ -231,6 +252,101 @@ def test_a_video_that_breaks_off_has_rows_and_a_reason(keys, tmp_path):
     assert predict(keys | {"source": str(tmp_path / "v.avi")}, HAAR) == 1
     rows = read(tmp_path / "out")
     assert len(rows) > 10 and re.fullmatch(r"ends after \d+ of 40 frames", rows[-1]["error"])
+
+
+def test_a_film_of_240_frames_a_second_is_one_file_among_others(keys, tmp_path):
+    write(tmp_path / "in/face.png", drawn())
+    write_video(tmp_path / "in/clip.mp4", 8, fps=240)
+    assert predict(keys | {"source": str(tmp_path / "in")}, HAAR) == 0
+    rows = read(tmp_path / "out")
+    assert [row["time"] for row in rows[:8]] == [round(index / 240, 3) for index in range(8)] and len(rows) == 9
+    with Video(Medium(str(tmp_path / "out/clip.mp4"), "video")) as video:
+        assert video.fps == 240 and video.size == (320, 240) and len(list(video)) == 8
+
+
+@pytest.mark.parametrize("anonymize", [False, True])
+def test_sound_is_kept_but_not_of_who_is_hidden(keys, tmp_path, anonymize):
+    pictures = [drawn()] * 10
+    path = film(tmp_path / "clip.mp4", pictures, fps=10, sound="aac")
+    predict(keys | {"source": str(path), "anonymize": anonymize}, HAAR)
+    with av.open(str(tmp_path / "out/clip.mp4")) as container:
+        assert len(container.streams.audio) == (0 if anonymize else 1)
+
+
+def test_a_gif_is_a_video_and_a_heic_a_photo(keys, tmp_path):
+    (tmp_path / "in").mkdir()
+    frames = [Image.fromarray(drawn(centre=(150 + 2 * index, 120))) for index in range(5)]
+    frames[0].save(tmp_path / "in/moving.gif", save_all=True, append_images=frames[1:], duration=200)
+    register_heif_opener()
+    exif = Image.Exif()
+    # stored lying on its side, as phones do it
+    exif[0x0112] = 6
+    lying = Image.fromarray(np.ascontiguousarray(np.rot90(drawn())))
+    lying.save(tmp_path / "in/IMG_1.heic", "HEIF", exif=exif.tobytes(), quality=90)
+    assert predict(keys | {"source": str(tmp_path / "in")}, HAAR) == 0
+    still, *moving = read(tmp_path / "out")
+    # upright it is 320 wide, and its face where it was drawn
+    assert abs(still["x"] + still["width"] / 2 - 150) < 15 and abs(still["y"] + still["height"] / 2 - 120) < 25
+    assert [row["time"] for row in moving] == [0, 0.2, 0.4, 0.6, 0.8] and {row["track"] for row in moving} == {1}
+
+
+def test_a_video_that_cannot_be_written_is_one_row_and_the_run_goes_on(keys, tmp_path, capsys):
+    # noise does not shrink: its video would be too large for the limit, the table is not
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", 10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for noise in np.random.default_rng(0).integers(0, 256, (12, 240, 320, 3), np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, "rgb24")))
+        container.mux(stream.encode())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.mkv").rename(tmp_path / "in/a.mkv")
+    write_video(tmp_path / "in/b.mp4", 5)
+    with files_end_at(200_000):
+        assert predict(keys | {"source": str(tmp_path / "in")}, HAAR) == 1
+    rows = [row for row in read(tmp_path / "out") if row["file"].endswith("a.mkv")]
+    assert rows[-1]["error"] == "its annotated video was not written: File too large"
+    assert len([row for row in read(tmp_path / "out") if row["file"].endswith("b.mp4")]) == 5
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "predictions.jsonl", "b.mp4"}
+    assert ", 0 not read, 1 not drawn, " in capsys.readouterr().out
+
+
+def test_the_last_lines_count_what_was_not_found_and_strict_makes_it_an_error(keys, tmp_path, capsys):
+    write(tmp_path / "in/face.png", drawn())
+    for name in ("nobody.png", "empty.png"):
+        write(tmp_path / "in" / name, np.full((100, 100, 3), 90, np.uint8))
+    (tmp_path / "in/notes.txt").write_text("x")
+    (tmp_path / "in/._face.png").write_bytes(b"\0\x05\x16\x07")
+    jpeg = cv2.imencode(".jpg", drawn())[1].tobytes()
+    (tmp_path / "in/open.jpg").write_bytes(jpeg[:-2])
+    assert predict(keys | {"source": str(tmp_path / "in")}, HAAR) == 0
+    first, note, hint, last = capsys.readouterr().out.splitlines()
+    assert note == f"note: without an end marker, read as far as they go: {tmp_path / 'in/open.jpg'}"
+    assert hint.startswith("hint: 2 of 4 files have no face; faces=yunet ")
+    counts = r"4 files, 2 faces, 2 without a face, 0 not read, 2 left aside \(1 .txt, 1 ._ twin\), [\d.,]+ photos/s: "
+    assert re.match(counts, last) or re.match(counts.replace("1 .txt, 1 ._ twin", "1 ._ twin, 1 .txt"), last)
+    assert predict(keys | {"source": str(tmp_path / "in"), "strict": True}, HAAR) == 2
+    rows = {Path(row["file"]).name: row["error"] for row in read(tmp_path / "out")}
+    assert rows == {
+        "face.png": None, "open.jpg": None, "nobody.png": "no face was found", "empty.png": "no face was found"
+    }  # fmt: skip
+
+
+def test_strict_on_the_command_line(ckpt, run, tmp_path):
+    write(tmp_path / "nobody.png", np.full((100, 100, 3), 90, np.uint8))
+    words = ["predict.py", f"source={tmp_path / 'nobody.png'}", f"ckpt={ckpt}", "device=cpu", "faces=haar"]
+    assert "1 without a face" in run(*words, cwd=tmp_path).stdout
+    assert "1 without a face" in run(*words, "--strict", cwd=tmp_path, code=1).stdout
+
+
+def test_a_photo_and_a_video_at_an_address(keys, tmp_path, server, capsys):  # noqa: F811
+    write(tmp_path / "face.png", drawn())
+    write_video(tmp_path / "clip.mp4", 6)
+    for name, count in (("face.png", 1), ("clip.mp4", 6)):
+        place = server(sends((tmp_path / name).read_bytes()))
+        out = str(tmp_path / name[:-4])
+        assert predict(keys | {"source": f"http://me:secret@{place}/{name}", "out": out}, HAAR) == 0
+        assert [row["file"] for row in read(out)] == [f"http://{place}/{name}"] * count
+    assert (tmp_path / "clip" / "clip.mp4").is_file() and "secret" not in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_is_not_ours_is_never_unpickled(keys, tmp_path):

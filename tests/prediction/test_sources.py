@@ -1,16 +1,21 @@
-"""What a source means, and videos: drawn ones, broken ones, and files with names that nobody likes."""
+"""What a source means: folders, globs, links, addresses, and files that their first bytes name."""
 
 import os
-import resource
-import struct
+from collections import Counter
 
+import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from pillow_heif import register_heif_opener
 
+from fer.data.photos import read_photo
+from fer.data.source import PhotoLimits
 from fer.errors import InputError
-from fer.prediction.sources import Medium, find_media
-from fer.prediction.video import Video, VideoWriter
+from fer.prediction.sources import Medium, fetch, find_media
+from fer.prediction.video import Video
+from tests.system.test_download import sends, server  # noqa: F401
 
 
 def write_photo(path):
@@ -93,9 +98,63 @@ def test_files_win_over_cameras_and_contents_over_suffixes(tmp_path, monkeypatch
     write_photo(tmp_path / "p.png").rename("0")
     write_video(tmp_path / "v.avi", codec="MJPG").rename("film")
     assert find_media("0") == [Medium("0", "photo")] and find_media("film") == [Medium("film", "video")]
-    # OpenCV raises an error for OpenEXR, which its wheel has switched off
-    (tmp_path / "x.exr").write_bytes(b"v/1\x01" + bytes(range(256)))
-    assert find_media("x.exr") == [Medium("x.exr", "photo")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.jfif", "photo"), ("a.jpe", "photo"), ("a.png", "photo"), ("a.bmp", "photo"), ("a.tif", "photo"),
+        ("a.webp", "photo"), ("a.jp2", "photo"), ("a.heic", "photo"), ("a.avif", "photo"), ("still.gif", "photo"),
+        ("moving.gif", "video"), ("a.mp4", "video"), ("a.mov", "video"), ("a.MTS", "video"), ("a.ts", "video"),
+        ("a.mpg", "video"), ("a.mkv", "video"), ("a.avi", "video"), ("a.flv", "video"), ("a.wmv", "video"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [None, "", ".mp4"])
+def test_the_first_bytes_say_what_a_file_is_whatever_its_name(tmp_path, name, kind, suffix):
+    path = tmp_path / name
+    if kind == "photo":
+        picture = Image.fromarray(np.full((30, 40, 3), 90, np.uint8))
+        register_heif_opener()
+        formats = {".jfif": "JPEG", ".jpe": "JPEG", ".jp2": "JPEG2000"}
+        picture.save(path, formats.get(path.suffix))
+    elif name == "moving.gif":
+        frames = [Image.fromarray(np.full((30, 40), grey, np.uint8)) for grey in (0, 90, 180)]
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+    else:
+        codec = {".flv": "flv", ".wmv": "wmv2", ".avi": "mjpeg", ".mpg": "mpeg2video"}.get(path.suffix, "libx264")
+        # of camcorders: each packet with the time before it
+        options = {"mpegts_m2ts_mode": "1"} if path.suffix == ".MTS" else {}
+        with av.open(str(path), "w", format="mpegts" if path.suffix in (".MTS", ".ts") else None, options=options) as c:
+            stream = c.add_stream(codec, 25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            for picture in np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), np.uint8):
+                c.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+            c.mux(stream.encode())
+    if suffix is not None:
+        path = path.rename(tmp_path / f"renamed{suffix}")
+    assert find_media(str(path)) == [Medium(str(path), kind)]
+    assert find_media(str(tmp_path)) == [Medium(str(path), kind)]
+    if kind == "photo":
+        assert not isinstance(read_photo(str(path), "rgb", PhotoLimits()), str)
+    else:
+        with Video(Medium(str(path), "video")) as video:
+            assert len(list(video)) == 3
+
+
+def test_what_is_left_aside_is_counted(folder):
+    write_photo(folder / "._b.JPG")
+    (folder / "a/no suffix").write_bytes(b"nothing known")
+    (folder / "song.m4a").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0")
+    (folder / "zero.JPG").touch()
+    (folder / "broken.mov").write_text("no film")
+    os.mkfifo(folder / "pipe")
+    aside = Counter()
+    names = [os.path.relpath(medium.path, folder) for medium in find_media(str(folder), left_aside=aside)]
+    # what is called a photo or a video and is none is said, not left aside
+    assert names == ["a/clip.mp4", "a/deep/y.webp", "a/x.png", "b.JPG", "broken.mov", "zero.JPG"]
+    assert aside == {"._ twin": 1, ".txt": 1, ".m4a": 1, "file without suffix": 2}
+    with pytest.raises(InputError, match=r"no such photo, .*; left aside: 1 \.txt$"):
+        find_media(f"{folder}/*.txt")
 
 
 @pytest.mark.parametrize("source", ["nothing.jpg", "empty", "*.png", "file:///etc/passwd"])
@@ -107,167 +166,23 @@ def test_nothing_found_is_one_line(tmp_path, monkeypatch, source):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "mp4v")])
-@pytest.mark.parametrize("every_n", [1, 3])
-def test_frames_have_index_time_and_picture(tmp_path, suffix, codec, every_n):
-    path = write_video(tmp_path / f"v{suffix}", codec=codec)
-    with Video(Medium(str(path), "video"), every_n) as video:
-        assert video.size == (64, 48) and video.fps == pytest.approx(10) and video.frames == 20
-        frames = list(video)
-    assert video.read == 20 and [frame.index for frame in frames] == list(range(0, 20, every_n))
-    assert [frame.time for frame in frames] == pytest.approx([frame.index / 10 for frame in frames], abs=0.002)
-    assert [frame.picture.mean() for frame in frames] == pytest.approx([10 * f.index for f in frames], abs=4)
-    assert frames[0].picture.shape == (48, 64, 3) and frames[0].picture.dtype == np.uint8
-
-
-@pytest.mark.parametrize("name", ["12:30 p.m.mp4", "http:x.mp4", "100%03d.mp4", "new\nline 喜び.mp4", "-i.mp4"])
-def test_videos_with_names_that_ffmpeg_could_misread(tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    write_video(tmp_path / "v.mp4").rename(name)
-    with Video(*find_media(name)) as video:
-        assert len(list(video)) == 20
-
-
-def test_frames_are_rgb(tmp_path):
-    with VideoWriter(tmp_path / "red.mp4", 5) as writer:
-        for _ in range(3):
-            writer.write(np.full((48, 64, 3), (200, 30, 30), np.uint8))
-    with Video(Medium(str(tmp_path / "red.mp4"), "video")) as video:
-        assert next(iter(video)).picture.mean(axis=(0, 1)) == pytest.approx([200, 30, 30], abs=6)
-
-
-def test_a_video_is_left_in_the_middle_without_reading_the_rest(tmp_path):
-    path = write_video(tmp_path / "long.avi", frames=25, codec="MJPG")
-    with Video(Medium(str(path), "video")) as video:
-        next(iter(video))
-    assert not video._thread.is_alive() and video.read <= 1 + 8 + 1 + 1
-
-
-def test_broken_videos_say_why(tmp_path):
-    whole = write_video(tmp_path / "v.mp4").read_bytes()
-    cases = {
-        "zero.mp4": (b"", "zero bytes"),
-        "text.mp4": (b"hello" * 1000, "not a readable video"),
-        # FFmpeg would open the file that this names, wherever it lies
-        "list.mp4": (f"ffconcat version 1.0\nfile '{tmp_path}/v.mp4'\n".encode(), "not a readable video"),
-        "half.mp4": (whole[: len(whole) // 2], "not a readable video"),  # its table of contents is at the end
-    }
-    for name, (content, why) in cases.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=f"^{why}$"):
-            Video(Medium(str(tmp_path / name), "video"))
-    os.mkfifo(tmp_path / "pipe.mp4")
-    for name, why in (("pipe.mp4", "not a file"), ("gone.mp4", "missing file")):
-        with pytest.raises(InputError, match=why):
-            Video(Medium(str(tmp_path / name), "video"))
-
-
-@pytest.mark.parametrize("source", ["99", "rtsp://127.0.0.1:9/x", "http://127.0.0.1:9/x.mjpg"])
-def test_a_camera_or_address_that_does_not_answer_is_one_line(source):
-    with pytest.raises(InputError, match=f"source={source}: no such camera or address answers"):
-        Video(Medium(source, "live"))
-
-
-def test_a_password_in_an_address_is_not_written_down():
-    with pytest.raises(InputError, match=r"^source=rtsp://127\.0\.0\.1:9/x: no such camera or address answers$"):
-        Video(Medium("rtsp://user:secret@127.0.0.1:9/x", "live"))
-    assert Medium("a://b@c.mp4", "video").shown == "a://b@c.mp4"
-
-
-def test_a_written_video_has_its_name_only_when_it_is_complete(tmp_path):
-    with VideoWriter(tmp_path / "v.mp4", 25) as writer:
-        assert list(tmp_path.iterdir()) == []
-        writer.write(np.zeros((48, 64, 3), np.uint8))
-        assert [path.name for path in tmp_path.iterdir()] == [".v.tmp.mp4"]
-        writer.write(np.zeros((24, 32, 3), np.uint8))
-    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
-    assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 2
-    with VideoWriter(tmp_path / "none.mp4", 25):
-        pass
-    assert not (tmp_path / "none.mp4").exists()
-
-
-def packed(path, times):
-    """Write a WebM file whose frames stand at ``times`` in milliseconds, without a rate, as browsers record."""
-    # a lossy WebP is a RIFF header of 20 bytes and a key frame of VP8
-    picture = cv2.imencode(".webp", np.full((48, 64, 3), 90, np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 80])[1].tobytes()[
-        20:
-    ]
-
-    def element(ident, content):
-        return bytes.fromhex(ident) + (len(content) | 1 << 56).to_bytes(8, "big") + content
-
-    def number(ident, value):
-        return element(ident, value.to_bytes(4, "big"))
-
-    header = number("4286", 1) + number("42F7", 1) + number("42F2", 4) + number("42F3", 8)
-    header += element("4282", b"webm") + number("4287", 4) + number("4285", 2)
-    size = number("B0", 64) + number("BA", 48)
-    track = number("D7", 1) + number("73C5", 1) + number("83", 1) + element("86", b"V_VP8") + element("E0", size)
-    info = number("2AD7B1", 1_000_000) + element("4489", struct.pack(">d", times[-1] + times[1] - times[0]))
-    info += element("4D80", b"test") + element("5741", b"test")
-    blocks = b"".join(element("A3", b"\x81" + time.to_bytes(2, "big") + b"\x80" + picture) for time in times)
-    segment = element("1549A966", info) + element("1654AE6B", element("AE", track))
-    segment += element("1F43B675", number("E7", 0) + blocks)
-    path.write_bytes(element("1A45DFA3", header) + element("18538067", segment))
-    return path
-
-
-def read_out(path):
-    with Video(Medium(str(path), "video")) as video:
-        return video, [frame.time for frame in video]
-
-
-def test_a_video_whose_frames_are_not_evenly_spaced_does_not_break_off(tmp_path):
-    # a frame is 40 ms, but most are not there
-    times = [0, 40, 80, 120, 160, 200, 600, 640, 1000, 1040, 1400, 1800]
-    video, found = read_out(packed(tmp_path / "v.webm", times))
-    assert found == pytest.approx([time / 1000 for time in times])
-    assert not video.breaks_off()
-
-
-def test_a_rate_of_a_thousand_is_no_rate(tmp_path):
-    # as Chromium's MediaRecorder: FFmpeg finds no common rate and gives that of the clock
-    times = [33 * index + index * index % 13 for index in range(60)]
-    video, found = read_out(packed(tmp_path / "v.webm", times))
-    assert cv2.VideoCapture(str(tmp_path / "v.webm")).get(cv2.CAP_PROP_FPS) == 1000
-    assert found == pytest.approx([time / 1000 for time in times])
-    assert video.fps is None and video.frames is None and not video.breaks_off()
-
-
-def test_a_truncated_video_breaks_off(tmp_path):
-    path = write_video(tmp_path / "v.avi", frames=25, codec="MJPG")
-    assert not read_out(path)[0].breaks_off()
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert read_out(path)[0].breaks_off()
-
-
-def test_a_full_disk_keeps_the_video_written_before(tmp_path):
-    path, noise = tmp_path / "v.mp4", np.random.default_rng(0).integers(0, 256, (30, 240, 320, 3), np.uint8)
-    path.write_bytes(b"earlier")
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-    try:
-        with pytest.raises(OSError, match="No space left") as error, VideoWriter(path, 25) as writer:
-            for picture in noise:
-                writer.write(picture)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert error.value.filename == str(path) and path.read_bytes() == b"earlier"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["v.mp4"]
-
-
-@pytest.mark.parametrize(("size", "written"), [((9000, 60), (8190, 54)), ((48, 10_000), (39, 8190))])
-def test_a_picture_wider_or_higher_than_mpeg_4_has_is_written_smaller(tmp_path, size, written):
-    with VideoWriter(tmp_path / "v.mp4", 25) as writer:
-        writer.write(np.zeros((size[1], size[0], 3), np.uint8))
-    with Video(Medium(str(tmp_path / "v.mp4"), "video")) as video:
-        # an odd side loses a pixel
-        assert len(list(video)) == 1 and video.size == (written[0] // 2 * 2, written[1] // 2 * 2)
-
-
-def test_one_frame_in_minutes_is_written(tmp_path):
-    with VideoWriter(tmp_path / "v.mp4", 25 / 10_000) as writer:
-        for _ in range(3):
-            writer.write(np.zeros((48, 64, 3), np.uint8))
-    assert len(read_out(tmp_path / "v.mp4")[1]) == 3
+def test_an_address_is_a_photo_a_video_or_a_stream(folder, tmp_path, server):  # noqa: F811
+    for number, (path, kind, said) in enumerate(
+        [
+            (folder / "b.JPG", "photo", "application/octet-stream"), (folder / "a/clip.mp4", "video", "text/plain"),
+            (folder / "b.JPG", "live", "multipart/x-mixed-replace; boundary=x"),
+            (folder / "b.JPG", "live", "application/vnd.apple.mpegurl"),
+        ]
+    ):  # fmt: skip
+        place = server(sends(path.read_bytes(), Content_Type=said))
+        (tmp_path / str(number)).mkdir()
+        (medium,) = find_media(f"http://me:secret@{place}/x?y")
+        found = fetch(medium, tmp_path / str(number))
+        assert found.kind == kind
+        if kind != "live":
+            assert open(found.file, "rb").read() == path.read_bytes() and found.shown == f"http://{place}/x?y"
+    place = server(sends(b"<html>no photo</html>", Content_Type="text/html"))
+    with pytest.raises(InputError, match=rf"^source=http://{place}/: neither a photo nor a video \(text/html\)$"):
+        fetch(Medium(f"http://{place}/", "live"), tmp_path)
+    # what is no web address stays as it is
+    assert fetch(Medium("rtsp://127.0.0.1:9/x", "live"), tmp_path) == Medium("rtsp://127.0.0.1:9/x", "live")

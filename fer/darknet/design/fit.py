@@ -1,9 +1,21 @@
 """Makes a cfg fit a data set and a config: what people get wrong by hand is derived here, and checked."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
-from fer.darknet.formats.cfg import Section, head_channels, integer, layers, numbers, task_of
+from fer.darknet.formats.cfg import (
+    HEADS,
+    Section,
+    cell_side,
+    head_channels,
+    head_classes,
+    integer,
+    layers,
+    numbers,
+    require_whole_cells,
+    task_of,
+)
 from fer.errors import InputError
 
 #: Config keys that go to [net] as they are.
@@ -45,6 +57,8 @@ def fit(sections: Sequence[Section], config: Mapping[str, Any], classes: int, ph
     fitted = [Section(s.kind, dict(s.options), s.line, s.file) for s in sections]
     task, net = task_of(fitted), fitted[0]
     _require_known(config, task)
+    if (side := cell_side(fitted)) and config.get("size", side) % side:
+        raise InputError(f"darknet.size={config['size']} is no multiple of {side}, as this detector's input must be")
     if "size" in config:
         _resize(net, int(config["size"]))
     for key in NET_KEYS:
@@ -57,6 +71,8 @@ def fit(sections: Sequence[Section], config: Mapping[str, Any], classes: int, ph
             for key in YOLO_KEYS:
                 if key in config:
                     _put(section, key, config[key])
+        if section.kind in HEADS:
+            _require_anchors(section)
     _require_trainable(net, task)
     return fitted
 
@@ -68,34 +84,39 @@ def check(sections: Sequence[Section], classes: int) -> None:
         InputError: naming the line, the number found and the number wanted: shapes that do not fit, filters, outputs,
             classes, masks or anchors, a detector's input that 32 does not divide.
     """
-    net = sections[0]
     for before, section in zip(sections, sections[1:], strict=False):
-        if section.kind in ("yolo", "region"):
-            if (value := integer(section, "classes", 20)) != classes:
+        if section.kind in HEADS:
+            if (value := head_classes(section)) != classes:
                 raise InputError(
                     f"{section.where}: classes={value}, but the names or the net's first head are {classes}"
                 )
             expected = head_channels(section, classes)
             if before.kind == "convolutional" and (value := integer(before, "filters", 1)) != expected:
                 raise InputError(f"{before.where}: filters={value} before {section.where}, which needs {expected}")
-        if section.kind == "yolo":
+        if section.kind in HEADS and section.kind != "detection":
             _check_boxes(section, classes)
     parsed = layers(sections)
     if task_of(sections) == "detector":
-        for key in ("width", "height"):
-            if integer(net, key) % 32:
-                raise InputError(f"{net.where}: {key}={net.options[key]} is no multiple of 32")
+        require_whole_cells(sections)
         return
     last = next(layer for layer in reversed(parsed) if layer.kind == "softmax")
-    if last.shape != (1, 1, classes):
+    if prod(last.shape) != classes:
         shape = "x".join(map(str, last.shape))
         raise InputError(f"{last.section.where}: gets {shape} numbers, but there are {classes} names: see filters=")
 
 
+def _require_anchors(section: Section) -> None:
+    """Refuse anchors to train on that are too few; the program takes half a pixel for those that are not there."""
+    number = integer(section, "num", 1)
+    # and leaves those that are too many
+    if (value := len(numbers(section, "anchors"))) < 2 * number:
+        raise InputError(
+            f"{section.where}: anchors= has {value} numbers, num={number} needs {2 * number}: is there a comma missing?"
+        )
+
+
 def _check_boxes(section: Section, classes: int) -> None:
     number = integer(section, "num", 1)
-    if (value := len(numbers(section, "anchors"))) != 2 * number:
-        raise InputError(f"{section.where}: anchors= has {value} numbers, num={number} needs {2 * number}")
     if any(mask not in range(number) for mask in numbers(section, "mask")):
         raise InputError(
             f"{section.where}: mask={section.options['mask']} is not within 0 to {number - 1} of num={number}"
@@ -115,8 +136,6 @@ def _require_known(config: Mapping[str, Any], task: str) -> None:
             raise InputError(f"darknet.{key}={config[key]} is not positive")
     if config.get("policy", "steps") not in POLICIES:
         raise InputError(f"darknet.policy={config['policy']} is not one of {', '.join(POLICIES)}")
-    if task == "detector" and config.get("size", 32) % 32:
-        raise InputError(f"darknet.size={config['size']} is no multiple of 32, as a detector's input must be")
 
 
 def _put(section: Section, key: str, value: Any) -> None:
@@ -169,7 +188,9 @@ def _schedule(net: Section, config: Mapping[str, Any], photos: int) -> None:
 def _adapt_heads(sections: list[Section], task: str, classes: int) -> None:
     if task == "detector":
         for before, section in zip(sections, sections[1:], strict=False):
-            if section.kind in ("yolo", "region"):
+            if section.kind == "detection":
+                raise InputError(f"{section.where}: YOLOv1 is trained by no engine here: give a net with [yolo]")
+            if section.kind in HEADS:
                 section.options["classes"] = str(classes)
                 if before.kind != "convolutional":
                     raise InputError(f"{section.where}: follows a {before.where}, not a [convolutional]")

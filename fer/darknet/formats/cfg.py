@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
+from pathlib import Path
 
 from fer.darknet.formats.section import Section, integer, integers, numbers, positive
 from fer.errors import InputError
@@ -13,11 +15,21 @@ Shape = tuple[int, int, int]
 # The program knows some kinds by two names.
 _SHORT_NAMES = {
     "network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool", "soft": "softmax",
-    "conn": "connected",
+    "conn": "connected", "local_avg": "local_avgpool",
 }  # fmt: skip
 
-# Options that change a layer's shape or its weights in ways that no net of this project needs.
-_REFUSED = ("stride_x", "stride_y", "antialiasing", "share_index", "maxpool_depth")
+#: Kinds of the layers that say what is where in a photo.
+HEADS = ("yolo", "Gaussian_yolo", "region", "detection")
+
+# What the program has beside these, for text and video, and for nets that none of its detectors and classifiers is.
+_RECURRENT = ("rnn", "gru", "lstm", "crnn", "conv_lstm", "history")
+_ELSEWHERE = (
+    "lrn", "normalization", "activation", "deconvolutional", "deconv", "iseg", "implicit", "empty", "silence", "l2norm",
+    "logxent",
+)  # fmt: skip
+
+# Options that change a layer's shape or its weights in ways that no cfg of the programs needs.
+_REFUSED = ("antialiasing", "maxpool_depth")
 
 # A pooling may reach so much farther than twice its input, which spatial pyramids of small inputs do.
 _MAX_WINDOW = 64
@@ -32,6 +44,20 @@ class Layer:
     shape: Shape
     floats: int
     section: Section
+
+
+def read_cfg(path: Path) -> list[Section]:
+    """Return the sections of a .cfg file, in UTF-8 or, with a byte order mark, UTF-16; bytes of neither become "?".
+
+    Raises:
+        InputError: as `parse`, or a file that cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return parse(data.decode("utf-16" if wide else "utf-8", errors="replace"), str(path))
 
 
 def parse(text: str, name: str = "cfg") -> list[Section]:
@@ -55,7 +81,7 @@ def parse(text: str, name: str = "cfg") -> list[Section]:
         if header := re.fullmatch(r"\[(\w+)\]", line):
             kind = _SHORT_NAMES.get(header[1], header[1])
             if kind != "net" and kind not in _SHAPES:
-                raise InputError(f"{name}:{number}: unknown section {line}; known: {', '.join(_SHAPES)}")
+                raise InputError(f"{name}:{number}: {_unknown(kind)}")
             sections.append(Section(kind, {}, number, name))
         elif not key or not equals or not value:
             raise InputError(f"{name}:{number}: {line!r} is no [section], key=value or # comment")
@@ -74,22 +100,34 @@ def render(sections: Sequence[Section]) -> str:
     return "\n".join(blocks)
 
 
+def head_classes(section: Section) -> int:
+    """Return the classes of a head, by default the program's own number."""
+    return integer(section, "classes", 1 if section.kind == "detection" else 20)
+
+
 def head_channels(section: Section, classes: int | None = None) -> int:
-    """Return the channels that a [yolo] or [region] needs from the layer before: (classes + 5) a box."""
-    classes = integer(section, "classes", 20) if classes is None else classes
+    """Return the channels that a head needs from the layer before.
+
+    Those are classes + 5 a box, of a [Gaussian_yolo] + 9; of a [detection], whose cells are numbers in a row, all of
+    the cells' classes and (coords + 1) a box.
+    """
+    classes = head_classes(section) if classes is None else classes
+    boxes = integer(section, "num", 1)
+    if section.kind == "detection":
+        return integer(section, "side", 7) ** 2 * ((1 + integer(section, "coords", 1)) * boxes + classes)
     if section.kind == "region":
-        return integer(section, "num", 1) * (classes + integer(section, "coords", 4) + 1)
-    return (len(numbers(section, "mask")) or integer(section, "num", 1)) * (classes + 5)
+        return boxes * (classes + integer(section, "coords", 4) + 1)
+    return (len(numbers(section, "mask")) or boxes) * (classes + (5 if section.kind == "yolo" else 9))
 
 
 def task_of(sections: Sequence[Section]) -> str:
-    """Return "detector" for nets with a [yolo] or [region], "classifier" for those with a [softmax].
+    """Return "detector" for nets with one of `HEADS`, "classifier" for those with a [softmax].
 
     Raises:
         InputError: neither is there.
     """
     kinds = {section.kind for section in sections}
-    if kinds & {"yolo", "region"}:
+    if kinds & set(HEADS):
         return "detector"
     if "softmax" in kinds:
         return "classifier"
@@ -100,9 +138,9 @@ def task_of(sections: Sequence[Section]) -> str:
 
 def classes_of(sections: Sequence[Section]) -> int:
     """Return the number of classes that a net tells apart."""
-    heads = [section for section in sections if section.kind in ("yolo", "region")]
+    heads = [section for section in sections if section.kind in HEADS]
     if heads:
-        return integer(heads[0], "classes", 20)
+        return head_classes(heads[0])
     return prod(next(layer.shape for layer in reversed(layers(sections)) if layer.kind == "softmax"))
 
 
@@ -134,9 +172,13 @@ def layers(sections: Sequence[Section]) -> list[Layer]:
         if section.kind not in _SHAPES:
             raise InputError(f"{section.where}: " + ("comes twice" if section.kind == "net" else "unknown section"))
         for key in _REFUSED:
-            if key in section.options:
-                raise InputError(f"{section.where}: {key}= is not supported here")
-        out, floats = _SHAPES[section.kind](section, shape, parsed)
+            if integer(section, key, 0):
+                raise InputError(f"{section.where}: {key}= is in no engine here: this net cannot be run or trained")
+        try:
+            out, floats = _SHAPES[section.kind](section, shape, parsed)
+        except InputError:
+            require_whole_cells(sections)
+            raise
         if min(out) < 1:
             raise InputError(f"{section.where}: its input of {_text(shape)} is too small: raise width= and height=")
         parsed.append(Layer(len(parsed), section.kind, out, floats, section))
@@ -144,6 +186,62 @@ def layers(sections: Sequence[Section]) -> list[Layer]:
     if not parsed:
         raise InputError(f"{net.file or 'cfg'}: [net] is followed by no layer")
     return parsed
+
+
+def require_whole_cells(sections: Sequence[Section]) -> None:
+    """Refuse an input of a detector that its cells do not divide: halves that are rounded do not fit each other.
+
+    Raises:
+        InputError: naming the size and the side of the cells.
+    """
+    net, side = sections[0], cell_side(sections)
+    for key in ("width", "height"):
+        if integer(net, key) % side:
+            raise InputError(f"{net.where}: {key}={net.options[key]} is no multiple of {side}, this net's stride")
+
+
+def cell_side(sections: Sequence[Section]) -> int:
+    """Return the pixels that the input of a detector with cells must be a multiple of, 32 at least; 1 of other nets."""
+    cells = any(section.kind in HEADS and section.kind != "detection" for section in sections)
+    return max(32, largest_stride(sections)) if cells else 1
+
+
+def largest_stride(sections: Sequence[Section]) -> int:
+    """Return the pixels of the input from one number to the next in the layer where they are most; 64 of yolov4-p6."""
+    made: list[Fraction] = []
+    for section in sections[1:]:
+        before = made[-1] if made else Fraction(1)
+        stride = Fraction(positive(section, "stride", 2 if section.kind == "upsample" else 1))
+        if section.kind in ("convolutional", "maxpool", "local_avgpool"):
+            before *= stride
+        elif section.kind in ("reorg", "reorg3d"):
+            before = before / stride if _flag(section, "reverse") else before * stride
+        elif section.kind == "upsample":
+            before /= stride
+        elif section.kind in ("route", "scale_channels"):
+            # a layer that is not there is named where it is built
+            named = integers(section, "layers" if section.kind == "route" else "from")
+            index = named[0] + (len(made) if named[0] < 0 else 0) if named else 0
+            before = made[index] if 0 <= index < len(made) else before
+        made.append(before)
+    return max((int(stride) for stride in made), default=1)
+
+
+def _unknown(kind: str) -> str:
+    if kind in _RECURRENT:
+        return (
+            f"[{kind}] remembers what came before, for text or video: neither engine trains or runs a net with it; "
+            "give the cfg of a detector or classifier of photos"
+        )
+    if kind in _ELSEWHERE:
+        return f"[{kind}] is a layer of darknet that is in neither engine here: give a cfg without it"
+    return f"unknown section [{kind}]; known: {', '.join(_SHAPES)}"
+
+
+def strides(section: Section) -> tuple[int, int]:
+    """Return a layer's strides to the right and down; as in the program stride_x= and stride_y= go before stride=."""
+    stride = positive(section, "stride", 1)
+    return positive(section, "stride_x", stride), positive(section, "stride_y", stride)
 
 
 def _flag(section: Section, key: str) -> bool:
@@ -175,13 +273,20 @@ def _sources(section: Section, key: str, parsed: list[Layer]) -> list[Layer]:
 
 def _convolutional(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
     width, height, channels = shape
-    filters, size, stride = (positive(section, key, 1) for key in ("filters", "size", "stride"))
-    groups = positive(section, "groups", 1)
+    filters, size, groups = (positive(section, key, 1) for key in ("filters", "size", "groups"))
     padding = size // 2 if _flag(section, "pad") else integer(section, "padding", 0)
     if channels % groups or filters % groups:
         raise InputError(f"{section.where}: groups={groups} do not divide {channels} channels and filters={filters}")
     floats = filters * (4 if _flag(section, "batch_normalize") else 1) + filters * channels // groups * size * size
-    width, height = ((length + 2 * padding - size) // stride + 1 for length in (width, height))
+    if "share_index" in section.options:
+        (source,) = _sources(section, "share_index", parsed)[:1]
+        if source.kind != "convolutional" or source.floats != floats or source.shape[2] != filters:
+            raise InputError(f"{section.where}: share_index={source.index} is no convolution with weights as these")
+        floats = 0
+    width, height = (
+        (length + 2 * padding - size) // stride + 1
+        for length, stride in zip((width, height), strides(section), strict=True)
+    )
     return (width, height, filters), floats
 
 
@@ -191,7 +296,9 @@ def _maxpool(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape
     padding = integer(section, "padding", size - 1)
     if max(size, padding) > _MAX_WINDOW + 2 * max(shape[:2]):
         raise InputError(f"{section.where}: size={size} and padding={padding} reach too far beyond {_text(shape)}")
-    width, height = ((length + padding - size) // stride + 1 for length in shape[:2])
+    width, height = (
+        (length + padding - size) // stride + 1 for length, stride in zip(shape[:2], strides(section), strict=True)
+    )
     return (width, height, shape[2]), 0
 
 
@@ -237,11 +344,52 @@ def _head(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, i
     needed = head_channels(section)
     if shape[2] != needed:
         before = parsed[-1].section.where if parsed else "the input"
+        each = 9 if section.kind == "Gaussian_yolo" else 5
         raise InputError(
             f"{before}: {shape[2]} channels (filters=), but the [{section.kind}] after it needs {needed}"
-            f" = (classes + 5) * {needed // (integer(section, 'classes', 20) + 5)} boxes"
+            f" = (classes + {each}) * {needed // (head_classes(section) + each)} boxes"
         )
     return shape, 0
+
+
+def _detection(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
+    needed = head_channels(section)
+    if prod(shape) != needed:
+        before = parsed[-1].section.where if parsed else "the input"
+        raise InputError(f"{before}: {prod(shape)} numbers (output=), but the [detection] after it needs {needed}")
+    return shape, 0
+
+
+def _local(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
+    width, height, channels = shape
+    filters, size, stride = (positive(section, key, 1) for key in ("filters", "size", "stride"))
+    padding = integer(section, "pad", 0)
+    width, height = ((length - (1 if padding else size)) // stride + 1 for length in (width, height))
+    if (width, height) != tuple((length + 2 * padding - size) // stride + 1 for length in shape[:2]):
+        raise InputError(f"{section.where}: pad={padding} with size={size} reads beyond its input in the program")
+    return (width, height, filters), width * height * filters * (1 + size * size * channels)
+
+
+def _scale_channels(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
+    source = _sources(section, "from", parsed)[0]
+    spatial = _flag(section, "scale_wh")
+    if shape != ((*source.shape[:2], 1) if spatial else (1, 1, source.shape[2])):
+        raise InputError(f"{section.where}: scales layer {source.index} of {_text(source.shape)} by {_text(shape)}")
+    return source.shape, 0
+
+
+def _sam(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
+    source = _sources(section, "from", parsed)[0]
+    if shape != source.shape:
+        raise InputError(f"{section.where}: multiplies layer {source.index} of {_text(source.shape)} by {_text(shape)}")
+    return shape, 0
+
+
+def _crop(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
+    width, height = (positive(section, key, 1) for key in ("crop_width", "crop_height"))
+    if width > shape[0] or height > shape[1]:
+        raise InputError(f"{section.where}: cuts {width}x{height} out of {_text(shape)}: make the input larger")
+    return (width, height, shape[2]), 0
 
 
 def _same(section: Section, shape: Shape, parsed: list[Layer]) -> tuple[Shape, int]:
@@ -258,13 +406,18 @@ _SHAPES: dict[str, Callable[[Section, Shape, list[Layer]], tuple[Shape, int]]] =
     "shortcut": _shortcut,
     "upsample": lambda section, shape, parsed: (_scaled(shape, positive(section, "stride", 2)), 0),
     "yolo": _head,
+    "Gaussian_yolo": _head,
     "region": _head,
+    "detection": _detection,
     "reorg": _reorg,
     "reorg3d": _reorg,
     "dropout": _same,
-    "crop": lambda section, shape, parsed: (
-        (positive(section, "crop_width", 1), positive(section, "crop_height", 1), shape[2]),
-        0,
-    ),
+    "crop": _crop,
     "connected": _connected,
+    "local": _local,
+    "local_avgpool": _maxpool,
+    "batchnorm": lambda section, shape, parsed: (shape, 4 * shape[2]),
+    "scale_channels": _scale_channels,
+    "sam": _sam,
+    "contrastive": _same,
 }

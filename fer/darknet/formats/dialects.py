@@ -51,7 +51,16 @@ DIALECTS = {
             "detector": frozenset(("train", "valid")),
         },
         train_flags={"classifier": frozenset(("clear", "gpus")), "detector": frozenset(("clear", "gpus"))},
-        missing_layers=frozenset(("reorg3d",)),
+        missing_layers=frozenset(
+            (
+                "reorg3d",
+                "Gaussian_yolo",
+                "local_avgpool",
+                "scale_channels",
+                "sam",
+                "contrastive",
+            )
+        ),  # fmt: skip
         values={
             ("", "activation"): _ACTIVATIONS,
             ("net", "policy"): _POLICIES,
@@ -80,7 +89,7 @@ DIALECTS = {
         marks=(b", time remaining=", b"is unused or invalid: ", b"calcanchors"),
         actions={"detector": frozenset(("train", "valid", "test", "map"))},
         train_flags={"detector": frozenset(("clear", "gpus", "dont_show", "map"))},
-        missing_layers=frozenset(("crop", "local", "detection", "reorg")),
+        missing_layers=frozenset(("crop", "local", "detection", "reorg", "batchnorm")),
         values={("", "activation"): _NEWER_ACTIVATIONS, ("net", "policy"): _POLICIES | {"sgdr"}},
     ),
 }

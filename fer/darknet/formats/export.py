@@ -176,9 +176,9 @@ class _PhotoWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             if self._task == "detector":
                 lines, _ = label_lines(photo, *inspection[1:3], self._class_ids, self._data["margin"])
-                if not lines:
+                if not lines and photo.faces:
                     continue
-                path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
+                path.with_suffix(".txt").write_text("".join(f"{line}\n" for line in lines))
             path.unlink(missing_ok=True)
             if inspection[3]:
                 write_upright(photo.file, self._limits, path)
@@ -205,14 +205,14 @@ class _PhotoWriter:
     ) -> None:
         if isinstance(inspection, str):
             # one a face, as every other format counts them
-            skipped += [Skipped(photo.source, photo.path, inspection)] * len(photo.faces)
+            skipped += [Skipped(photo.source, photo.path, inspection)] * max(1, len(photo.faces))
             return
-        labels = [photo.faces[0][0]]
+        labels = [label for label, _ in photo.faces[:1]]
         if self._task == "detector":
             lines, outside = label_lines(photo, *inspection[1:3], self._class_ids, self._data["margin"])
             labels = list(lines.values())
             skipped += [Skipped(photo.source, photo.path, "box outside the photo")] * outside
-        if labels:
+        if labels or not photo.faces:
             self._turned += inspection[3]
             entries.append(
                 Entry(self._name(number, photo, inspection[0]), photo.source, photo.path, photo.splits, labels)

@@ -1,14 +1,11 @@
 """The labels beside a photo of a detector: a text file with a line ``class cx cy width height`` a face."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 
+from fer.data.readers.yolo.labels import PLAIN_LINE
 from fer.errors import InputError
-
-#: What C's ``%d %f %f %f %f`` reads as Python's float does; ``1.0`` as a class would give its ``.0`` to the box.
-_PLAIN = re.compile(rb"\+?\d+" + rb"[ \t]+\+?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?" * 4)
 
 
 def read_labels(path: Path, classes: int | None = None) -> np.ndarray:
@@ -54,7 +51,7 @@ def require_plain_labels(path: Path) -> None:
     """
     remedy = "the darknet program would misread it: write `1 0.5 0.5 0.2 0.2` in plain ASCII, or darknet.engine=torch"
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if (text := line.strip()) and not _PLAIN.fullmatch(text):
+        if (text := line.strip()) and not PLAIN_LINE.fullmatch(text):
             mark = text.startswith(b"\xef\xbb\xbf")
             shown = "a byte order mark" if mark else repr(text.decode("utf-8", "replace")[:100])
             raise InputError(f"{path}, line {number}: {shown}: {remedy}")

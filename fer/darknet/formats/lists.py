@@ -1,6 +1,7 @@
 """What an exported folder tells of its photos: a list a split, the program's ``.data``, photos.csv, and counts."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from fer.data.storage.hdf5 import counts_by_name
 
 @dataclass(slots=True)
 class Entry:
-    """A photo of the exported folder: where it lies in it, where it is from, its splits, classes of its faces."""
+    """A photo of the exported folder: where it lies in it, where it is from, its splits, classes of its faces.
+
+    ``file`` is absolute where the photo is no part of the folder.
+    """
 
     file: str
     source: str
@@ -41,7 +45,7 @@ def settle_splits(entries: list[Entry]) -> list[str]:
 
 def write_lists(folder: Path, final: str, task: str, names: Sequence[str], entries: list[Entry]) -> dict[str, int]:
     """Write the lists, the names, and the program's ``.data``; returns how many photos each list holds."""
-    paths = {split: [f"{final}/{e.file}" for e in entries if split in e.splits] for split in SPLITS}
+    paths = {split: [os.path.join(final, e.file) for e in entries if split in e.splits] for split in SPLITS}
     if paths["val"] == paths["test"]:
         paths["val"] = []
     paths = {split: listed for split, listed in paths.items() if listed}

@@ -59,12 +59,32 @@ def _cosmetic(*names: str, training: bool = False) -> dict[str, Option]:
     return dict.fromkeys(names, Option(_LATER, cosmetic=True, training=training))
 
 
+def _unread(*names: str) -> dict[str, Option]:
+    """Return options that cfgs of the programs' own have and none of them reads."""
+    return dict.fromkeys(names, Option(frozenset(), cosmetic=True))
+
+
 #: Of any layer, not of [net].
 ANY_LAYER = (
-    _read("stopbackward", "onlyforward", "dontload", "dontloadscales", "learning_rate")
+    _read("dontload", "dontloadscales")
+    | dict.fromkeys(("stopbackward", "onlyforward", "learning_rate"), Option(training=True))
     | _debians("truth", "dontsave", "numload", "smooth")
-    | _later("0", "dont_update", "burnin_update", "train_only_bn", "clip")
+    | _later("0", "dont_update", "burnin_update", "train_only_bn", "clip", training=True)
 )
+#: Of the heads that AlexeyAB's program has beside Debian's: how a box is trained, and which of several stay.
+_LATER_HEAD = (
+    _later("1", "scale_x_y")
+    | _later("default", "nms_kind")
+    | _later("0", "objectness_smooth", "label_smooth_eps", training=True)
+    | _later("mse", "iou_loss", training=True)
+    | _later("iou", "iou_thresh_kind", training=True)
+    | _later(
+        "1", "iou_thresh", "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "resize",
+        training=True,
+    )
+    | _later(None, "max_delta", "counters_per_class", training=True)
+    | _cosmetic("beta_nms", training=True)
+)  # fmt: skip
 #: By kind of section.
 OPTIONS: dict[str, dict[str, Option]] = {
     "net": _read(
@@ -73,6 +93,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "burn_in", "power", "step", "scale", "steps", "scales", "gamma",
     )
     | _debians("notruth", "random", "max_ratio", "min_ratio", "center", "clip")
+    | _unread("seen", "max_epochs")
     # hank-ai's ends at these, which were for its former classifiers
     | dict.fromkeys(("max_crop", "min_crop"), Option(_ALL - {"hank"}))
     | {"unsupervised": Option(_LATER - {"hank"}, "0", training=True)}
@@ -95,9 +116,9 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "flipped", "dot",
     )
     | _later(
-        "0", "antialiasing", "assisted_excitation", "cbn", "bin_output", "sway", "rotate", "stretch", "stretch_sway",
-        "grad_centr", "reverse", "coordconv",
+        "0", "antialiasing", "cbn", "bin_output", "sway", "rotate", "stretch", "stretch_sway", "reverse", "coordconv",
     )
+    | _later("0", "assisted_excitation", "grad_centr", training=True)
     | _later("1", "dilation")
     | _later(None, "stride_x", "stride_y", "share_index")
     | _cosmetic("angle", "stream", "wait_stream"),
@@ -121,19 +142,44 @@ OPTIONS: dict[str, dict[str, Option]] = {
     "yolo": _read(
         "mask", "anchors", "classes", "num", "jitter", "ignore_thresh", "truth_thresh", "random", "max", "map"
     )
-    | _later("1", "scale_x_y")
+    | _LATER_HEAD
+    | _unread("uc_normalizer", "beta1")
     | _later("0", "new_coords")
-    | _later("default", "nms_kind")
-    | _later("0", "objectness_smooth", "label_smooth_eps", "focal_loss", training=True)
-    | _later("mse", "iou_loss", training=True)
-    | _later("iou", "iou_thresh_kind", training=True)
-    | _later(
-        "1", "iou_thresh", "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "resize",
-        training=True,
-    )
-    | _later(None, "max_delta", "counters_per_class", "embedding_layer", training=True)
+    | _later("0", "focal_loss", training=True)
+    | _later(None, "embedding_layer", training=True)
+    # hank-ai's always shows them, and ends at the option
+    | {"show_details": Option(_LATER - {"hank"}, cosmetic=True, training=True)}
     | _cosmetic(
-        "beta_nms", "show_details", "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show",
-        "track_ciou_norm", training=True,
+        "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm",
+        training=True,
+    ),
+    "Gaussian_yolo": _later(
+        None, "mask", "anchors", "classes", "num", "jitter", "ignore_thresh", "truth_thresh", "random", "max", "map",
+        "uc_normalizer",
+    )
+    | _LATER_HEAD
+    | _later("center", "yolo_point"),
+    "region": _read(
+        "anchors", "classes", "coords", "num", "softmax", "tree", "max", "map", "log", "sqrt", "jitter", "rescore",
+        "thresh", "classfix", "absolute", "random", "coord_scale", "object_scale", "noobject_scale", "mask_scale",
+        "class_scale", "bias_match",
+    )
+    | _debians("background")
+    | _later("0", "focal_loss", training=True)
+    | _later("1", "resize", training=True),
+    "detection": _read(
+        "classes", "coords", "side", "num", "softmax", "sqrt", "rescore", "max", "forced", "coord_scale",
+        "object_scale", "noobject_scale", "class_scale", "jitter", "random", "reorg",
+    )
+    | _later("1", "resize", training=True),
+    "reorg": _read("stride", "reverse") | _debians("flatten", "extra"),
+    "reorg3d": _later(None, "stride", "reverse"),
+    "local": _read("filters", "size", "stride", "pad", "activation"),
+    "local_avgpool": _later(None, "size", "stride", "stride_x", "stride_y", "padding"),
+    "batchnorm": {},
+    "scale_channels": _later(None, "from", "activation") | _later("0", "scale_wh"),
+    "sam": _later(None, "from", "activation"),
+    "contrastive": _later(
+        None, "classes", "temperature", "yolo_layer", "cls_normalizer", "max_delta", "contrastive_neg_max",
     ),
 }  # fmt: skip

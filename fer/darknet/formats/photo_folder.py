@@ -31,8 +31,8 @@ LIST_ENDING = {"detector": ".txt", "classifier": ".list"}
 #: Written last, so a folder that holds it is complete.
 MARK = "darknet.json"
 
-# Debian's program makes the path of a label file by replacing each of these where it first stands in a photo's path.
-_LABEL_PATH_TRAPS = ("images", "JPEGImages", "raw", ".jpg", ".png", ".JPG", ".JPEG")
+#: Debian's program makes the path of a label file by replacing each of these where it first stands in a photo's path.
+LABEL_PATH_TRAPS = ("images", "JPEGImages", "raw", ".jpg", ".png", ".JPG", ".JPEG")
 # Between the folder and the label in a photo's path: digits, and these.
 _FIXED_PARTS = ("photos", "jpg", "png")
 
@@ -66,6 +66,14 @@ def read_darknet(folder: Path) -> DarknetData:
     again = f"{command('prepare')} data=NAME format=darknet_detector out={folder}"
     saved = read_mark(folder)
     if saved is None:
+        # not above: who only predicts reads this module, too
+        from fer.data.readers.yolo.layouts import recognised
+
+        if recognised(folder):
+            raise InputError(
+                f"{folder}: a YOLO data set, no folder of {command('prepare')}: give data=yolo data.raw={folder} "
+                "in the place of darknet.folder="
+            )
         raise InputError(
             f"{folder}: no complete Darknet export (there is no {MARK} in it); make it with `{again}` "
             "(or format=darknet_classifier)"
@@ -138,7 +146,9 @@ def read_photos(folder: Path) -> "pd.DataFrame":
     table = pd.read_csv(
         Path(folder) / "photos.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
     )
-    table["file"] = os.path.abspath(folder) + os.sep + table["file"]
+    # of a data set that is used where it lies they are absolute
+    inside = ~table["file"].str.startswith(os.sep)
+    table.loc[inside, "file"] = os.path.abspath(folder) + os.sep + table.loc[inside, "file"]
     return table
 
 
@@ -220,7 +230,7 @@ def spell(class_names: Sequence[str], task: str) -> tuple[str, ...]:
     return labels if clear else tuple(f"class{index:0{width}d}" for index in range(len(labels)))
 
 
-def check_path(folder: Path, task: str, names: Sequence[str]) -> None:
+def check_path(folder: Path, task: str, names: Sequence[str], remedy: str = "out=FOLDER") -> None:
     """Refuse an export folder in whose absolute path the program would find a label, or a part that it replaces.
 
     Raises:
@@ -228,10 +238,12 @@ def check_path(folder: Path, task: str, names: Sequence[str]) -> None:
     """
     path = os.path.abspath(folder)
     if "\n" in path or "\r" in path:
-        raise InputError(f"{path!r}: a list holds one path a line, so no line break may stand in it; give another out=")
+        raise InputError(
+            f"{path!r}: a list holds one path a line, so no line break may stand in it; give another {remedy}"
+        )
     traps, why = names, "the program would take it for a photo's class"
     if task == "detector":
-        traps, why = _LABEL_PATH_TRAPS, "the program would look for label files elsewhere"
+        traps, why = LABEL_PATH_TRAPS, "the program would look for label files elsewhere"
     for trap in traps:
         if trap in path:
-            raise InputError(f"{path}: has '{trap}' in its path, and {why}; give another out=FOLDER")
+            raise InputError(f"{path}: has '{trap}' in its path, and {why}; give another {remedy}")

@@ -10,9 +10,9 @@ import cv2
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from fer.data.boxes import Box
+from fer.data.boxes import Box, FractionBox, in_pixels
 from fer.data.photos import PhotoRow, place_crop, read_photo
-from fer.data.source import SPLITS, PhotoLimits, Skipped, Source
+from fer.data.source import SPLITS, NoFaces, PhotoLimits, Skipped, Source
 from fer.errors import InputError
 
 #: Ending of the name that the program asks for, width and height in pixels, and whether the file must be turned
@@ -24,13 +24,13 @@ _ORIENTATION = 0x0112  # the EXIF tag
 
 @dataclass(slots=True)
 class Photo:
-    """A photo file and its faces, each with its class and its box."""
+    """A photo file and its faces, each with its class and its box; without any it shows background alone."""
 
     source: str
     path: str
     file: str
     splits: tuple[str, ...]
-    faces: list[tuple[int, Box | None]]
+    faces: list[tuple[int, Box | FractionBox | None]]
 
 
 def group_photos(
@@ -38,7 +38,8 @@ def group_photos(
 ) -> tuple[list[Photo], list[Skipped]]:
     """Return the photos of a source in the order in which it first names them, and the rows that name none.
 
-    A photo whose rows are of several splits belongs to all of them. ``name`` is that of the ``data`` config;
+    A photo whose rows are of several splits belongs to all of them. A detector's photos are also those without faces,
+    but not those of which some face is not known. ``name`` is that of the ``data`` config;
     ``progress`` is called with the fraction read.
 
     Raises:
@@ -46,8 +47,16 @@ def group_photos(
     """
     photos: dict[str, Photo] = {}
     skipped: list[Skipped] = []
+    incomplete: set[str] = set()
     for block in source.blocks():
         for row in block.rows:
+            if isinstance(row, NoFaces) and task == "detector":
+                if row.splits:
+                    photos[row.file] = Photo(row.source, row.path, row.file, row.splits, [])
+                else:
+                    incomplete.add(row.file)
+                    skipped.append(row)
+                continue
             if isinstance(row, Skipped):
                 skipped.append(row)
                 continue
@@ -67,7 +76,7 @@ def group_photos(
                 if photo.splits != row.splits:
                     photo.splits = tuple(split for split in SPLITS if split in (*photo.splits, *row.splits))
         progress(block.done)
-    return list(photos.values()), skipped
+    return [photo for file, photo in photos.items() if file not in incomplete], skipped
 
 
 def inspect_photo(file: str, limits: PhotoLimits) -> Inspection:
@@ -143,7 +152,8 @@ def label_lines(
     """
     lines: dict[str, int] = {}
     outside = 0
-    for label, box in photo.faces:
+    for label, own in photo.faces:
+        box = in_pixels(own, width, height)
         assert box is not None  # `group_photos` lets no detector's photo without boxes pass
         line = label_line(class_ids[label], box, width, height, margin)
         if line is None:

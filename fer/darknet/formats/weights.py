@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from fer.darknet.formats.cfg import Section, classes_of, layers, parse, task_of
+from fer.darknet.formats.cfg import Section, classes_of, layers, read_cfg, task_of
 from fer.errors import InputError
 
 
@@ -175,7 +175,9 @@ def open_net(weights: Path, cfg: Path | None = None, names: Path | None = None) 
     if not weights.is_file():
         raise InputError(f"{weights}: no such file")
     cfg = cfg or find_cfg(weights)
-    sections = parse(_text(cfg, "darknet.cfg"), str(cfg))
+    if not cfg.is_file():
+        raise InputError(f"darknet.cfg={cfg}: no such file")
+    sections = read_cfg(cfg)
     task = task_of(sections)
     loaded, count = whole_layers(weights, sections), len(layers(sections))
     if loaded < count:
@@ -183,7 +185,10 @@ def open_net(weights: Path, cfg: Path | None = None, names: Path | None = None) 
             f"{weights}: holds the first {loaded} of {count} layers of {cfg}, to start a training from only"
         )
     names = names or find_names(weights, task)
-    lines = tuple(line.strip() for line in _text(names, "darknet.names").splitlines() if line.strip())
+    if not names.is_file():
+        raise InputError(f"darknet.names={names}: no such file")
+    text = names.read_text("utf-8-sig", errors="replace")
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if odd := [line for line in lines if not line.isprintable() or lines.count(line) > 1]:
         raise InputError(f"{names}: {odd[0]!a:.40} is twice there or no text, so it is no class of its own")
     if len(lines) != classes_of(sections):
@@ -208,12 +213,6 @@ def _base(cfg: Path) -> str:
 def _folders(weights: Path) -> tuple[Path, Path]:
     folder = weights.absolute().parent
     return folder, folder.parent
-
-
-def _text(path: Path, key: str) -> str:
-    if not path.is_file():
-        raise InputError(f"{key}={path}: no such file")
-    return path.read_text("utf-8-sig", errors="replace")
 
 
 def _images_seen(path: Path, need: int) -> int | None:

@@ -1,6 +1,7 @@
 """Expressions in any photos, named by a Darknet net: rows in a csv and, from a detector, drawn boxes."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from fer.darknet.program_engine.program import Program, find_program, require_su
 from fer.darknet.program_engine.scores import Face, classify, detect
 from fer.data.photos import read_photo
 from fer.data.source import PhotoLimits
-from fer.labels import canonical
+from fer.labels import canonical, colors
 from fer.prediction.drawing import draw_faces, hide_faces
-from fer.prediction.sources import Medium, find_media
+from fer.prediction.sources import Medium, counted, find_media
 from fer.prediction.table import Rows, out_folder
 from fer.system.files import claiming, replacing
 
@@ -39,16 +40,21 @@ def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
     program = find_program(options["binary"])
     require_support(program, net.sections, net.task, action="valid")
     out, skipped = out_folder(keys, "program")
-    media = find_media(keys["source"], skipped)
+    left_aside: Counter[str] = Counter()
+    media = find_media(keys["source"], skipped, left_aside)
     if net.task == "classifier":
         print("note: a classifier takes the whole photo as the face")
+    faceless = 0
     with claiming(out), Rows(out) as rows, tempfile.TemporaryDirectory(prefix="fer-darknet-") as folder:
         for row in _predict(program, net, media, keys, Path(folder), out):
+            faceless += row.keys() == {"file"}
             rows.write(**row)
+    aside = f", {left_aside.total():,} left aside ({counted(left_aside)})" if left_aside else ""
     print(
-        f"{len(media):,} photos, {rows.named:,} faces named, {rows.failed:,} photos failed: {out / 'predictions.csv'}"
+        f"{len(media):,} photos, {rows.named:,} faces named, {faceless:,} without a face, {rows.failed:,} photos failed"
+        f"{aside}: {out / 'predictions.csv'}"
     )
-    return rows.failed
+    return rows.failed + (faceless if keys["strict"] else 0)
 
 
 def _predict(
@@ -94,7 +100,9 @@ def _draw(photo: Path, faces: Sequence[Face], names: Sequence[str], anonymize: b
     boxes = [box for _, _, box in faces]
     if anonymize:
         image = hide_faces(image, boxes)
-    drawn = draw_faces(image, boxes, [f"{names[index]} {confidence:.2f}" for index, confidence, _ in faces])
+    labels, palette = [f"{names[index]} {confidence:.2f}" for index, confidence, _ in faces], colors(names)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    drawn = draw_faces(image, boxes, labels, [palette[names[index]] for index, _, _ in faces])
     with replacing(target, sync=False) as temporary:
         # not imwrite, which says too little when the disk is full
-        temporary.write_bytes(cv2.imencode(target.suffix, drawn)[1].tobytes())
+        temporary.write_bytes(cv2.imencode(target.suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1].tobytes())

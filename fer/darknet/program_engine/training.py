@@ -57,7 +57,7 @@ def train(config: dict[str, Any], out: Path) -> float:
     sections, name = read_sections(options)
     task = task_of(sections)
     flags = _flags(program, options, task)
-    data = open_dataset(config, task)
+    data = open_dataset(config, task, out)
     sections = fit_to_data(sections, options, data)
     require_support(program, sections, task, flags)
     net = Net(out / "backup" / f"{name}.weights", out / f"{name}.cfg", data.names, sections, task)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fer.darknet.formats.cfg import Section, layers, parse
+from fer.darknet.formats.cfg import Section, layers, read_cfg
 from fer.darknet.formats.weights import weights_bytes, whole_layers
 from fer.darknet.program_engine.process import explain, run
 from fer.darknet.program_engine.program import Program, partial_command
@@ -42,7 +42,7 @@ def pretrained(program: Program, options: dict[str, Any], sections: Sequence[Sec
 
 def _cut(program: Program, options: dict[str, Any], source: Path, n: int, target: Path) -> None:
     cfg = pretrained_cfg(options, source)
-    sections = parse(cfg.read_text(errors="replace"), str(cfg))
+    sections = read_cfg(cfg)
     count = len(layers(sections))
     if not 0 < n <= count:
         raise InputError(f"darknet.pretrained_layers={n}: {cfg} has {count} layers")

@@ -8,7 +8,7 @@ from typing import Any
 from fer.darknet.design.anchors import kmeans_anchors
 from fer.darknet.design.architectures import recipe
 from fer.darknet.design.fit import check, fit
-from fer.darknet.formats.cfg import Section, parse
+from fer.darknet.formats.cfg import Section, read_cfg
 from fer.darknet.formats.export import export
 from fer.darknet.formats.label_files import read_labels, require_plain_labels
 from fer.darknet.formats.photo_folder import (
@@ -22,6 +22,7 @@ from fer.darknet.formats.photo_folder import (
 from fer.darknet.formats.run_folder import judged_by
 from fer.darknet.formats.section import positive
 from fer.darknet.formats.weights import find_cfg, weights_bytes
+from fer.darknet.runs.yolo import open_yolo
 from fer.data.preparation.summary import describe, drawn_otherwise
 from fer.errors import InputError
 from fer.system.files import claiming
@@ -44,12 +45,17 @@ def read_sections(options: dict[str, Any]) -> tuple[list[Section], str]:
         raise InputError("darknet.cfg is not set: darknet=custom trains the net of darknet.cfg=FILE.cfg")
     if not path.is_file():
         raise InputError(f"darknet.cfg={path}: no such file")
-    return parse(path.read_text(errors="replace"), str(path)), path.name.split(".")[0]
+    return read_cfg(path), path.name.split(".")[0]
 
 
-def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
-    """Return the exported folder of a config, drawn sample data made where it is not there yet."""
+def open_dataset(config: dict[str, Any], task: str, out: Path) -> DarknetData:
+    """Return the exported folder of a config, drawn sample data made where it is not there yet.
+
+    A YOLO data set is used where it lies; what the program needs of it is written in the run's folder ``out``.
+    """
     options, data = config["darknet"], config["data"]
+    if data["name"] == "yolo" and task == "detector" and not options["folder"]:
+        return _require_photos(open_yolo(data, out, options["engine"] == "binary"), f"data.raw={data['raw']}")
     if task == "detector" and not options["folder"] and data["name"] in ("fer2013", "fer2021", "folder"):
         raise InputError(
             f"data={data['name']} has no boxes of faces: a detector needs data=affectnet, or csv with boxes"
@@ -67,8 +73,7 @@ def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
         print(note)
     if dataset.task != task:
         raise InputError(f"{folder} is made for a {dataset.task}, but darknet={options['name']} is a {task}")
-    if not dataset.photos.get("train") or not dataset.photos.get(judged_by(dataset)):
-        raise InputError(f"{folder} has no photos to train on, or none to score checkpoints on")
+    _require_photos(dataset, str(folder))
     if task == "detector":
         # the program trains on without a word where one of them makes no sense
         for photo in read_list(dataset.lists["train"]):
@@ -78,6 +83,12 @@ def open_dataset(config: dict[str, Any], task: str) -> DarknetData:
             judged = read_list(dataset.lists[judged_by(dataset)]) if options["map"] else []
             for photo in [*read_list(dataset.lists["train"]), *judged]:
                 require_plain_labels(photo.with_suffix(".txt"))
+    return dataset
+
+
+def _require_photos(dataset: DarknetData, where: str) -> DarknetData:
+    if not dataset.photos.get("train") or not dataset.photos.get(judged_by(dataset)):
+        raise InputError(f"{where} has no photos to train on, or none to score checkpoints on")
     return dataset
 
 

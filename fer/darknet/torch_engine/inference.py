@@ -108,7 +108,7 @@ def distance_power(sections: Sequence[Section]) -> float | None:
                 f"{section.where}: nms_kind={kind} is not supported with darknet.engine=torch: set default, greedynms "
                 "or diounms"
             )
-        if section.kind == "yolo":
+        if section.kind in ("yolo", "Gaussian_yolo"):
             power = {"default": None, "greedynms": 0.6, "diounms": number(section, "beta_nms", 0.6)}[kind]
     return power
 
@@ -145,7 +145,7 @@ class Detector:
         self._network, self._device = open_on(net, device)
         self._width, self._height, _ = self._network.size
         self._letterbox = letterboxes(net)
-        self.labels, self.name = report_labels(net), net.cfg.stem
+        self.labels, self.name, self.device = report_labels(net), net.cfg.stem, str(self._device)
         self.face, self.drawn = FaceFormat(self._width, "rgb"), bool(read_facts(net.weights).get("drawn", False))
 
     def prepare(self, picture: np.ndarray) -> Prepared:

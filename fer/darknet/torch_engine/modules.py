@@ -6,10 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer.darknet.formats.cfg import Shape
-from fer.darknet.formats.section import Section, integer, number, numbers
-from fer.darknet.torch_engine.boxes import decode
-from fer.darknet.torch_engine.weighted import Connected, Convolutional, activate, read_activation
+from fer.darknet.formats.cfg import Shape, strides
+from fer.darknet.formats.section import Section, integer, number
+from fer.darknet.torch_engine.heads import Detection, GaussianYolo, Region, Yolo
+from fer.darknet.torch_engine.weighted import (
+    Connected,
+    Convolutional,
+    Local,
+    Normalization,
+    activate,
+    read_activation,
+)
 from fer.errors import InputError
 
 
@@ -18,22 +25,27 @@ class MaxPool(nn.Module):
 
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
         super().__init__()
-        self.stride = integer(section, "stride", 1)
-        self.size = integer(section, "size", self.stride)
+        self.stride = strides(section)
+        self.size = integer(section, "size", integer(section, "stride", 1))
         self.padding = integer(section, "padding", self.size - 1)
         if not 0 <= self.padding <= 2 * (self.size - 1):
             raise InputError(f"{section.where}: padding={self.padding} with size={self.size} pools nothing at the edge")
 
     def forward(self, x: Tensor) -> Tensor:
-        before = self.padding // 2
+        before, stride = self.padding // 2, (self.stride[1], self.stride[0])
+        right, below = self.beyond(x)
+        if before <= self.size // 2 and max(right, below) <= before:
+            return F.max_pool2d(x, self.size, stride, before)
+        x = F.pad(x, (before, right, before, below), value=-torch.inf)
+        return F.max_pool2d(x, self.size, stride)
+
+    def beyond(self, x: Tensor) -> tuple[int, int]:
+        """Return how far the last windows reach beyond the right and the lower edge, negative where not up to it."""
         after = []
-        for length in (x.shape[3], x.shape[2]):
-            out = (length + self.padding - self.size) // self.stride + 1
-            after.append((out - 1) * self.stride + self.size - before - length)
-        if before <= self.size // 2 and max(after) <= before:
-            return F.max_pool2d(x, self.size, self.stride, before)
-        x = F.pad(x, (before, after[0], before, after[1]), value=-torch.inf)
-        return F.max_pool2d(x, self.size, self.stride)
+        for length, stride in zip((x.shape[3], x.shape[2]), self.stride, strict=True):
+            out = (length + self.padding - self.size) // stride + 1
+            after.append((out - 1) * stride + self.size - self.padding // 2 - length)
+        return after[0], after[1]
 
 
 class AvgPool(nn.Module):
@@ -45,7 +57,7 @@ class AvgPool(nn.Module):
 
 
 class Softmax(nn.Module):
-    """Probabilities of the channels; in training their logits, for the loss.
+    """Probabilities of all of a photo's numbers (N, numbers, 1, 1); in training their logits, for the loss.
 
     As in the programs, temperature divides the channels and not their gradient.
     """
@@ -57,6 +69,7 @@ class Softmax(nn.Module):
             raise InputError(f"{section.where}: temperature={self.temperature:g} is not positive")
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)[..., None, None]
         divided = x / self.temperature
         if not self.training:
             return divided.softmax(1)
@@ -113,58 +126,98 @@ class Cost(nn.Identity):
     """Nothing but the mark of a loss, which the training computes."""
 
 
-class Yolo(nn.Module):
-    """A detector's head: the layer before it as it is, and on request the boxes that it stands for.
+class Cut(nn.Module):
+    """The middle of a photo, in training any part of it or its mirror image, in -1..1 unless noadjust=1 is set.
 
-    ``anchors`` (A, 2) are those of its mask, width and height in pixels of the net's input.
+    The angles and colours of a [crop] are for a GPU's program alone, and for its training.
     """
-
-    anchors: Tensor
 
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
         super().__init__()
-        self.classes = integer(section, "classes", 20)
-        if self.classes < 1:
-            raise InputError(f"{section.where}: classes={self.classes} is not positive")
-        anchors = numbers(section, "anchors")
-        mask = numbers(section, "mask") or range(integer(section, "num", 1))
-        boxes = [anchors[2 * int(index) : 2 * int(index) + 2] for index in mask]
-        if not all(0 < side < float("inf") for box in boxes for side in box):
-            raise InputError(f"{section.where}: anchors={section.options['anchors']} are not all lengths")
-        self.register_buffer("anchors", torch.tensor(boxes), persistent=False)
-        self.scale = number(section, "scale_x_y", 1)
-        self.new_coords = bool(integer(section, "new_coords", 0))
+        self.width, self.height = integer(section, "crop_width", 1), integer(section, "crop_height", 1)
+        self.flip, self.plain = bool(integer(section, "flip", 0)), bool(integer(section, "noadjust", 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        left, top = x.shape[3] - self.width, x.shape[2] - self.height
+        if self.training:
+            left, top = (int(torch.randint(room + 1, ())) for room in (left, top))
+        else:
+            left, top = left // 2, top // 2
+        x = x[:, :, top : top + self.height, left : left + self.width]
+        if self.training and self.flip and torch.rand(()) < 0.5:
+            x = x.flip(3)
+        return x if self.plain else 2 * x - 1
 
-    def decode(self, raw: Tensor, width: int, height: int) -> Tensor:
-        """Return the boxes of a head's numbers (N, A * (5 + classes), rows, columns), cell by cell, row by row.
 
-        (N, rows * columns * A, 5 + classes): the centre's x and y, width and height as fractions of the net's input of
-        ``width`` x ``height`` pixels, objectness, the classes' probabilities if there is an object. With new_coords
-        (Scaled-YOLOv4) the layer before has made everything a sigmoid already.
-        """
-        n, _, rows, columns = raw.shape
-        # in the anchors' float32 also under mixed precision, where a cell's number would leave the centre few bits
-        x = (
-            raw.to(self.anchors.dtype)
-            .view(n, len(self.anchors), 5 + self.classes, rows, columns)
-            .permute(0, 3, 4, 1, 2)
-        )
-        grid = self.anchors.new_tensor([columns, rows])
-        anchors = self.anchors * grid / self.anchors.new_tensor([width, height])
-        row, column = (torch.arange(length, device=x.device, dtype=x.dtype) for length in (rows, columns))
-        cell = torch.stack(torch.meshgrid(column, row, indexing="xy"), dim=-1)[:, :, None]
-        box = decode(x[..., :4], cell, anchors, self.scale, self.new_coords) / grid.repeat(2)
-        sure = x[..., 4:] if self.new_coords else x[..., 4:].sigmoid()
-        return torch.cat([box, sure], dim=-1).flatten(1, 3)
+class Reorg(nn.Module):
+    """Squares of stride x stride numbers put into channels; with reverse=1 channels into squares.
+
+    [reorg3d] makes of channel c, at (row, column) in its square, channel (row * stride + column) * channels + c.
+    [reorg] does the same to the numbers as if they lay in a picture of channels / stride^2, stride times as wide and
+    high; with reverse=1 it is the other that takes them so.
+    """
+
+    def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
+        super().__init__()
+        self.stride, self.reverse = integer(section, "stride", 1), bool(integer(section, "reverse", 0))
+        self.old = section.kind == "reorg"
+        width, height, channels = shapes[0]
+        parts = self.stride ** (2 * self.old + (4 - 2 * self.old if self.reverse else 0))
+        if channels % parts or not (self.reverse or width % self.stride == height % self.stride == 0):
+            raise InputError(
+                f"{section.where}: stride={self.stride} does not divide its input of {width}x{height}x{channels}"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, channels, height, width = x.shape
+        s, wider = self.stride, self.old != self.reverse
+        c, h, w = (channels // s**2, height * s, width * s) if wider else (channels, height, width)
+        if self.reverse:
+            x = x.reshape(n, s, s, c // s**2, h, w).permute(0, 3, 4, 1, 5, 2)
+            return x.reshape(n, channels // s**2, height * s, width * s)
+        x = x.reshape(n, c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4)
+        return x.reshape(n, channels * s**2, height // s, width // s)
+
+
+class LocalAvgPool(MaxPool):
+    """Means of windows as `MaxPool` has them, over what lies within the edges."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = self.pool(x)
+        return sums / self.pool(torch.ones_like(x[:1, :1]))
+
+    def pool(self, x: Tensor) -> Tensor:
+        right, below = self.beyond(x)
+        before = self.padding // 2
+        x = F.pad(x, (before, right, before, below))
+        return F.avg_pool2d(x, self.size, (self.stride[1], self.stride[0]), divisor_override=1)
+
+
+class Product(nn.Module):
+    """The product of two layers, of equal shape ([sam]) or one a number a channel or a place ([scale_channels])."""
+
+    def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
+        super().__init__()
+        self.activation = read_activation(section, "linear")
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return activate(x * other, self.activation)
+
+
+class Contrastive(nn.Identity):
+    """A loss of training, which nothing of here has; its output is never used."""
+
+    def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
+        super().__init__()
 
 
 #: Kind of a section to the module made of it and the shapes (width, height, channels) of its inputs.
 MODULES: dict[str, Callable[[Section, Sequence[Shape]], nn.Module]] = {
     "convolutional": Convolutional, "connected": Connected, "maxpool": MaxPool, "avgpool": AvgPool, "softmax": Softmax,
-    "cost": Cost, "route": Route, "shortcut": Shortcut, "upsample": Upsample, "dropout": Dropout, "yolo": Yolo,
+    "cost": Cost, "route": Route, "shortcut": Shortcut, "upsample": Upsample, "dropout": Dropout, "crop": Cut,
+    "local": Local, "batchnorm": Normalization, "local_avgpool": LocalAvgPool, "reorg": Reorg, "reorg3d": Reorg,
+    "sam": Product, "scale_channels": Product, "contrastive": Contrastive, "yolo": Yolo,
+    "Gaussian_yolo": GaussianYolo, "region": Region, "detection": Detection,
 }  # fmt: skip
 
 

@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from math import prod
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from fer.darknet.design.fit import check
 from fer.darknet.design.options import require_known, require_supported
-from fer.darknet.formats.cfg import Layer, Section, Shape, classes_of, input_shape, integer, integers, layers
-from fer.darknet.torch_engine.modules import MODULES, Softmax, Yolo
-from fer.darknet.torch_engine.weighted import Weighted
+from fer.darknet.formats.cfg import HEADS, Layer, Section, Shape, classes_of, input_shape, integer, integers, layers
+from fer.darknet.torch_engine.heads import Head
+from fer.darknet.torch_engine.modules import MODULES, Softmax
+from fer.darknet.torch_engine.weighted import Convolutional, Weighted
 from fer.errors import InputError
 
 # Numbers in one layer's weights or output for one photo, 1 GiB; the largest layer of VGG-16 has 0.4 of it.
@@ -36,14 +38,12 @@ class DarknetNetwork(nn.Module):
         self.sections = list(sections)
         self.size = input_shape(sections)
         for layer in parsed:
-            if layer.kind not in MODULES:
-                raise InputError(f"{layer.section.where}: is not supported with darknet.engine=torch: take it out")
             require_supported(layer.section)
             if (largest := max(layer.floats, prod(layer.shape))) > _MAX_NUMBERS:
                 raise InputError(
                     f"{layer.section.where}: would take {4 * largest / 2**30:,.0f} GiB; make it or the input smaller"
                 )
-        headed = any(layer.kind in ("yolo", "softmax") for layer in parsed)
+        headed = any(layer.kind in (*HEADS, "softmax") for layer in parsed)
         self.classes = classes_of(sections) if headed else None
         if self.classes is not None:
             check(sections, self.classes)
@@ -53,11 +53,35 @@ class DarknetNetwork(nn.Module):
             MODULES[layer.kind](layer.section, [shapes[i] for i in inputs])
             for layer, inputs in zip(parsed, self.inputs, strict=True)
         ]
+        for module, layer in zip(modules, parsed, strict=True):
+            if isinstance(module, Convolutional) and "share_index" in layer.section.options:
+                (source,) = integers(layer.section, "share_index")
+                module.share(cast(Convolutional, modules[source if source >= 0 else layer.index + source]))
         self.layers = nn.ModuleList(modules)
-        #: Numbers of the [yolo] layers.
-        self.heads = [i for i, module in enumerate(modules) if isinstance(module, Yolo)]
+        #: Numbers of the layers that are heads.
+        self.heads = [i for i, module in enumerate(modules) if isinstance(module, Head)]
         self._require_last_softmax(parsed)
+        self._stops = [integer(layer.section, "stopbackward", 0) for layer in parsed]
+        #: How many iterations a training has done, for stopbackward=.
+        self.iteration = 0
+        self._frozen = 0
         self._last_use = {i: user for user, inputs in enumerate(self.inputs) for i in inputs}
+
+    def freeze(self) -> bool:
+        """Leave the layers before the last stopbackward=1 as they are, for good; return whether there are any.
+
+        As on the program's GPUs their batch normalisation takes its rolling numbers, which they keep.
+        """
+        self._frozen = max((i for i, stop in enumerate(self._stops) if stop == 1), default=0)
+        for module in self.layers[: self._frozen]:
+            module.requires_grad_(False)
+        return self.train(self.training)._frozen > 0
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self.layers[: self._frozen]:
+            module.eval()
+        return self
 
     def forward(self, photos: Tensor) -> Tensor | list[Tensor]:
         """Return what the net says of photos (N, channels, height, width), RGB in 0..1.
@@ -66,9 +90,13 @@ class DarknetNetwork(nn.Module):
         all heads in turn as `Yolo.decode` has them, in training each head's raw numbers. Else the last layer's output.
         """
         outputs = {-1: photos}
-        raw = []
+        raw: list[Tensor] = []
+        stop = self._stop() if self.training else -1
         for i, (module, inputs) in enumerate(zip(self.layers, self.inputs, strict=True)):
             outputs[i] = module(*(outputs[number] for number in inputs))
+            if i == stop:
+                outputs = {number: _Unmoved.apply(output) for number, output in outputs.items()}
+                raw = [_Unmoved.apply(head) for head in raw]
             if i in self.heads:
                 raw.append(outputs[i])
             for number in inputs:
@@ -82,14 +110,34 @@ class DarknetNetwork(nn.Module):
         decoded = []
         for i, x in zip(self.heads, raw, strict=True):
             head = self.layers[i]
-            assert isinstance(head, Yolo)
+            assert isinstance(head, Head)
             decoded.append(head.decode(x, width, height))
         return torch.cat(decoded, 1)
+
+    def _stop(self) -> int:
+        """Return the last layer that no gradient reaches, -1 without one.
+
+        stopbackward=1 is for good, a higher number for so many iterations, as on the program's GPUs; on its CPUs every
+        one is for good. Weights that stand still decay on, but for those of `freeze`.
+        """
+        return max((i for i, stop in enumerate(self._stops) if stop == 1 or stop > self.iteration), default=-1)
 
     def _require_last_softmax(self, parsed: Sequence[Layer]) -> None:
         for layer, after in zip(parsed, parsed[1:], strict=False):
             if isinstance(self.layers[layer.index], Softmax) and after.kind != "cost":
                 raise InputError(f"{after.section.where}: follows a [softmax], which only a [cost] may")
+
+
+class _Unmoved(torch.autograd.Function):
+    """Numbers as they are, with a gradient of zeros: what they were made by stays, and has a gradient all the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, above: Tensor) -> Tensor:
+        return torch.zeros_like(above)
 
 
 def fuse(network: DarknetNetwork) -> DarknetNetwork:
@@ -105,10 +153,7 @@ def fuse(network: DarknetNetwork) -> DarknetNetwork:
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """Return a table of the layers as the program prints it, width x height x channels, and the billions of operations.
-
-    A multiplication and an addition count as two, of convolutions and connected layers only.
-    """
+    """Return a table of the layers as AlexeyAB's program prints it, width x height x channels, and its BFLOPs."""
     parsed = layers(sections)
     shapes = [layer.shape for layer in parsed] + [input_shape(sections)]
     lines = ["layer           filters   size/stride              input                output"]
@@ -126,16 +171,25 @@ def summary(sections: Sequence[Section]) -> str:
 
 
 def operations(section: Section, before: Shape, after: Shape) -> int:
-    """Return the multiplications and additions of a convolution or a connected layer for one photo, of others 0."""
+    """Return the operations of a layer for one photo, in the units that AlexeyAB's program adds up as BFLOPs.
+
+    A multiplication and an addition count as two in convolutions; a pooling's window and a shortcut's addend count one
+    a number; connected layers and all others are not counted.
+    """
     if section.kind == "convolutional":
         size, groups = integer(section, "size", 1), integer(section, "groups", 1)
         return 2 * prod(after) * before[2] // groups * size**2
-    return 2 * prod(before) * prod(after) if section.kind == "connected" else 0
+    if section.kind in ("maxpool", "local_avgpool"):
+        return prod(after) * integer(section, "size", integer(section, "stride", 1)) ** 2
+    return prod(after) * len(integers(section, "from")) if section.kind == "shortcut" else 0
 
 
 def _inputs(section: Section, index: int) -> tuple[int, ...]:
     """Return the numbers of the layers that layer ``index`` takes; `layers` has seen that they are there."""
-    named = integers(section, {"route": "layers", "shortcut": "from"}.get(section.kind, ""))
+    key = {"route": "layers", "shortcut": "from", "sam": "from", "scale_channels": "from"}.get(section.kind, "")
+    named = integers(section, key)
+    # as the program, which takes the first only
+    named = named if section.kind in ("route", "shortcut") else named[:1]
     sources = tuple(number if number >= 0 else index + number for number in named)
     return sources if section.kind == "route" else (index - 1, *sources)
 

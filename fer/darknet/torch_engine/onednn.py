@@ -5,12 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from fer.darknet.torch_engine.network import DarknetNetwork
-from fer.darknet.torch_engine.weighted import Convolutional
+from fer.darknet.torch_engine.weighted import Convolutional, activate
 
 #: Name of an activation in the cfg to oneDNN's and its parameters; those that are not here follow the convolution.
 ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
     "linear": ("none", []), "leaky": ("leaky_relu", [0.1]), "relu": ("relu", []), "logistic": ("sigmoid", []),
-    "swish": ("swish", []), "mish": ("none", []),
+    "swish": ("swish", []),
 }  # fmt: skip
 
 
@@ -23,8 +23,9 @@ class Packed(nn.Module):
 
     def __init__(self, layer: Convolutional) -> None:
         super().__init__()
-        self.linear, self._mish = layer.linear, layer.activation == "mish"
-        self._activation = ACTIVATIONS[layer.activation]
+        self.linear = layer.linear
+        self._after = None if layer.activation in ACTIVATIONS else layer.activation
+        self._activation = ACTIVATIONS.get(layer.activation, ("none", []))
         self._shape: torch.Size | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,7 +37,9 @@ class Packed(nn.Module):
             self._weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *how, x.shape)
             self._shape = x.shape
         x = torch.ops.mkldnn._convolution_pointwise(x, self._weight, conv.bias, *how, *self._activation, "")
-        return mish_(x) if self._mish else x
+        if self._after is None:
+            return x
+        return mish_(x) if self._after == "mish" else activate(x, self._after)
 
 
 def mish_(x: Tensor) -> Tensor:

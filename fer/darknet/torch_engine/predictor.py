@@ -11,6 +11,7 @@ from fer.darknet.formats.photo_folder import read_mark
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.weights import Net, open_net
 from fer.darknet.torch_engine.inference import Boxes, Detector, Prepared, open_on, report_labels, square_side, suppress
+from fer.data.inputs import to_array
 from fer.data.photos import channels_first, crop_box
 from fer.data.source import FaceFormat
 from fer.errors import InputError
@@ -18,7 +19,7 @@ from fer.prediction.backends import adapted
 from fer.prediction.base import BasePredictor
 from fer.prediction.detection import Detection
 from fer.prediction.detectors import open_detector
-from fer.prediction.face import Face, Picture, colored, to_array
+from fer.prediction.face import Face, colored
 from fer.prediction.own_detector import OwnCallable
 from fer.prediction.predictor import FacePredictor
 
@@ -54,6 +55,10 @@ def load(
     return DetectorPredictor(net, device, min_confidence)
 
 
+def _no_embeddings(weights: Path) -> InputError:
+    return InputError(f"embed=true: {weights} is a Darknet net, which gives no embeddings; leave it out")
+
+
 def face_format(net: Net) -> FaceFormat:
     """Return what a face for a classifier must look like.
 
@@ -79,13 +84,17 @@ class DarknetClassifier:
     def __init__(self, net: Net, device: str = "auto") -> None:
         self.face = face_format(net)
         self._network, self._device = open_on(net, device)
-        self.labels, self.name = report_labels(net), net.cfg.stem
+        self.labels, self.name, self.device = report_labels(net), net.cfg.stem, str(self._device)
+        self._weights = net.weights
         self.drawn = bool(read_facts(net.weights).get("drawn", False))
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         photos = torch.from_numpy(channels_first(faces)).to(self._device).expand(-1, 3, -1, -1)
         with torch.inference_mode():
             return self._network(photos.float() / 255).cpu().numpy()
+
+    def embed(self, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise _no_embeddings(self._weights)
 
 
 class DetectorPredictor(BasePredictor):
@@ -100,11 +109,20 @@ class DetectorPredictor(BasePredictor):
     """
 
     def __init__(self, net: Net, device: str = "auto", min_confidence: float = THRESHOLD) -> None:
-        self._detector = Detector(net, device)
+        self._detector, self._weights = Detector(net, device), net.weights
         super().__init__(self._detector, min_confidence)
 
-    def batch(self, pictures: Sequence[Picture]) -> list[list[Face]]:
-        """Return the faces of each picture from left to right, as `BasePredictor.batch` does."""
+    def require_embedding(self) -> None:
+        raise _no_embeddings(self._weights)
+
+    def frames(self, frames: Sequence[np.ndarray], every: int = 1, embed: bool = False) -> list[list[Face]]:
+        """Return the faces of each frame; all are searched whole, as nothing is saved near a face."""
+        self._require_open()
+        return self._find([to_array(frame) for frame in frames], embed)
+
+    def _find(self, pictures: Sequence[np.ndarray], embed: bool) -> list[list[Face]]:
+        if embed:
+            self.require_embedding()
         predictions: list[list[Face]] = []
         for start in range(0, len(pictures), BATCH_PHOTOS):
             prepared = list(self._threads.map(self._prepare, pictures[start : start + BATCH_PHOTOS]))
@@ -112,12 +130,8 @@ class DetectorPredictor(BasePredictor):
                 predictions.append(self._faces(boxes, *size))
         return predictions
 
-    def frames(self, frames: Sequence[np.ndarray], every: int = 1) -> list[list[Face]]:
-        """Return the faces of each frame; all are searched whole, as nothing is saved near a face."""
-        return self.batch(frames)
-
-    def _prepare(self, picture: Picture) -> Prepared:
-        return self._detector.prepare(colored(to_array(picture)))
+    def _prepare(self, picture: np.ndarray) -> Prepared:
+        return self._detector.prepare(colored(picture))
 
     def _faces(self, boxes: Boxes, width: int, height: int) -> list[Face]:
         faces = []

@@ -4,6 +4,7 @@ Measured and read off the programs: eps inside the root and the unbiased varianc
 program differs by sqrt(v) + 1e-6.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import sqrt
 
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer.darknet.formats.cfg import Shape
-from fer.darknet.formats.section import Section, integer
+from fer.darknet.formats.cfg import Shape, strides
+from fer.darknet.formats.section import Section, integer, positive
 from fer.errors import InputError
 
 #: Name in the cfg to the function of (tensor, whether it may overwrite it).
@@ -20,6 +21,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor, bool], Tensor]] = {
     "linear": lambda x, inplace: x,
     "leaky": lambda x, inplace: F.leaky_relu(x, 0.1, inplace),
     "relu": F.relu,
+    "relu6": F.relu6,
+    "ramp": lambda x, inplace: x.clamp(min=0) + 0.1 * x,
     "mish": F.mish,
     "swish": F.silu,
     "logistic": lambda x, inplace: x.sigmoid_() if inplace else x.sigmoid(),
@@ -41,7 +44,7 @@ def read_activation(section: Section, default: str) -> str:
 def activate(x: Tensor, name: str) -> Tensor:
     """Return the activation of a layer's own new tensor, which it may overwrite."""
     # of these autograd needs the result only, of mish and swish what went in
-    result_only = name in ("leaky", "relu", "logistic")
+    result_only = name in ("leaky", "relu", "relu6", "logistic")
     return ACTIVATIONS[name](x, result_only or not torch.is_grad_enabled())
 
 
@@ -76,7 +79,15 @@ class BatchNorm(nn.BatchNorm2d):
         return {"scale": self.weight, "mean": self.running_mean, "variance": self.running_var}
 
 
-class Weighted(nn.Module):
+class Stored(ABC, nn.Module):
+    """A layer that has numbers in a .weights file."""
+
+    @abstractmethod
+    def stored(self) -> dict[str, Tensor]:
+        """Return the layer's tensors in the order of a .weights file."""
+
+
+class Weighted(Stored):
     """A convolution or a connected layer, its batch normalisation where it has one, and its activation."""
 
     def __init__(self, section: Section, linear: nn.Conv2d | nn.Linear) -> None:
@@ -94,7 +105,7 @@ class Weighted(nn.Module):
         return activate(x if self.norm is None else self.norm(x), self.activation)
 
     def stored(self) -> dict[str, Tensor]:
-        """Return the layer's tensors in the order of a .weights file: a normalised layer's bias is its norm's."""
+        # a normalised layer's bias is its norm's
         if self.norm is not None:
             return {"bias": self.norm.bias, **self.norm.statistics(), "weight": self.linear.weight}
         assert self.linear.bias is not None  # one of both has it
@@ -113,13 +124,38 @@ class Weighted(nn.Module):
 
 
 class Convolutional(Weighted):
+    """A convolution, also one whose weights and normalisation are another's (share_index=)."""
+
     def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
-        filters, size, stride, groups = (integer(section, k, 1) for k in ("filters", "size", "stride", "groups"))
+        filters, size, groups = (integer(section, key, 1) for key in ("filters", "size", "groups"))
         padding = size // 2 if integer(section, "pad", 0) else integer(section, "padding", 0)
         if padding < 0:
             raise InputError(f"{section.where}: padding={padding} is negative")
+        dilation = positive(section, "dilation", 1) if size > 1 else 1
+        if dilation > 1 and 2 * padding != size - 1:
+            raise InputError(f"{section.where}: dilation={dilation} needs an odd size= and pad=1, as in the program")
+        right, down = strides(section)
         bias = not integer(section, "batch_normalize", 0)
-        super().__init__(section, nn.Conv2d(shapes[0][2], filters, size, stride, padding, groups=groups, bias=bias))
+        linear = nn.Conv2d(shapes[0][2], filters, size, (down, right), padding * dilation, dilation, groups, bias=bias)
+        super().__init__(section, linear)
+        self._source: tuple[Convolutional, ...] = ()
+
+    def share(self, source: "Convolutional") -> None:
+        """Take the weights and the normalisation of another layer for good, trained or not."""
+        self.linear.weight, self.linear.bias, self.norm = source.linear.weight, source.linear.bias, source.norm
+        # in a tuple, as a module of its own it would be counted twice
+        self._source = (source,)
+
+    def stored(self) -> dict[str, Tensor]:
+        return {} if self._source else super().stored()
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        if not self._source:
+            super().fold()
+            return
+        # layers fold in turn, so that the other, which comes before, has done so
+        self.share(self._source[0])
 
 
 class Connected(Weighted):
@@ -136,3 +172,41 @@ class Connected(Weighted):
         if self.norm is None:
             return super().stored()
         return {"bias": self.norm.bias, "weight": self.linear.weight, **self.norm.statistics()}
+
+
+class Local(Stored):
+    """A convolution with other weights at every place."""
+
+    def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
+        super().__init__()
+        width, height, channels = shapes[0]
+        filters, self.size, self.stride = (integer(section, key, 1) for key in ("filters", "size", "stride"))
+        self.padding = integer(section, "pad", 0)
+        self.columns, self.rows = ((n + 2 * self.padding - self.size) // self.stride + 1 for n in (width, height))
+        self.activation = read_activation(section, "logistic")
+        inputs = channels * self.size**2
+        self.weight = nn.Parameter(torch.empty(self.rows * self.columns, filters, inputs))
+        nn.init.uniform_(self.weight, -sqrt(2 / inputs), sqrt(2 / inputs))
+        self.bias = nn.Parameter(torch.zeros(filters, self.rows, self.columns))
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = F.unfold(x, self.size, padding=self.padding, stride=self.stride)
+        x = torch.einsum("pfi,nip->nfp", self.weight, windows).view(-1, *self.bias.shape)
+        return activate(x + self.bias, self.activation)
+
+    def stored(self) -> dict[str, Tensor]:
+        return {"bias": self.bias, "weight": self.weight}
+
+
+class Normalization(Stored):
+    """Batch normalisation as a layer of its own."""
+
+    def __init__(self, section: Section, shapes: Sequence[Shape]) -> None:
+        super().__init__()
+        self.norm = BatchNorm(shapes[0][2], section.where)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def stored(self) -> dict[str, Tensor]:
+        return {"bias": self.norm.bias, **self.norm.statistics()}

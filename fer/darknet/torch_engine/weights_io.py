@@ -10,7 +10,7 @@ import torch
 from fer.darknet.formats.cfg import Section, layers
 from fer.darknet.formats.weights import Net, read_header, whole_layers
 from fer.darknet.torch_engine.network import DarknetNetwork
-from fer.darknet.torch_engine.weighted import Weighted
+from fer.darknet.torch_engine.weighted import Stored
 from fer.errors import InputError
 from fer.system.files import replacing
 
@@ -117,7 +117,7 @@ def _require_sound(path: Path, index: int, name: str, values: torch.Tensor) -> N
 def _stored(network: DarknetNetwork, path: Path, count: int) -> Iterator[tuple[int, str, torch.Tensor]]:
     """Yield layer, name and tensor of all that the first ``count`` layers have in a file, in its order."""
     for layer, module in zip(layers(network.sections)[:count], network.layers, strict=False):
-        stored = module.stored() if isinstance(module, Weighted) else {}
+        stored = module.stored() if isinstance(module, Stored) else {}
         if sum(tensor.numel() for tensor in stored.values()) != layer.floats:
             raise InputError(f"{path}: a fused network has no .weights; use the one it was made from")
         for name, tensor in stored.items():

@@ -26,7 +26,7 @@ def _as_it_is(batch: Whole) -> Whole:
 
 
 class FaceDataModule(pl.LightningDataModule):
-    """Train and val splits of a prepared file or of a folder of LitData shards.
+    """Train and val splits, and for ``Trainer.test`` test, of a prepared file or of a folder of LitData shards.
 
     ``batch_size`` is global: the number of faces a step over all devices. ``keep`` says where the faces are: "device",
     uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
@@ -83,8 +83,34 @@ class FaceDataModule(pl.LightningDataModule):
         self._splits: dict[str, FaceDataset] = {}
 
     def setup(self, stage: str) -> None:
-        if self._splits:
+        if ("test" if stage == "test" else "train") in self._splits:
             return
+        self._choose_place()
+        disk = self._keep == "disk"
+        if stage == "test":
+            if self._rows or not self.info.rows("test"):
+                raise InputError(
+                    f"{self._file}: has no test split{' beside the folds' if self._rows else ''}; Trainer.validate "
+                    f"scores val, and `{command('evaluate')} split=...` any other"
+                )
+            self._splits["test"] = FaceDataset(self._file, "test", self._device, disk, shards=self._shards)
+            return
+        rows, target = self._training_rows()
+        if self._rows:
+            train: FaceDataset = FoldDataset(self._file, self._rows["train"], self._device, target, self._shards)
+            val: FaceDataset = FoldDataset(self._file, self._rows["val"], self._device, shards=self._shards)
+        else:
+            train = FaceDataset(self._file, "train", self._device, disk, target, self._shards)
+            val = FaceDataset(self._file, "val", self._device, disk, shards=self._shards)
+        self._splits |= {"train": train, "val": val}
+        self._order = Order(
+            rows,
+            train.labels.cpu()[rows] if self._sampler == "balanced" else None,
+            train.images.block_rows if isinstance(train.images, DiskImages) else None,
+        )
+
+    def _choose_place(self) -> None:
+        """Choose where the faces are, by the free memory where nothing says so."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if self._keep == "auto":
             self._keep = choose_keep(self.info, device, self.trainer.num_devices if self.trainer else 1)
@@ -96,20 +122,6 @@ class FaceDataModule(pl.LightningDataModule):
             if self._keep != "memory":
                 self._print(f"data.keep=auto: the faces are kept on {self._keep}")
         self._device = device if self._keep == "device" else torch.device("cpu")
-        rows, target = self._training_rows()
-        disk = self._keep == "disk"
-        if self._rows:
-            train: FaceDataset = FoldDataset(self._file, self._rows["train"], self._device, target, self._shards)
-            val: FaceDataset = FoldDataset(self._file, self._rows["val"], self._device, shards=self._shards)
-        else:
-            train = FaceDataset(self._file, "train", self._device, disk, target, self._shards)
-            val = FaceDataset(self._file, "val", self._device, disk, shards=self._shards)
-        self._splits = {"train": train, "val": val}
-        self._order = Order(
-            rows,
-            train.labels.cpu()[rows] if self._sampler == "balanced" else None,
-            train.images.block_rows if isinstance(train.images, DiskImages) else None,
-        )
 
     def _training_rows(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the rows to train on, and the targets of all rows where votes give them."""
@@ -150,6 +162,11 @@ class FaceDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         val = self._splits["val"]
         return self._loader(val, EvalBatches(len(val), *self._rank(), device=self._device))
+
+    def test_dataloader(self) -> DataLoader:
+        """Return the batches of the file's test split; with folds it is a part of them, and there is none."""
+        test = self._splits["test"]
+        return self._loader(test, EvalBatches(len(test), *self._rank(), device=self._device))
 
     def identities(self) -> dict[str, torch.Tensor]:
         """Return the hashes by which evaluation knows what a model was trained and selected on."""

@@ -28,6 +28,8 @@ class OwnSource:
         self._source, self._face = source, face
         self.names = self._texts("names", least=1)
         self.class_names = self._texts("class_names", least=2)
+        # before anything is written, though more may come
+        self._texts("notes")
 
     @property
     def notes(self) -> list[str]:

@@ -13,6 +13,7 @@ from fer.data.readers.combine import MergedSource, MovedSource, PreparedSource
 from fer.data.readers.fer2013 import fer2013_source
 from fer.data.readers.image_folder import folder_source
 from fer.data.readers.image_table import table_source
+from fer.data.readers.yolo.source import yolo_source
 from fer.data.source import OFFERED, OWN, FaceFormat, PhotoLimits, Source
 from fer.data.storage.hdf5 import is_store, read_info
 from fer.data.synthetic.dataset import draw_sample, is_drawn
@@ -55,6 +56,9 @@ def open_source(data: Mapping[str, Any]) -> Source:
     splits = data["val_fraction"], data["test_fraction"], data["seed"]
     if name == "folder":
         return folder_source(raw, face, limits, data["classes"], *splits, group=data.get("group"))
+    if name == "yolo":
+        images = Path(data["images"]).expanduser() if data["images"] else None
+        return yolo_source(raw, face, limits, data["classes"], *splits, names=data["names"], images=images)
     return table_source(raw, face, limits, data["classes"], *splits)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fer.darknet.formats.cfg import task_of
+from fer.darknet.formats.cfg import cell_side, task_of
 from fer.darknet.formats.photo_folder import labels_from_paths
 from fer.darknet.formats.section import Section, integer, number, positive
 from fer.darknet.scoring.mean_ap import read_truth
@@ -201,6 +201,11 @@ class DetectorBatches(TrainingBatches):
         self.max_boxes = positive(head, "max", 90 if dialect == "pjreddie" else 200)
         if self.cutmix:
             raise InputError(f"{net.where}: cutmix=1 is for classifiers: set cutmix=0")
+        if self.random and self.step % (side := cell_side(sections)):
+            raise InputError(
+                f"{head.where}: random= changes the input by resize_step={self.step} pixels, no multiple of {side}, "
+                f"this net's stride: set resize_step={side} of [net]"
+            )
         if self.mosaic and self.options.letter_box:
             raise InputError(f"{net.where}: mosaic=1 and letter_box=1 do not go together: set one to 0")
 

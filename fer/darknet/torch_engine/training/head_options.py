@@ -17,12 +17,12 @@ _NOT_BUILT: dict[str, tuple[str, ...]] = {
         "adversarial_lr", "contrastive", "equidistant_point", "badlabels_rejection_percentage",
         "num_sigmas_reject_badlabels",
     ),
-    "yolo": ("focal_loss", "objectness_smooth", "iou_thresh_kind", "embedding_layer", "map"),
+    "yolo": ("focal_loss", "iou_thresh_kind", "embedding_layer", "map"),
 }  # fmt: skip
 #: What only AlexeyAB's program reads of a [yolo] to train it; Debian's would leave it out.
 _NOT_DEBIANS = (
     "scale_x_y", "new_coords", "label_smooth_eps", "iou_loss", "iou_thresh", "max_delta", "counters_per_class",
-    "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer",
+    "iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "objectness_smooth",
 )  # fmt: skip
 
 
@@ -38,6 +38,7 @@ class Head:
     scale: float
     new_coords: bool
     label_smooth_eps: float
+    objectness_smooth: bool
     iou_loss: str
     iou_normalizer: float
     obj_normalizer: float
@@ -55,6 +56,10 @@ def read_head(section: Section, pixels: tuple[float, float], iou_normalizer: flo
     iou_loss = section.options.get("iou_loss", "mse")
     if iou_loss not in ("mse", *OVERLAPS):
         raise InputError(f"{section.where}: iou_loss={iou_loss} is not one of mse, {', '.join(OVERLAPS)}")
+    if integer(section, "objectness_smooth", 0) and number(section, "truth_thresh", 1) < 1:
+        raise InputError(
+            f"{section.where}: objectness_smooth=1 and truth_thresh= under 1 are not built together: set truth_thresh=1"
+        )
     counted = "counters_per_class" in section.options
     defaults = {"ignore_thresh": 0.5, "label_smooth_eps": 0, "iou_normalizer": iou_normalizer}
     defaults |= dict.fromkeys(("truth_thresh", "iou_thresh", "obj_normalizer", "delta_normalizer"), 1)
@@ -63,6 +68,7 @@ def read_head(section: Section, pixels: tuple[float, float], iou_normalizer: flo
         pixels=pixels,
         scale=number(section, "scale_x_y", 1),
         new_coords=bool(integer(section, "new_coords", 0)),
+        objectness_smooth=bool(integer(section, "objectness_smooth", 0)),
         iou_loss=iou_loss,
         cls_normalizer=number(section, "cls_normalizer", 1) if counted else 1,
         max_delta=number(section, "max_delta", torch.finfo(torch.float32).max),

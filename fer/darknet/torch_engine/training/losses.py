@@ -83,9 +83,10 @@ class YoloLoss(nn.Module):
         for i, layer in enumerate(heads):
             pixels = size[0] / layer.shape[0], size[1] / layer.shape[1]
             self.heads.append(read_head(layer.section, pixels, 0.75 if self.adds_up else 1))
-            mask = numbers(layer.section, "mask") or range(integer(layer.section, "num", 1))
+            num = integer(layer.section, "num", 1)
+            mask = numbers(layer.section, "mask") or range(num)
             for name, values in (
-                ("anchors", torch.tensor(numbers(layer.section, "anchors")).view(-1, 2)),
+                ("anchors", torch.tensor(numbers(layer.section, "anchors")[: 2 * num]).view(-1, 2)),
                 ("mask", torch.tensor(mask, dtype=torch.long)),
                 ("multipliers", class_multipliers(layer.section, self.heads[-1])),
             ):
@@ -129,7 +130,7 @@ class YoloLoss(nn.Module):
         batch = _Batch(head, output, labels, true, pairs, multipliers)
 
         overlap, nearest = (part.flatten() for part in best_overlaps(output.boxes.view(n, -1, 4), true, valid))
-        deltas = self._without_object(batch, overlap > head.ignore_thresh)
+        deltas = self._without_object(batch, overlap)
         if head.truth_thresh < 1:
             self._train_close(batch, deltas, overlap > head.truth_thresh, nearest)
         self._train_assigned(batch, deltas)
@@ -142,13 +143,17 @@ class YoloLoss(nn.Module):
         loss, statistics = _printed(batch, squares, n)
         return loss, delta.permute(0, 1, 4, 2, 3).reshape(raw.shape), statistics
 
-    def _without_object(self, batch: _Batch, overlaps: Tensor) -> _Deltas:
-        """Return the deltas of a head before any truth: the objectness falls, but where a box ``overlaps`` one (B)."""
+    def _without_object(self, batch: _Batch, overlap: Tensor) -> _Deltas:
+        """Return the deltas of a head before any truth, which a box has an ``overlap`` (B) with.
+
+        The objectness falls, but where it overlaps enough; there it stays, or by objectness_smooth= becomes the IoU.
+        """
         head, output = batch.head, batch.output
-        ignored = overlaps
+        near = overlap > head.ignore_thresh
         if self.adds_up:
-            ignored = ignored & (output.probabilities > 0.25).any(-1)
-        objectness = -head.obj_normalizer * torch.where(ignored, 0, output.objectness)
+            near = near & (output.probabilities > 0.25).any(-1)
+        goal = overlap if head.objectness_smooth else output.objectness
+        objectness = head.obj_normalizer * (torch.where(near, goal, 0) - output.objectness)
         # not zeros_like, which may keep the strides of a permuted tensor
         box, right = (like.new_zeros(like.shape) for like in (output.boxes, output.probabilities))
         return _Deltas(box, objectness, right, batch.pairs.by.flatten() >= 0)
@@ -180,7 +185,11 @@ class YoloLoss(nn.Module):
         deltas.right.view(-1).scatter_reduce_(0, at, pairs.taken.flatten().to(deltas.right.dtype), "amax")
         multiplier = batch.multipliers[batch.labels.gather(1, pairs.by.clamp(min=0)).flatten()]
         rising = multiplier * head.obj_normalizer * (1 - output.objectness)
-        deltas.objectness = torch.where(last >= 0, rising, deltas.objectness)
+        rises = last >= 0
+        if head.objectness_smooth:
+            # as in the program, which leaves the box to what it overlaps
+            rises = rises & (deltas.objectness == 0)
+        deltas.objectness = torch.where(rises, rising, deltas.objectness)
 
 
 def _class_delta(batch: _Batch, deltas: _Deltas) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from fer.darknet.design.options import require_trained
 from fer.darknet.formats.cfg import Section, integer, task_of
 from fer.darknet.formats.section import number
 from fer.darknet.torch_engine.network import DarknetNetwork
@@ -53,6 +54,10 @@ class DarknetTraining(pl.LightningModule):
             if net.options.get(key, nothing) != nothing:
                 raise InputError(f"{net.where}: {key}={net.options[key]} is not supported with darknet.engine=torch")
         self.network = DarknetNetwork(sections)
+        for section in sections[1:]:
+            require_trained(section)
+        #: Whether the first layers stay as they are, so that they need weights to begin with.
+        self.frozen = self.network.freeze()
         self.rate: Callable[[int], float] = rate_schedule(net)
         self.batch, self.subdivisions = integer(net, "batch", 1), integer(net, "subdivisions", 1)
         self.momentum, self.decay = (
@@ -116,6 +121,7 @@ class DarknetTraining(pl.LightningModule):
         self._resumed = {}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.network.iteration = self.iteration
         for group in self._sgd.param_groups:
             group["lr"] = self.rate(self.iteration + 1)
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 
-from fer.darknet.formats.cfg import parse, task_of
+from fer.darknet.formats.cfg import read_cfg, task_of
 from fer.darknet.formats.photo_folder import read_list
 from fer.darknet.formats.run_folder import lay_out
 from fer.darknet.formats.weights import Net, backup_folder, find_resume_weights, saved_iteration
@@ -54,7 +54,7 @@ def train(config: dict[str, Any], out: Path) -> float:
     config, options = config | {"trainer": arguments}, config["darknet"]
     sections, name = read_sections(options)
     task = task_of(sections)
-    data = open_dataset(config, task)
+    data = open_dataset(config, task, out)
     sections = fit_to_data(sections, options, data)
     net = Net(out / "backup" / f"{name}.weights", out / f"{name}.cfg", data.names, sections, task)
     pl.seed_everything(config["seed"], verbose=False)
@@ -163,9 +163,11 @@ def _start(module: DarknetTraining, config: dict[str, Any], name: str) -> Path |
 def _load_pretrained(module: DarknetTraining, options: dict[str, Any]) -> None:
     source, first = pretrained_source(options), options["pretrained_layers"]
     if source is None:
+        if module.frozen:
+            raise InputError("stopbackward=1 leaves the layers before it as they are: set darknet.pretrained=FILE")
         return
     if first is None:
         load_weights(module.network, source)
         return
     cfg = pretrained_cfg(options, source)
-    load_weights(module.network, source, first, parse(cfg.read_text(errors="replace"), str(cfg)))
+    load_weights(module.network, source, first, read_cfg(cfg))

@@ -1,0 +1,62 @@
+"""Weights and photos that are numbers of a formula, so that a test and a program elsewhere take the same ones."""
+
+import numpy as np
+import torch
+
+from fer.darknet.formats.cfg import layers
+from fer.darknet.torch_engine.network import DarknetNetwork
+from fer.darknet.torch_engine.weighted import Stored
+
+#: Knuth's multiplier, which spreads 1, 2, 3 ... evenly.
+_SPREAD = 2654435761
+
+
+def spread(count: int, start: int = 0) -> np.ndarray:
+    """Return so many numbers within 0 and 1, float32."""
+    return ((np.arange(start, start + count, dtype=np.uint64) * _SPREAD % 2**32) / 2**32).astype(np.float32)
+
+
+def fill(network: DarknetNetwork) -> DarknetNetwork:
+    """Give a network weights by the formula, with variances about 1 and the deviation that keeps numbers in their size.
+
+    Those of the layer before a head are a tenth, so that its boxes have sizes about their anchors'.
+    """
+    start = 1
+    before_head = {i - 1 for i in network.heads}
+    with torch.no_grad():
+        for layer, module in zip(layers(network.sections), network.layers, strict=True):
+            for name, tensor in (module.stored() if isinstance(module, Stored) else {}).items():
+                values = torch.from_numpy(spread(tensor.numel(), start)).view(tensor.shape)
+                start += tensor.numel()
+                if name in ("scale", "variance"):
+                    values = 0.5 + values
+                elif name == "weight":
+                    # of a convolution (out, in, size, size), connected (out, in), a local one (place, out, in)
+                    inputs = tensor.shape[-1] if tensor.ndim < 4 else tensor[0].numel()
+                    values = (2 * values - 1) * (6 / inputs) ** 0.5 * (0.1 if layer.index in before_head else 1)
+                else:
+                    values = 0.6 * values - 0.3
+                tensor.copy_(values)
+    return network.eval()
+
+
+def photo(network: DarknetNetwork) -> np.ndarray:
+    """Return a photo (1, channels, height, width) of numbers of the formula, as a net takes it."""
+    width, height, channels = network.size
+    return spread(channels * height * width).reshape(1, channels, height, width)
+
+
+#: Boxes to train on: class, centre x and y, width and height as fractions of the photo, apart from each other.
+BOXES = [[0, 0.2, 0.25, 0.2, 0.16], [1, 0.8, 0.25, 0.4, 0.45], [1, 0.25, 0.75, 0.3, 0.5]]
+
+
+def training_photo(network: DarknetNetwork) -> np.ndarray:
+    """Return a photo uint8 (height, width, channels) of numbers of the formula."""
+    width, height, channels = network.size
+    return (256 * spread(channels * height * width)).astype(np.uint8).reshape(height, width, channels)
+
+
+def stored(network: DarknetNetwork) -> np.ndarray:
+    """Return all numbers of a network as they stand in a .weights file."""
+    parts = [tensor for module in network.layers if isinstance(module, Stored) for tensor in module.stored().values()]
+    return torch.cat([part.detach().flatten() for part in parts]).numpy()
