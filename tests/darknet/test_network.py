@@ -363,7 +363,7 @@ def test_the_table_is_the_programs(tmp_path, name):
     assert len(rows(done.stderr)) == sum(section.kind in ("convolutional", "maxpool") for section in sections)
 
 
-# published for YOLOv3-tiny at 416 and 80 classes: 5.56 billion operations, of convolutions; 35,434,956 bytes, 20 of them
+# published for YOLOv3-tiny at 416 and 80 classes: 5.56 billion operations of convolutions; 35,434,956 bytes, 20 of them
 # the header. AlexeyAB's program prints 5.571: four of each number that comes out of a pooling beside them
 def test_the_tables_total():
     text = summary(fit(recipe("v3_tiny"), {"size": 416}, 80, 1000))
