@@ -12,10 +12,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.errors import unwritable
@@ -29,6 +30,8 @@ RECORD = ".hydra"
 RUN = "run.json"
 #: What Hydra's sweeper writes into the folder of a sweep before its first job.
 _SWEEP = "multirun.yaml"
+#: What the name of a run comes from where none is given, as conf/train.yaml's ``run_name`` makes it.
+_NAMING = frozenset(f"{group}{key}" for group in ("data", "model", "darknet") for key in ("", ".name", "._target_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,24 @@ class Watch(Callback):
             _note(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        swept, jobs = _jobs(config)
         with suppress(OmegaConfBaseException):
-            _note(Path(config.hydra.sweep.dir), *_jobs(config))
+            _keep_together(config, swept)
+            _note(Path(config.hydra.sweep.dir), swept, jobs)
+
+
+def _keep_together(config: DictConfig, swept: frozenset[str]) -> None:
+    """Give all jobs of a sweep the folder that was found for it; each job would find one by the name of its own run."""
+    given = config.hydra.overrides.hydra
+    if any(word.startswith("hydra.sweep.dir=") for word in given):
+        return
+    made = OmegaConf.is_interpolation(config, "name")
+    if swept & {"name", "experiment"} or (made and swept & _NAMING):
+        with open_dict(config):
+            config.name = "sweep"
+    folder = QuotedString(str(config.hydra.sweep.dir), Quote.single).with_quotes()
+    with flag_override(config, ["struct", "readonly"], False):
+        given.append(f"hydra.sweep.dir={folder}")
 
 
 def _note(root: Path, swept: frozenset[str] = frozenset(), jobs: int | None = None) -> None:

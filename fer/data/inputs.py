@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,13 +30,33 @@ _LIMITS = PhotoLimits()
 def is_one(given: Any) -> bool:
     """Say whether what is given is one picture, or what can be none; else it holds many: a list, a generator, ...
 
-    An array (N, h, w, C) and a tensor (N, C, H, W) hold many.
+    An array (N, h, w, C) and a tensor (N, C, H, W) hold many. An open file is one, though it gives lines.
     """
     if isinstance(given, np.ndarray) or _is_tensor(given):
         return given.ndim != 4
     if isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image):
         return True
-    return not isinstance(given, Iterable)
+    return is_open_file(given) or isinstance(given, Mapping) or not isinstance(given, Iterable)
+
+
+def is_open_file(given: Any) -> bool:
+    """Say whether what is given is read by ``read()``, as an open file, an `io.BytesIO` or an upload of a server."""
+    return callable(getattr(given, "read", None))
+
+
+def content_of(file: Any) -> bytes:
+    """Return what an open file holds from where it stands.
+
+    Raises:
+        InputError: it gives text, was closed or can't be read.
+    """
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:
+        raise InputError(f"picture: an open file that can't be read ({error})") from error
+    if not isinstance(content, bytes):
+        raise InputError('picture: a file of text; open it with "rb"')
+    return content
 
 
 def is_address(given: Any) -> bool:
@@ -54,16 +74,18 @@ def path_of(picture: Any) -> str | None:
 def to_array(picture: Picture, name: str | None = None) -> np.ndarray:
     """Return a picture as uint8 (h, w) grey or (h, w, 3) RGB.
 
-    ``picture`` is a file; an http(s) address; a file's bytes; a PIL image, turned as its EXIF says, which a file is
-    too; an array (h, w) or (h, w, 1) grey, (h, w, 3) RGB or (h, w, 4) RGBA; or a tensor (H, W), (1, H, W), (3, H, W) or
-    (4, H, W). Arrays and tensors are uint8, or floats from 0 to 1. Alpha is dropped. A JPEG without an end marker is
-    read as far as it goes, with a warning. ``name`` is what errors call bytes.
+    ``picture`` is a file; an http(s) address; a file's bytes, or it opened with "rb"; a PIL image, turned as its EXIF
+    says, which a file is too; an array (h, w) or (h, w, 1) grey, (h, w, 3) RGB or (h, w, 4) RGBA; or a tensor (H, W),
+    (1, H, W), (3, H, W) or (4, H, W). Arrays and tensors are uint8, or floats from 0 to 1. Alpha is dropped. A JPEG
+    without an end marker is read as far as it goes, with a warning. ``name`` is what errors call bytes.
 
     Raises:
         InputError: it can't be read, or is no picture.
     """
     if is_address(picture):
         picture, name = download(str(picture)), path_of(picture)
+    if is_open_file(picture):
+        picture = content_of(picture)
     cut: list[str] = []
     if isinstance(picture, str | os.PathLike):
         path = os.fspath(picture)

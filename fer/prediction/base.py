@@ -1,5 +1,6 @@
 """What every predictor is: pictures in, named faces out; and what the two kinds of them share."""
 
+import glob
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer.data.inputs import Picture, is_address, is_one, path_of, to_array
+from fer.data.inputs import Picture, content_of, is_address, is_one, is_open_file, path_of, to_array
 from fer.errors import InputError
 from fer.prediction.backends import NetworkInfo
 from fer.prediction.batches import AHEAD, ahead, chunks
 from fer.prediction.detection import Detection
 from fer.prediction.face import Face
 from fer.prediction.result import Result
-from fer.prediction.sources import Medium, fetch, find_media
+from fer.prediction.sources import Medium, fetch, find_media, kind_of
 from fer.prediction.video import Video
 from fer.system.download import download
 
@@ -42,6 +43,8 @@ class BasePredictor(ABC):
     found_by: str = "found by the network itself"
 
     def __init__(self, network: NetworkInfo, min_confidence: float = 0.0) -> None:
+        if not 0 <= min_confidence <= 1:
+            raise InputError(f"min_confidence={min_confidence} is not a probability")
         self.network, self.min_confidence = network, min_confidence
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="faces")
         self._closed = False
@@ -214,9 +217,19 @@ class BasePredictor(ABC):
 
 
 def _read(picture: Any) -> _Read:
-    """Read a picture; what comes from an address is kept, so that it is fetched once."""
+    """Read a picture; what comes from an address or an open file is kept, so that it is read once."""
     try:
-        source = download(picture) if is_address(picture) else picture
+        source = download(picture) if is_address(picture) else content_of(picture) if is_open_file(picture) else picture
         return _Read(to_array(source, path_of(picture)), source)
     except InputError as error:
-        return _Read(error, None)
+        return _Read(_streamed(picture) or error, None)
+
+
+def _streamed(picture: Any) -> InputError | None:
+    """Return what to do with a path that is no photo but a video or a pattern; None where it is neither."""
+    if not isinstance(picture, str | os.PathLike) or is_address(picture):
+        return None
+    path = os.fspath(picture)
+    pattern = glob.has_magic(path) and not os.path.lexists(path)
+    kind = "a video" if kind_of(path) == "video" else "a pattern" if pattern else None
+    return InputError(f"{path}: {kind}; give it alone, with stream=True") if kind else None

@@ -1,5 +1,6 @@
 """What a predictor gives: results of one picture, of many, of folders and videos, and what can be made of them."""
 
+import io
 import json
 import multiprocessing
 import pickle
@@ -86,6 +87,29 @@ def test_a_single_picture_that_cannot_be_read_raises_and_one_of_many_says_why(pr
             result.plot()
     assert results[1].path == str(files / "b.jpg")
     assert predictor([]) == [] and predictor(["no.jpg"])[0].error
+
+
+def test_an_open_file_is_one_picture_and_is_read_once(predictor, files):
+    expected = predictor(files / "a.png")
+    with open(files / "a.png", "rb") as file:
+        result = predictor(file)
+    # the file is closed, and the picture is there
+    assert result == expected and np.array_equal(result.picture, PHOTO)
+    assert predictor([io.BytesIO((files / "a.png").read_bytes()), PHOTO]) == [expected] * 2
+    with pytest.raises(InputError, match="an open file that can't be read"):
+        predictor(file)
+    with pytest.raises(InputError, match='a file of text; open it with "rb"'):
+        predictor(io.StringIO("a.png"))
+    with pytest.raises(InputError, match="got dict"):
+        predictor({"a.png": PHOTO})
+
+
+def test_a_video_or_pattern_that_is_given_as_a_picture_says_stream(predictor, files):
+    for given, kind in ((files / "c.avi", "a video"), (str(files / "*.png"), "a pattern")):
+        with pytest.raises(InputError, match=f"{kind}; give it alone, with stream=True"):
+            predictor(given)
+    with pytest.raises(InputError, match="min_confidence=50 is not a probability"):
+        Predictor.load("fer2013_vgg9", faces=detector, device="cpu", min_confidence=50)
 
 
 def test_generators_are_read_as_they_are_needed(predictor):

@@ -56,6 +56,23 @@ def test_a_sweep_ends_with_a_table(sweep):
     assert printed.count("\nrun ") == 1
 
 
+def test_jobs_whose_runs_have_other_names_lie_in_one_folder_with_one_table(tmp_path, run):
+    file = write_tiny(tmp_path / "tiny.h5", {"train": 64, "val": 14})
+    words = [
+        "-m", "data=fer2013", f"data.file={file}", "data.size=20", "augment.crop=20", "model=vgg_small,vgg9",
+        "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    printed = run("train.py", *words, cwd=tmp_path).stdout
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    assert folder.parent.name == "sweep"
+    rows = list(csv.DictReader((folder / "sweep.csv").open()))
+    assert [(row["run"], row["model"], row["exit"]) for row in rows] == [
+        ("0", "vgg_small", "finished"), ("1", "vgg9", "finished"),
+    ]  # fmt: skip
+    assert printed.splitlines()[-1].endswith("sweep.csv")
+    assert json.loads((folder / "1/run.json").read_text())["config"]["name"] == "fer2013_vgg9"
+
+
 def test_a_sweep_that_a_job_ends_has_a_table_too(tmp_path, run):
     file = write_tiny(tmp_path / "tiny.h5", {"train": 64, "val": 14})
     words = [
