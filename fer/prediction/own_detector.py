@@ -52,7 +52,7 @@ class OwnDetector:
             raise self._error(f"gave a {type(found).__name__}, not a pair of boxes and scores")
         try:
             boxes, scores = (np.asarray(part, float) for part in found)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors with gradients
             raise self._error("gave boxes or scores that are no arrays of numbers") from error
         if not boxes.size and not scores.size:
             return np.zeros((0, 4)), np.zeros(0)
