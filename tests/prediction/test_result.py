@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
