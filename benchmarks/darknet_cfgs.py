@@ -1,11 +1,11 @@
 """Every .cfg of a folder: does it build under torch, and does it say what AlexeyAB's program says of the same photo?
 
-    python benchmarks/darknet_cfgs.py FOLDER LIBDARKNET.so [NAME ...] [--second=LIBDARKNET.so] [--losses]
+    [CELLS=2] python benchmarks/darknet_cfgs.py FOLDER LIBDARKNET.so [NAME ...] [--second=LIBDARKNET.so] [--losses]
 
 FOLDER and its folders hold the .cfg files, of which a NAME picks those whose path has it; LIBDARKNET.so is the program
 as its `make LIBSO=1` builds it, the program itself beside it. Where it ends on a cfg the second library is asked, such
-as Debian's, which knows ResNet's strided sums. Weights are random with the batch statistics of random
-photos, written here and read by both. A net of convolutions alone is made as small as its stride lets it, the others
+as Debian's, which knows ResNet's strided sums. Weights are random with the batch statistics of random photos, written
+here and read by both. A net of convolutions alone takes an input of CELLS of its largest strides a side, the others
 keep their size. Compared are all boxes of all heads, before any is left out: centre and size as fractions of the input,
 and each class's confidence; of a classifier its probabilities, else the last layer's output. A difference counts in
 units of the number itself where that is over 1. The table is Markdown; BFLOPs are beside the program's own.
@@ -106,18 +106,18 @@ class Row:
     said: str = ""
 
 
-def smaller(sections) -> None:
-    """Make a net's input as small as its stride lets it, where it has no fixed size."""
+def smaller(sections, cells: int) -> None:
+    """Make a net's input so many of its largest strides wide, where it has no fixed size."""
     from fer.darknet.formats.cfg import largest_stride
 
     net = sections[0].options
     if not SIZED & {section.kind for section in sections}:
-        # two cells to a side, so that normalisations have several numbers
-        least = 2 * max(32, largest_stride(sections))
+        least = cells * max(32, largest_stride(sections))
         for key in ("width", "height"):
             if int(net[key]) > least:
                 net[key] = str(least)
-    net.update(batch="1", subdivisions="1")
+    # with contrastive= the program ends at one photo, though it is then given one at a time
+    net.update(batch="2" if "contrastive" in net else "1", subdivisions="1")
 
 
 def trained_like(sections):
@@ -162,7 +162,7 @@ def compare(cfg: str, library: str) -> Row:
     row = Row(cfg)
     try:
         sections = read_cfg(Path(cfg))
-        smaller(sections)
+        smaller(sections, int(os.environ.get("CELLS", 2)))
         row.size = "x".join(sections[0].options.get(key, "?") for key in ("width", "height"))
         row.layers = len(sections) - 1
         network, photo = trained_like(sections)
@@ -244,7 +244,8 @@ def first_losses(cfg: str, library: str) -> dict:
     row = {"name": cfg, "ours": "", "theirs": "", "said": ""}
     try:
         sections = read_cfg(Path(cfg))
-        smaller(sections)
+        # a photo twice has half of the numbers that two have
+        smaller(sections, 4)
         classes = classes_of(sections)
         sections[0].options.update(AS_IT_IS)
         for section in sections:

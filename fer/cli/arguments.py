@@ -170,7 +170,7 @@ def check_choices(arguments: list[str], conf: Path, several: Sequence[str] = SEV
             shown = value if len(value) <= 20 else f"{value[:20]}... ({len(value):,} characters)"
             raise InputError(f"{key}={shown}: cannot be read as a value ({str(error).split(';')[0]})") from error
         group = override.key_or_group
-        if override.value() == [] and group in several:
+        if override.value() == [] and group in SEVERAL:
             raise InputError(f"{argument}: none is chosen by its name: give {group}=none")
         hydras = group == "hydra" or group.startswith("hydra/")
         if override.is_delete() or not (hydras or (conf / group).is_dir()):

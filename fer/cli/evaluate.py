@@ -14,6 +14,7 @@ from fer.cli.launch import launch
 from fer.config.checks import check_data, check_keys
 from fer.config.schemas import Evaluate
 from fer.darknet.config import check_darknet
+from fer.darknet.scoring.thresholds import refuse_thresholds
 from fer.engines import is_darknet
 from fer.errors import InputError
 
@@ -42,6 +43,8 @@ def job(cfg: DictConfig, _: Path) -> float | None:
             "ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt, or compare=[a/report.json,...]"
         )
     one_file = isinstance(keys["ckpt"], str) and is_darknet(keys["ckpt"])
+    if not one_file:
+        refuse_thresholds(keys)
     if several is not None:
         if one_file:
             raise InputError(f"data=[{','.join(several)}]: a .weights file is scored on one data set: give data=NAME")

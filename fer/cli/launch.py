@@ -129,7 +129,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     except Exception as error:
         if was_interrupted():
             sys.exit(130)
-        if full_error:
+        if full_error or isinstance(error, BrokenPipeError):
             raise
         if isinstance(error, OSError) and (is_unwritable(error) or composing and not file_being_read(error)):
             # Hydra makes the run folder

@@ -1,5 +1,7 @@
 """The checks of what every entry point takes, data and its own keys."""
 
+import inspect
+from types import FunctionType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,7 +11,7 @@ from fer.config.schemas import DATA, Faces, ModuleData, Predict, SourceData
 from fer.data.source import MOST_FOLDS, OFFERED, OWN
 from fer.engines import is_darknet, resolve
 from fer.errors import InputError
-from fer.targets import check_target, takes
+from fer.targets import check_target, locate, takes
 
 #: Characters of a tag.
 _LONGEST_TAG = 64
@@ -190,7 +192,24 @@ def check_faces(faces: DictConfig) -> dict[str, Any]:
         InputError: an unknown key, a value of the wrong type, or a target that there is not.
     """
     given = plain(faces, "faces")
-    return check_target(given, "faces") if "_target_" in given else typed(faces, Faces, "faces")
+    if "_target_" not in given:
+        return typed(faces, Faces, "faces")
+    if given["_target_"] != "???" and not given.get("_partial_"):
+        _require_maker(given)
+    return check_target(given, "faces")
+
+
+def _require_maker(faces: dict[str, Any]) -> None:
+    """Refuse a function that is the detector itself, which is to be called with pictures, where it is not said so."""
+    function = locate(faces["_target_"], "faces")
+    if not isinstance(function, FunctionType):
+        return
+    needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    if len(needed) == 1 and needed[0] not in faces and needed[0] in ("picture", "image", "img", "frame", "photo"):
+        raise InputError(
+            f"faces._target_={faces['_target_']}: is called without a {needed[0]}, to give the detector; of a function "
+            "that is the detector itself say faces._partial_=true"
+        )
 
 
 def check_labels(tags: Any, notes: Any) -> None:

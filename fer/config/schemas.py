@@ -207,6 +207,8 @@ class Evaluate:
     ten_crop: bool = MISSING
     scales: list[int] | None = MISSING
     device: str = MISSING
+    thresh: float = MISSING
+    iou_thresh: float = MISSING
     compare: list[str] | None = MISSING
     # a folder, or a list of them
     folds: Any = None

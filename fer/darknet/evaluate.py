@@ -22,7 +22,8 @@ from fer.darknet.formats.weights import Net, open_configured_net
 from fer.darknet.program_engine.program import Program, find_program, require_support
 from fer.darknet.program_engine.scores import classifier_valid, classify, detector_map
 from fer.darknet.runs.yolo import open_yolo
-from fer.darknet.scoring.report import format_detector_report, save_detector_report
+from fer.darknet.scoring.report import COUNTED, format_detector_report, save_detector_report
+from fer.darknet.scoring.thresholds import check_thresholds, refuse_thresholds
 from fer.darknet.torch_engine import scores as torch_scores
 from fer.data.source import SPLIT_NAMES
 from fer.errors import InputError
@@ -40,7 +41,7 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
     """Score the weights file ``keys["ckpt"]`` on ``keys["split"]`` of an exported folder; print and save the report.
 
     The folder is ``options["folder"]``, that of the data config, or the one that the run was trained on. Returns top-1
-    of a classifier, mAP@0.50 of a detector.
+    of a classifier, mAP of a detector.
 
     Raises:
         InputError: a file is missing or does not fit, or photos that the net was trained on.
@@ -52,8 +53,11 @@ def evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[st
 def _evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[str, Any], work: Path) -> float:
     classes, contempt = keys.get("classes"), keys.get("contempt")
     check_protocol(classes, contempt)
+    thresholds = check_thresholds(keys)
     weights = Path(keys["ckpt"])
     net = open_configured_net(keys["ckpt"], options)
+    if net.task == "classifier":
+        refuse_thresholds(keys)
     facts = read_facts(weights)
     program = None
     if options["engine"] == "binary":
@@ -94,12 +98,13 @@ def _evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[s
         report |= {"classes": classes, "contempt": contempt, "common": common.facts}
         name += "-common"
     own = _run_folder(weights) / "evaluate" / name
-    made_of = {key: report.get(key) for key in ("checkpoint", "file", "split", "program", "classes", "contempt")}
+    keep = ("checkpoint", "file", "split", "program", "classes", "contempt")
+    made_of = {key: report.get(key) for key in keep} | (thresholds if net.task == "detector" else {})
     folder = report_folder(Path(keys["out"]) if keys["out"] else own, **made_of)
     with claiming(folder):
         if net.task == "classifier":
             return _score_classifier(program, net, exported, listed, photos, report, folder, keys["device"], common)
-        return _score_detector(program, net, exported, listed, photos, report, folder, keys["device"])
+        return _score_detector(program, net, exported, listed, photos, report, folder, keys["device"], thresholds)
 
 
 def _score_classifier(
@@ -142,17 +147,18 @@ def _score_classifier(
 
 def _score_detector(
     program: Program | None, net: Net, exported: DarknetData, listed: str, photos: pd.DataFrame, report: dict[str, Any],
-    folder: Path, device: str,
+    folder: Path, device: str, thresholds: dict[str, float],
 ) -> float:  # fmt: skip
     if program:
         with _work() as work:
-            report |= detector_map(program, net, exported.class_names, exported.lists[listed], work)
+            report |= detector_map(program, net, exported.class_names, exported.lists[listed], work, **thresholds)
     else:
-        report |= torch_scores.detector_map(net, exported.class_names, exported.lists[listed], device)
+        report |= torch_scores.detector_map(net, exported.class_names, exported.lists[listed], device, **thresholds)
+    report["counted"] = COUNTED
     written = save_detector_report(folder, report | {"task": "detector", "photos": len(photos)})
     print(format_detector_report(report))
     print(f"report: {written['report.json']}")
-    return report["map50"]
+    return report["map"]
 
 
 @contextmanager

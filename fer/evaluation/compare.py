@@ -23,7 +23,7 @@ from fer.evaluation.text import (
     size_text,
 )
 
-_DETECTOR_HEADER = ["mAP@0.50 %", "P", "R", "F1", "IoU %"]
+_DETECTOR_HEADER = ["mAP %", "IoU >", "P", "R", "F1", "IoU %"]
 _NET_HEADER = ["size", "pre-training"]
 _KEY = ["source", "path", "label"]
 
@@ -69,7 +69,7 @@ def _classifier_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _detector_row(name: str, report: dict[str, Any]) -> dict[str, Any]:
-    return _about(name, report) | {key: report[key] for key in ("faces", *DETECTOR_SCORES)}
+    return _about(name, report) | {key: report[key] for key in ("faces", "iou_threshold", *DETECTOR_SCORES)}
 
 
 def compare(reports: Sequence[Path]) -> str:
@@ -106,7 +106,8 @@ def compare(reports: Sequence[Path]) -> str:
         rows = [["name", "model", "data/split", "faces", *_DETECTOR_HEADER, *_NET_HEADER]]
         for row in detectors:
             about = [row["name"], row["model"], _data_text(row), f"{row['faces']:,}"]
-            rows.append([*about, *detector_cells(row), *_net_cells(row)])
+            score, *cells = detector_cells(row)
+            rows.append([*about, score, f"{row['iou_threshold']:g}", *cells, *_net_cells(row)])
         parts.append(aligned(rows, left=3))
     return "\n\n".join(parts)
 
@@ -191,6 +192,9 @@ def _read(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} cannot be read as JSON: give the report.json of a run of evaluate.py") from error
     if isinstance(report, dict) and report.get("task") == "table":
         raise InputError(f"{file} is a table of several data sets: give the reports in the folders beside it")
+    if isinstance(report, dict) and _is_detector(report) and "map50" in report:
+        # as it was called while it was of no other IoU
+        report = report | {"map": report["map50"], "iou_threshold": 0.5}
     try:
         _check(report)
     except ValueError as error:
@@ -216,7 +220,7 @@ def _check(report: Any) -> None:
     _want(report, "pretrained", isinstance(pretrained, str | None))
     if _is_detector(report):
         _want(report, "faces", _is_count(report.get("faces")))
-        for key in DETECTOR_SCORES:
+        for key in ("iou_threshold", *DETECTOR_SCORES):
             _want(report, key, _is_share(report.get(key)))
         return
     name = report.get("headline")

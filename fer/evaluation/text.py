@@ -16,7 +16,7 @@ SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "top2_accuracy", "ece")
 SCORE_HEADER = ["accuracy % [95 %]", "balanced %", "macro F1 %", "top-2 %", "ECE %"]
 
 
-DETECTOR_SCORES = ("map50", "precision", "recall", "f1", "iou")
+DETECTOR_SCORES = ("map", "precision", "recall", "f1", "iou")
 
 
 DRAWN = "DRAWN SAMPLE DATA: these faces are drawn by code; no number below says anything about photos."
@@ -89,7 +89,7 @@ def score_cells(summary: dict[str, Any]) -> list[str]:
 
 def detector_cells(report: dict[str, Any]) -> list[str]:
     """Return mAP in %, precision, recall, F1 (as the darknet program prints them) and mean IoU in % as text."""
-    percent = {"map50", "iou"}
+    percent = {"map", "iou"}
     return [f"{100 * report[key]:.2f}" if key in percent else f"{report[key]:.2f}" for key in DETECTOR_SCORES]
 
 

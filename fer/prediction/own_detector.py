@@ -7,6 +7,7 @@ import numpy as np
 
 from fer.errors import InputError
 from fer.prediction.detection import Detection, left_to_right
+from fer.targets import one_line
 
 #: Takes a picture uint8 (H, W, 3) RGB, gives boxes (n, 4), x, y, width, height in its pixels, and scores (n,).
 OwnCallable = Callable[[np.ndarray], Any]
@@ -46,12 +47,14 @@ class OwnDetector:
         try:
             found = self._detector(picture)
         except Exception as error:  # the code is the user's own and may raise anything
-            text = " ".join(str(error).split())[:200]
-            raise self._error(f"raised {type(error).__name__}: {text}") from error
+            raise self._error(f"raised {one_line(error)}") from error
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise self._error(f"gave a {type(found).__name__}, not a pair of boxes and scores")
         try:
-            boxes, scores = (np.asarray(part, float) for part in found)
+            boxes, scores = (np.asarray(part) for part in found)
+            if any(np.iscomplexobj(part) for part in (boxes, scores)):
+                raise TypeError("complex numbers")
+            boxes, scores = boxes.astype(float), scores.astype(float)
         except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors with gradients
             raise self._error("gave boxes or scores that are no arrays of numbers") from error
         if not boxes.size and not scores.size:

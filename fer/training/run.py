@@ -28,7 +28,7 @@ from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
-from fer.targets import build, locate, takes
+from fer.targets import build, locate, named, takes
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
@@ -39,7 +39,6 @@ from fer.training.pictures import Pictures
 from fer.training.resuming import require_resumable
 from fer.training.stopping import EarlyStop, StopCleanly
 from fer.training.transfer import load_teachers, require_same_model, start_from
-from fer.training.users_errors import named
 
 
 @recorded

@@ -5,6 +5,7 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from fer.api import detector_arguments
 from fer.cli.arguments import check_choices, literal
 from fer.config.checks import check_data, check_predict
 from fer.config.train import TRAINER_OWN, check_train
@@ -81,6 +83,20 @@ def test_every_option_composes_and_passes_its_checks(group, option):
         return
     config = check_train(cfg)
     assert config["trainer"]["_target_"] == "pytorch_lightning.Trainer"
+
+
+def whole_picture(picture):
+    return [(0, 0, *picture.shape[1::-1])], [1.0]
+
+
+def test_a_function_that_is_the_detector_is_told_of_partial():
+    words = ["faces=custom", f"faces._target_={__name__}.whole_picture", "source=a.jpg", "ckpt=a.ckpt"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        wrong, right = (compose("predict", [*words, *more]) for more in ([], ["+faces._partial_=true"]))
+    with pytest.raises(InputError, match="of a function that is the detector itself say faces._partial_=true"):
+        check_predict(wrong)
+    detector = detector_arguments(check_predict(right)[1])["faces"]
+    assert detector(np.zeros((20, 30, 3), np.uint8)) == ([(0, 0, 30, 20)], [1.0])
 
 
 @pytest.mark.parametrize("option", of("faces"))

@@ -1,7 +1,10 @@
 """Weights and photos that are numbers of a formula, so that a test and a program elsewhere take the same ones."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 
 from fer.darknet.formats.cfg import layers
 from fer.darknet.torch_engine.network import DarknetNetwork
@@ -54,6 +57,28 @@ def training_photo(network: DarknetNetwork) -> np.ndarray:
     """Return a photo uint8 (height, width, channels) of numbers of the formula."""
     width, height, channels = network.size
     return (256 * spread(channels * height * width)).astype(np.uint8).reshape(height, width, channels)
+
+
+def scored_photos(network: DarknetNetwork, folder: Path, count: int = 12) -> list[Path]:
+    """Write photos of numbers of the formula with the labels of their faces beside them, and return their paths.
+
+    Photo 3 has none; a face is of one of the classes, 0.15 to 0.5 of the photo wide and high.
+    """
+    photos = []
+    for number in range(count):
+        width, height = 32 + 5 * number, 80 - 3 * number
+        pixels = (256 * spread(width * height * 3, 7919 * number)).astype(np.uint8).reshape(height, width, 3)
+        photos.append(folder / f"{number:02}.png")
+        Image.fromarray(pixels).save(photos[-1])
+        faces = 0 if number == 3 else 8
+        rows = spread(5 * faces, 104729 * (number + 1)).reshape(faces, 5).tolist()
+        lines = [
+            f"{int(network.classes * label)} {0.25 + x / 2:.6f} {0.25 + y / 2:.6f} {0.15 + 0.35 * w:.6f} "
+            f"{0.15 + 0.35 * h:.6f}\n"
+            for label, x, y, w, h in rows
+        ]
+        photos[-1].with_suffix(".txt").write_text("".join(lines))
+    return photos
 
 
 def stored(network: DarknetNetwork) -> np.ndarray:

@@ -180,6 +180,7 @@ FITTING = NET + YOLO.replace("80", "7").replace("255", "36")
             r"a.cfg:8: \[convolutional\]: filters=255 before a.cfg:11: \[yolo\], which needs 36",
         ),
         (FITTING.replace("0,1,2", "0,1,6"), r"a.cfg:11: \[yolo\]: mask=0,1,6 is not within 0 to 5 of num=6"),
+        (FITTING.replace("num=6", "num=2").replace("0,1,2", "0,1,4"), "of num=2: set num=6, as many as anchors= has"),
         (FITTING.replace("64\nch", "60\nch"), r"a.cfg:1: \[net\]: height=60 is no multiple of 32"),
         (FITTING + "counters_per_class=1,2\n", "counters_per_class= has 2 numbers, not 7: remove it"),
         (NET + SOFTMAX, r"a.cfg:12: \[softmax\]: gets 1x1x1000 numbers, but there are 7 names"),

@@ -40,7 +40,7 @@ def test_perfect_detections():
     truth = truth_of([0, 0, 1, 2, 10, 10], [0, 1, 30, 2, 10, 20], [1, 0, 0, 0, 5, 5])
     same = found([0, 0, 0.9, 1, 2, 10, 10], [0, 1, 0.8, 30, 2, 10, 20], [1, 0, 0.7, 0, 0, 5, 5])
     scores = mean_average_precision(same, truth, ("a", "b"))
-    assert {scores[key] for key in ("map50", "precision", "recall", "f1", "iou")} == {1.0}
+    assert {scores[key] for key in ("map", "precision", "recall", "f1", "iou")} == {1.0}
     assert (scores["tp"], scores["fp"], scores["fn"], scores["faces"]) == (3, 0, 0, 3)
     assert [(row["name"], row["ap"], row["tp"], row["truths"]) for row in scores["per_class"]] == [
         ("a", 1, 2, 2),
@@ -51,16 +51,37 @@ def test_perfect_detections():
 
 def test_a_second_detection_of_a_face_is_wrong():
     truth = truth_of([0, 0, 0, 0, 10, 10], [0, 0, 50, 50, 10, 10])
-    # The surest lies worse on the face than its double, and still is the right one: IoU 80 / 100.
+    # The surest lies worse on the face than its double, IoU 80 / 100, and is listed after it.
     twice = found([0, 0, 0.6, 0, 0, 10, 10], [0, 0, 0.9, 0, 0, 10, 8], [0, 0, 0.5, 50, 50, 10, 10])
     scores = mean_average_precision(twice, truth, ("a",))
     assert (scores["tp"], scores["fp"], scores["fn"]) == (2, 1, 0)
-    assert scores["iou"] == pytest.approx((0.8 + 1) / 3)  # over all three, as AlexeyAB's program divides
+    # over all three, as AlexeyAB's program divides
+    assert scores["iou"] == pytest.approx((1 + 1) / 3)
+    assert scores["by_confidence"]["iou"] == pytest.approx((0.8 + 1) / 3)
     # Right, wrong, right: recall 1/2 at precision 1, recall 1 at 2/3.
-    assert scores["map50"] == pytest.approx((1 + 2 / 3) / 2)
+    assert scores["map"] == pytest.approx((1 + 2 / 3) / 2)
     assert (scores["precision"], scores["recall"]) == pytest.approx((2 / 3, 1))
     assert scores["f1"] == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
     assert scores["per_class"][0]["curve"][50:52] == pytest.approx([1, 2 / 3])
+
+
+def test_an_earlier_listed_detection_of_any_confidence_takes_a_face():
+    truth = truth_of([0, 0, 0, 0, 10, 10], [1, 0, 0, 0, 10, 10])
+    # in photo 0 the unsure one is listed first; in photo 1 the sure one
+    one, other = [0, 0, 10, 10], [0, 0, 10, 9]
+    rows = found([0, 0, 0.1, *one], [0, 0, 0.9, *other], [1, 0, 0.8, *other], [1, 0, 0.1, *one])
+    scores = mean_average_precision(rows, truth, ("a",))
+    assert (scores["tp"], scores["fp"], scores["fn"], scores["precision"]) == (1, 1, 1, 0.5)
+    assert scores["iou"] == pytest.approx(0.9 / 2)
+    assert (scores["per_class"][0]["tp"], scores["per_class"][0]["fp"]) == (1, 1)
+    surer = scores["by_confidence"]
+    assert (surer["tp"], surer["fp"], surer["fn"], surer["recall"], surer["f1"]) == (2, 0, 0, 1, 1)
+    assert surer["iou"] == pytest.approx(0.9)
+    # mAP goes by confidence: both faces are found before the first wrong one
+    assert scores["map"] == 1
+    # over an IoU of .95 the sure ones lie on no face
+    strict = mean_average_precision(rows, truth, ("a",), iou_threshold=0.95)
+    assert (strict["tp"], strict["fp"], strict["iou_threshold"]) == (0, 2, 0.95)
 
 
 def test_the_best_face_counts_and_no_second_best_is_looked_for():
@@ -83,23 +104,23 @@ def test_iou_of_exactly_half_another_class_and_another_photo_are_no_match():
     assert (scores["tp"], scores["fp"], scores["fn"]) == (1, 3, 0)
     # Class a: wrong, right, wrong: 1/2. Class b has no faces, AP 0, and counts in the mean.
     assert [row["ap"] for row in scores["per_class"]] == [0.5, 0]
-    assert scores["map50"] == 0.25
+    assert scores["map"] == 0.25
 
 
 def test_the_threshold_is_for_the_counts_only():
     truth = truth_of([0, 0, 0, 0, 10, 10], [1, 0, 0, 0, 10, 10])
     unsure = found([0, 0, 0.25, 0, 0, 10, 10], [1, 0, 0.2501, 0, 0, 10, 10])
     scores = mean_average_precision(unsure, truth, ("a",))
-    assert (scores["map50"], scores["tp"], scores["fn"]) == (1, 1, 1)
+    assert (scores["map"], scores["tp"], scores["fn"]) == (1, 1, 1)
     assert mean_average_precision(unsure, truth, ("a",), threshold=0.5)["tp"] == 0
 
 
 def test_nothing_detected_and_nothing_to_detect():
     scores = mean_average_precision(found(), truth_of([0, 1, 0, 0, 10, 10]), ("a", "b"))
-    assert {scores[key] for key in ("map50", "precision", "recall", "f1", "iou", "tp", "fp")} == {0}
+    assert {scores[key] for key in ("map", "precision", "recall", "f1", "iou", "tp", "fp")} == {0}
     assert scores["fn"] == 1
     scores = mean_average_precision(found([0, 1, 0.9, 0, 0, 10, 10]), truth_of(), ("a", "b"))
-    assert (scores["map50"], scores["recall"], scores["fp"], scores["fn"]) == (0, 0, 1, 0)
+    assert (scores["map"], scores["recall"], scores["fp"], scores["fn"]) == (0, 0, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -357,14 +357,17 @@ def test_the_table_is_the_programs(tmp_path, name):
         row = rf"^ *(\d+) +(?:conv|max)\w* +(\d*) +(\d+) *x *(\d+) */ *(\d+) +{size} +-> +{size} *([\d.]*)"
         return re.findall(row, text, re.MULTILINE)
 
-    assert rows(summary(sections)) == rows(done.stderr)
+    # Debian's counts convolutions alone, AlexeyAB's poolings, too
+    ours = [row if row[1] else (*row[:-1], "") for row in rows(summary(sections))]
+    assert ours == rows(done.stderr)
     assert len(rows(done.stderr)) == sum(section.kind in ("convolutional", "maxpool") for section in sections)
 
 
-# published for YOLOv3-tiny at 416 and 80 classes: 5.56 billion operations; 35,434,956 bytes, 20 of them the header
+# published for YOLOv3-tiny at 416 and 80 classes: 5.56 billion operations of convolutions; 35,434,956 bytes, 20 of them
+# the header. AlexeyAB's program prints 5.571: four of each number that comes out of a pooling beside them
 def test_the_tables_total():
     text = summary(fit(recipe("v3_tiny"), {"size": 416}, 80, 1000))
-    assert "Total BFLOPs 5.56" in text and "8,858,734 numbers in .weights" in text
+    assert "Total BFLOPs 5.571" in text and "8,858,734 numbers in .weights" in text
     assert (
         text.splitlines()[1].split() == "0 convolutional 16 3 x 3 / 1 416 x 416 x 3 -> 416 x 416 x 16 0.150 BF".split()
     )

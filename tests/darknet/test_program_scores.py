@@ -118,7 +118,7 @@ def test_map_of_debians_program(tmp_path, detector):
     scores = detector_map(find_program("darknet"), detector, ("a", "b"), tmp_path / "test.txt", tmp_path / "work")
     # Three faces of six are found, all before the three wrong ones; class b has no faces.
     assert [row["ap"] for row in scores["per_class"]] == [0.5, 0]
-    assert (scores["map50"], scores["precision"], scores["recall"], scores["f1"]) == (0.25, 0.5, 0.5, 0.5)
+    assert (scores["map"], scores["precision"], scores["recall"], scores["f1"]) == (0.25, 0.5, 0.5, 0.5)
     assert (scores["tp"], scores["fp"], scores["fn"], scores["faces"], scores["photos"]) == (3, 3, 3, 6, 3)
     assert scores["iou"] == pytest.approx((1 + 0.75 + 1) / 6, abs=1e-5)  # the second face is 24 high, its box 32
     assert "computed" in scores["map_by"]
@@ -130,7 +130,7 @@ def test_a_net_that_finds_nothing(tmp_path):
     net = write_net(tmp_path, DETECTOR, "detector", "ab", outputs.ravel(), np.zeros(14 * 3 * 32 * 32))
     photos, program = write_faces(tmp_path), find_program("darknet")
     scores = detector_map(program, net, ("a", "b"), tmp_path / "test.txt", tmp_path / "work")
-    assert (scores["map50"], scores["tp"], scores["fp"], scores["fn"]) == (0, 0, 0, 6)
+    assert (scores["map"], scores["tp"], scores["fp"], scores["fn"]) == (0, 0, 0, 6)
     assert detect(program, net, "ab", photos, 0.25, tmp_path / "work") == [[], [], []]
 
 
@@ -216,7 +216,8 @@ def recorded(tmp_path):
         (tmp_path / "said").write_text(said)
         (tmp_path / "result").write_text(json.dumps(result))
         script = tmp_path / "darknet"
-        script.write_text(f"#!/bin/sh\ncat '{tmp_path}/said'\ncp '{tmp_path}/result' result.json\nexit {code}\n")
+        lines = f"cat '{tmp_path}/said'", f"cp '{tmp_path}/result' result.json", f"exit {code}"
+        script.write_text("\n".join(("#!/bin/sh", f"echo \"$@\" > '{tmp_path}/given'", *lines, "")))
         script.chmod(0o755)
         return Program(script, "alexeyab", gpu=False, opencv=False)
 
@@ -232,8 +233,11 @@ def recorded(tmp_path):
 
 def test_map_that_alexeyab_printed(tmp_path, recorded):
     program, net, _ = recorded
-    scores = detector_map(program(HEAD + MAP), net, ("a", "b", "c"), tmp_path / "test.txt", tmp_path / "work")
-    assert scores["map50"] == 0.91293 and scores["iou"] == pytest.approx(0.5527)
+    files = tmp_path / "test.txt", tmp_path / "work"
+    scores = detector_map(program(HEAD + MAP), net, ("a", "b", "c"), *files, threshold=0.4, iou_threshold=0.75)
+    assert (tmp_path / "given").read_text().split()[-4:] == ["-thresh", "0.4", "-iou_thresh", "0.75"]
+    assert (scores["threshold"], scores["iou_threshold"]) == (0.4, 0.75) and "by_confidence" not in scores
+    assert scores["map"] == 0.91293 and scores["iou"] == pytest.approx(0.5527)
     # The program's 0.77, 0.91, 0.84 are these fractions of its counts.
     assert (scores["precision"], scores["recall"]) == pytest.approx((31 / 40, 31 / 34))
     assert scores["f1"] == pytest.approx(2 * 31 / (2 * 31 + 9 + 3))
@@ -250,7 +254,7 @@ def test_map_that_alexeyab_printed_when_nothing_was_found(tmp_path, recorded):
     program, net, _ = recorded
     said = program(HEAD + EMPTY_MAP, code=134)
     scores = detector_map(said, net, ("a", "b", "c"), tmp_path / "test.txt", tmp_path / "work")
-    assert (scores["map50"], scores["precision"], scores["tp"], scores["fp"], scores["fn"]) == (0, 0, 0, 0, 34)
+    assert (scores["map"], scores["precision"], scores["tp"], scores["fp"], scores["fn"]) == (0, 0, 0, 0, 34)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_partial_starts_a_detector_which_trains_and_is_scored(home, run):
     done = run("evaluate.py", f"ckpt={folder / 'backup/v3_tiny_best.weights'}", "split=test", cwd=home)
     assert "mAP@0.50 %" in done.stdout
     report = json.loads((folder / "evaluate/v3_tiny_best-program-sample-test/report.json").read_text())
-    assert report["task"] == "detector" and 0 <= report["map50"] <= 1 and report["size"] == 64
+    assert report["task"] == "detector" and 0 <= report["map"] <= 1 and report["size"] == 64
     assert report["pretrained"] == "classifier_tiny_best.weights, 11 layers"
     compared = run("evaluate.py", f"compare=[{folder}/evaluate/v3_tiny_best-program-sample-test]", cwd=home)
     assert "v3_tiny" in compared.stdout and "11 layers" in compared.stdout

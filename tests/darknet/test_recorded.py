@@ -14,15 +14,17 @@ import torch
 from PIL import Image
 
 from fer.darknet.formats.cfg import layers, parse
+from fer.darknet.formats.weights import open_net
+from fer.darknet.torch_engine import scores as native
 from fer.darknet.torch_engine.network import DarknetNetwork, fuse, summary
 from fer.darknet.torch_engine.onednn import pack
 from fer.darknet.torch_engine.training.losses import YoloLoss
 from fer.darknet.torch_engine.training.module import DarknetTraining
 from fer.darknet.torch_engine.weights_io import load_weights, save_weights
-from tests.darknet.formula import BOXES, fill, photo, stored, training_photo
+from tests.darknet.formula import BOXES, fill, photo, scored_photos, stored, training_photo
 
 RECORDED = Path(__file__).parent / "recorded"
-LAYERS, LOSSES = (json.loads((RECORDED / f"{name}.json").read_text()) for name in ("layers", "losses"))
+LAYERS, LOSSES, MAPS = (json.loads((RECORDED / f"{name}.json").read_text()) for name in ("layers", "losses", "maps"))
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -96,3 +98,29 @@ def test_weights_after_the_first_iteration_are_the_programs(tmp_path, name):
     after, expected = stored(module.network), np.array(LOSSES[name]["weights"])
     moved = np.abs(expected - before).max()
     assert moved > 1e-3 and np.abs(after - expected).max() < 1e-4 * moved
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_map_and_counts_are_what_detector_map_prints(tmp_path, name):
+    (tmp_path / "net.cfg").write_text(MAPS[name]["cfg"])
+    network = fill(DarknetNetwork(parse(MAPS[name]["cfg"])))
+    names = [f"class{label}" for label in range(network.classes)]
+    save_weights(network, tmp_path / "net.weights")
+    (tmp_path / "emotion.names").write_text("".join(f"{each}\n" for each in names))
+    photos = scored_photos(network, tmp_path)
+    (tmp_path / "test.txt").write_text("".join(f"{photo}\n" for photo in photos))
+    apart = 0
+    for printed in MAPS[name]["printed"]:
+        thresholds = printed["threshold"], printed["iou_threshold"]
+        scores = native.detector_map(
+            open_net(tmp_path / "net.weights"), names, tmp_path / "test.txt", "cpu", *thresholds
+        )
+        assert (scores["threshold"], scores["iou_threshold"]) == thresholds
+        counts = [scores[key] for key in ("tp", "fp", "fn")]
+        assert counts == printed["counts"] and scores["map"] == pytest.approx(printed["map"], abs=1e-6)
+        assert 100 * scores["iou"] == pytest.approx(printed["iou"], abs=0.006)
+        rows = [[100 * row["ap"], row["tp"], row["fp"]] for row in scores["per_class"]]
+        assert np.array(rows) == pytest.approx(np.array(printed["classes"]), abs=0.006)
+        apart += scores["by_confidence"]["tp"] - scores["tp"]
+    # counted by falling confidence they would be others
+    assert apart > 10

@@ -28,8 +28,10 @@ def detector_report(**changes):
     return {
         "task": "detector", "model": "v3_tiny", "data": "sample", "split": "test", "checkpoint": "runs/x.weights",
         "drawn": True, "notes": ["Well."], "size": 256, "pretrained": "darknet.conv.11", "photos": 70, "faces": 120,
-        "map50": 0.5286, "precision": 0.75, "recall": 0.5, "f1": 0.6, "iou": 0.6123, "tp": 60, "fp": 20, "fn": 60,
-        "threshold": 0.25, "per_class": per_class, "map_by": "computed from the boxes of detector valid",
+        "map": 0.5286, "precision": 0.75, "recall": 0.5, "f1": 0.6, "iou": 0.6123, "tp": 60, "fp": 20, "fn": 60,
+        "threshold": 0.25, "iou_threshold": 0.5, "per_class": per_class, "counted": "as detector map",
+        "map_by": "computed from the boxes of detector valid",
+        "by_confidence": {"precision": 0.8, "recall": 0.53, "f1": 0.64, "iou": 0.6345, "tp": 64, "fp": 16, "fn": 56},
     } | changes  # fmt: skip
 
 
@@ -50,7 +52,7 @@ def test_files(tmp_path):
     assert "precision_recall.png" not in save_detector_report(tmp_path / "new", report)
     assert not (tmp_path / "new" / "precision_recall.png").exists()
     with pytest.raises(ValueError, match="JSON"):
-        save_detector_report(tmp_path / "new", detector_report(map50=float("inf")))
+        save_detector_report(tmp_path / "new", detector_report(map=float("inf")))
     assert json.loads(files["report.json"].read_text()) == report
 
 
@@ -60,7 +62,10 @@ def test_text():
     assert lines[1] == "v3_tiny on sample, test: 70 photos, 120 faces"
     assert "256 x 256" in lines[3] and "darknet.conv.11" in lines[3]
     cells = [line.split() for line in lines]
-    assert ["52.86", "0.75", "0.50", "0.60", "61.23", "60", "20", "60"] in cells
+    assert "mAP@0.50 52.86 %, and of detections with confidence over 0.25:" in lines
+    assert ["as", "detector", "map", "0.75", "0.50", "0.60", "61.23", "60", "20", "60"] in cells
+    assert ["by", "confidence", "0.80", "0.53", "0.64", "63.45", "64", "16", "56"] in cells
+    assert sum(line.startswith(("as detector map: wrong where", "by confidence: wrong where")) for line in lines) == 2
     assert ["Happy", "95.00", "10", "3", "20"] in cells
     assert ["Disgust", "–", "0", "7", "0"] in cells
     assert lines[-2:] == [
@@ -68,6 +73,10 @@ def test_text():
         "note: 1 of 7 classes without faces here counts as AP 0 in the mean, as in the darknet program.",
     ]
     nothing = format_detector_report(detector_report(tp=0, fp=0, drawn=False))
+    other = detector_report(iou_threshold=0.75)
+    del other["by_confidence"]
+    printed = format_detector_report(other)
+    assert "mAP@0.75 52.86 %" in printed and "by confidence" not in printed
     assert "drawn" not in nothing.lower() and "Nothing was detected" in nothing
 
 

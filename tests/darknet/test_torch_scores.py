@@ -159,8 +159,8 @@ def test_map_is_debians(tmp_path):
     (tmp_path / "test.txt").write_text("".join(f"{photo}\n" for photo in photos))
     theirs = detector_map(find_program("darknet"), net, NAMES, tmp_path / "test.txt", tmp_path / "work")
     ours = native.detector_map(net, NAMES, tmp_path / "test.txt", "cpu")
-    assert theirs["faces"] > 50 and 0.05 < theirs["map50"] < 0.95
-    assert ours["map50"] == pytest.approx(theirs["map50"], abs=0.002)
+    assert theirs["faces"] > 50 and 0.05 < theirs["map"] < 0.95
+    assert ours["map"] == pytest.approx(theirs["map"], abs=0.002)
     for key in ("tp", "fp", "fn", "faces", "photos"):
         assert ours[key] == theirs[key]
     assert [row["ap"] for row in ours["per_class"]] == pytest.approx(
@@ -185,7 +185,7 @@ def test_map_worked_by_hand(tmp_path, version, ap, overlaps):
     write_faces(tmp_path)
     scores = native.detector_map(net, "ab", tmp_path / "test.txt", "cpu")
     assert [row["ap"] for row in scores["per_class"]] == pytest.approx([ap, 0])
-    assert (scores["map50"], scores["precision"], scores["recall"]) == pytest.approx((ap / 2, 0.5, 0.5))
+    assert (scores["map"], scores["precision"], scores["recall"]) == pytest.approx((ap / 2, 0.5, 0.5))
     assert (scores["tp"], scores["fp"], scores["fn"], scores["photos"]) == (3, 3, 3, 3)
     assert scores["iou"] == pytest.approx(overlaps / 6, abs=1e-5)
 
@@ -257,12 +257,27 @@ def test_a_score_needs_no_program(sample, tmp_path, task, monkeypatch, capsys):
     headline, report = score(sample, task, "torch", tmp_path)
     assert report["program"] == "torch" and report["drawn"] and "printed" not in report
     assert task == "classifier" or report["map_by"].endswith("photos on grey as in Debian's darknet of 2018")
-    assert headline == (report["plain"]["accuracy"] if task == "classifier" else report["map50"])
+    assert headline == (report["plain"]["accuracy"] if task == "classifier" else report["map"])
     assert "so these photos may be among it" in capsys.readouterr().out
     with pytest.raises(InputError, match="^no darknet program on PATH; .*darknet.engine=torch scores and runs"):
         score(sample, task, "binary", tmp_path)
     with pytest.raises(InputError, match="^device=cuda:99: "):
         score(sample, task, "torch", tmp_path, device="cuda:99")
+
+
+def test_thresholds_are_keys(sample, tmp_path, capsys):
+    _, report = score(sample, "detector", "torch", tmp_path / "loose", thresh=0.01, iou_thresh=0.1)
+    assert (report["threshold"], report["iou_threshold"]) == (0.01, 0.1)
+    assert "mAP@0.10" in capsys.readouterr().out and report["counted"].startswith("as detector map: ")
+    _, strict = score(sample, "detector", "torch", tmp_path / "strict", thresh=0.6, iou_thresh=0.9)
+    assert strict["map"] < report["map"] and strict["tp"] + strict["fp"] < report["tp"] + report["fp"]
+    for keys in ({"thresh": 0.004}, {"thresh": 1.0}, {"iou_thresh": 0.0}, {"iou_thresh": 1.0}):
+        ((key, value),) = keys.items()
+        with pytest.raises(InputError, match=f"^{key}={value}: not "):
+            score(sample, "detector", "torch", tmp_path / "wrong", **keys)
+    with pytest.raises(InputError, match="^iou_thresh=0.75: for detectors, which .*net.weights is not"):
+        score(sample, "classifier", "torch", tmp_path / "wrong", iou_thresh=0.75)
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_classes_in_common_are_scored_of_a_classifier_with_others(sample, tmp_path):
@@ -301,5 +316,5 @@ def test_scores_are_the_programs(sample, tmp_path):
     ours, theirs = (
         score(sample, "detector", engine, tmp_path / f"{engine}-detector")[1] for engine in ("torch", "binary")
     )
-    assert ours["map50"] == pytest.approx(theirs["map50"], abs=0.002)
+    assert ours["map"] == pytest.approx(theirs["map"], abs=0.002)
     assert [ours[key] for key in ("tp", "fp", "fn", "faces")] == [theirs[key] for key in ("tp", "fp", "fn", "faces")]

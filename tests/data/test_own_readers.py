@@ -6,7 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from fer.data.preparation.prepare import prepare as prepare_file
+from fer.data.source import Block, empty_faces
 from fer.data.storage.hdf5 import read_column, read_groups, read_info
+from fer.errors import InputError
 from fer.labels import CLASSES
 
 SHARED = Path(__file__).parents[3] / "shared/data"
@@ -292,3 +295,82 @@ def test_blocks_that_a_reader_gave_before_it_was_mended_are_not_gone_on_with(tmp
     process(*command, cwd=tmp_path)
     assert (tmp_path / "decoded").read_text() == "1" * decoded
     assert read_column(tmp_path / "out.h5", "train", "label").tolist() == [label, label]
+
+
+class Odd:
+    """A reader of two rows; ``change`` makes what it gives another."""
+
+    names, class_names, notes = ("odd",), ("cat", "dog"), []
+
+    def __init__(self, face, change=""):
+        self.face, self.change = face, change
+        if change.startswith("self."):
+            exec(change)
+
+    def fingerprint(self):
+        return eval(self.change[12:]) if self.change.startswith("fingerprint=") else {}
+
+    def blocks(self):
+        return eval(self.change[7:]) if self.change.startswith("blocks=") else iter([Block([0], 0.5), Block([1], 1.0)])
+
+    def decode(self, block):
+        faces = empty_faces(1, self.face)
+        faces.label[:], faces.path = block.rows[0], [f"row {block.rows[0]}"]
+        if self.change.startswith("decode="):
+            return eval(self.change[7:])
+        if self.change.startswith("faces"):
+            exec(self.change)
+        if self.change == "raise":
+            raise KeyError("decode")
+        return faces
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("self.names = 'odd'", "names is 'odd', not a list of texts"),
+        ("self.names = ()", "names has 0 texts, and at least 1 are needed"),
+        ("self.class_names = (1, 2)", "class_names is (1, 2), not a list of texts"),
+        ("self.class_names = ('cat',)", "class_names has 1 texts, and at least 2"),
+        ("self.notes = None", "notes is None, not a list of texts"),
+        ("fingerprint=None", "fingerprint() gives NoneType, not a dict of plain data"),
+        ("fingerprint={}['x']", "KeyError: 'x' ("),
+        ("blocks=None", "TypeError: 'NoneType' object is not iterable"),
+        ("blocks=[1, 2]", "blocks() gives int, not fer.data.source.Block of a list of rows"),
+        ("blocks=[Block([0], float('nan'))]", "blocks() gives done=nan, not the fraction"),
+        ("raise", "KeyError: 'decode' ("),
+        ("decode=None", "decode() gives NoneType, not fer.data.source.Faces"),
+        ("faces.image = faces.image.astype(float)", "decode() gives image float64 (1, 8, 8), not uint8 (1, 8, 8)"),
+        ("faces.image = faces.image.astype('uint16')", "decode() gives image uint16, not uint8"),
+        ("faces.image = faces.image[:, :3]", "decode() gives image uint8 (1, 3, 8), not uint8 (1, 8, 8)"),
+        ("faces.image = faces.image.tolist()", "decode() gives image list, not uint8"),
+        ("faces.label = faces.label.astype(float)", "decode() gives label float64 (1,), not whole numbers (1,)"),
+        ("faces.label[:] = 2", "label 2, which is none of 0..1"),
+        ("faces.split[:] = 9", "decode() gives split 9, which is none of 0..2 for train, val, test"),
+        ("faces.source[:] = 1", "decode() gives source 1, which is none of 0..0 for odd"),
+        ("faces.path = [None]", "decode() gives path [None], not a list of 1 texts"),
+        ("faces.group = []", "decode() gives group [], not a list of 1 texts"),
+        ("faces.valence[:] = float('inf')", "decode() gives valence that is infinite; NaN is unknown"),
+        (
+            "faces.landmarks = faces.landmarks[:, :5]",
+            "decode() gives landmarks float32 (1, 5, 2), not ",
+        ),
+        ("faces.box = faces.box + 0.5", "decode() gives box float64 (1, 4), not int32 (1, 4)"),
+        ("faces.skipped = ['row 3']", "decode() gives skipped ['row 3'], not a list of fer.data.source.Skipped"),
+    ],
+)
+def test_what_a_reader_of_ones_own_gives_is_checked(tmp_path, change, message):
+    data = {"name": "own", "size": 8, "color": "grey", "margin": 0.0, "seed": 0, "min_bytes": 0, "max_bytes": None}
+    data |= {"max_pixels": 100, "source": {"_target_": f"{__name__}.Odd", "change": change}}
+    with pytest.raises(InputError) as caught:
+        prepare_file(data, tmp_path / "odd.h5", workers=1)
+    line = str(caught.value)
+    assert line.startswith("data.source") and message in line and "\n" not in line
+    assert not (tmp_path / "odd.h5").exists()
+
+
+def test_what_a_reader_of_ones_own_gives_rightly_is_taken(tmp_path):
+    data = {"name": "own", "size": 8, "color": "grey", "margin": 0.0, "seed": 0, "min_bytes": 0, "max_bytes": None}
+    data |= {"max_pixels": 100, "source": {"_target_": f"{__name__}.Odd"}}
+    prepare_file(data, tmp_path / "odd.h5", workers=1)
+    assert read_column(tmp_path / "odd.h5", "train", "label").tolist() == [0, 1]

@@ -330,6 +330,9 @@ def test_comparison_of_classifiers_and_detectors(tmp_path):
     make_report(tmp_path / "omega", one_hot(labels), labels, size=224, pretrained=None, task="classifier")
     make_report(tmp_path / "tiny", one_hot(labels), labels, model="tiny", size=96, pretrained="a.conv.11")
     for name, report in (("v4", detector_report()), ("v3", detector_report(model="v3_tiny", pretrained=None))):
+        if name == "v3":  # the other is of before iou_thresh=
+            report |= {"map": 0.614, "iou_threshold": 0.75}
+            del report["map50"]
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(report))
 
@@ -342,10 +345,12 @@ def test_comparison_of_classifiers_and_detectors(tmp_path):
     assert cells["omega"][-4:] == ["224", "x", "224", "–"] and cells["tiny"][-4:] == ["96", "x", "96", "a.conv.11"]
     assert "against old" in tests and [line.split(":")[0] for line in tests.splitlines()[1:]] == ["  omega", "  tiny"]
     head, first, second = (line.split() for line in detectors.splitlines())
-    assert head == "name model data/split faces mAP@0.50 % P R F1 IoU % size pre-training".split()
+    assert head == "name model data/split faces mAP % IoU > P R F1 IoU % size pre-training".split()
     # The row of the original table: 68.22, 0.57, 0.61, 0.59, 256 x 256, yolov4-tiny.conv.29.
-    assert first == "v4 v4_tiny affectnet/test 3,500 68.22 0.57 0.61 0.59 44.13 256 x 256 yolov4-tiny.conv.29".split()
-    assert second[-5:] == ["44.13", "256", "x", "256", "–"]
+    assert (
+        first == "v4 v4_tiny affectnet/test 3,500 68.22 0.5 0.57 0.61 0.59 44.13 256 x 256 yolov4-tiny.conv.29".split()
+    )
+    assert second[-5:] == ["44.13", "256", "x", "256", "–"] and second[4:6] == ["61.40", "0.75"]
 
     assert compare(paths[:1]).splitlines()[1].split()[0] == "v4"
     table = compare_table([paths[1], paths[2]])

@@ -109,7 +109,10 @@ jitter=.3
 ignore_thresh=.7
 random=0
 """
-_NETS = {"classifier": _CLASSIFIER, "detector": _DETECTOR}
+_RECORDED = json.loads((Path(__file__).parents[1] / "darknet" / "recorded" / "layers.json").read_text())
+_NETS = {"classifier": _CLASSIFIER, "detector": _DETECTOR} | {
+    name: net["cfg"].replace("\n[", "\n\n[") for name, net in _RECORDED.items() if "files" not in net
+}
 _NAMES = ["sad", "happy", "angry"]
 
 
@@ -163,6 +166,12 @@ def _cfgs(draw: st.DrawFn) -> Case:
             "classes",
             "coords",
             "from",
+            "side",
+            "num",
+            "share_index",
+            "dilation",
+            "scale_wh",
+            "softmax",
             "x",
         )
         lines[at] = f"{draw(st.sampled_from(keys))}={draw(st.sampled_from((value, *numbers)))}"
@@ -173,6 +182,7 @@ def _cfgs(draw: st.DrawFn) -> Case:
     else:
         kinds = ("reorg", "reorg3d", "dropout", "crop", "connected", "cost", "region", "local", "gru", "net", "softmax")
         kinds += ("avgpool", "route", "shortcut", "upsample", "yolo", "maxpool", "", "convolutional", "scale_channels")
+        kinds += ("sam", "batchnorm", "local_avgpool", "Gaussian_yolo", "detection", "contrastive")
         lines.insert(at, f"[{draw(st.sampled_from(kinds))}]")
     return as_bytes(Case(f"{net}, {how}", "\n".join(lines) + "\n"))
 

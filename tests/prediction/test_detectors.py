@@ -169,6 +169,7 @@ def test_a_detector_of_the_users_own_is_clipped_sorted_and_keeps_its_scores():
         ([[0, 0, 9, 9]], [1, 2], r"scores \(2,\)"),
         ([[0, 0, 9, float("nan")]], [1], "not finite"),
         ([["a", 0, 9, 9]], [1], "no arrays of numbers"),
+        ([[1j, 0, 9, 9]], [1], "no arrays of numbers"),
         ([[500, 0, 9, 9]], [1], "500, 0, 9, 9, which does not lie in the picture of 128x96 pixels"),
         ([[0.1, 0.2, 0.3, 0.3]], [1], "x, y, width, height in pixels expected"),
         ([[50, 50, -20, 20]], [1], "does not lie in the picture"),

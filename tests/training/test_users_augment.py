@@ -88,7 +88,7 @@ def images(n=64, channels=1, size=20):
 def giving(what, crop=20):
     """Return an augmentation of one module that gives what a function makes of the faces, and that module."""
     augmentation = Augmentation(own("Gives", what=what), crop)
-    return augmentation, augmentation._module
+    return augmentation, augmentation.module
 
 
 def test_ours_gives_the_pixels_over_255():

@@ -118,8 +118,10 @@ def _require_anchors(section: Section) -> None:
 def _check_boxes(section: Section, classes: int) -> None:
     number = integer(section, "num", 1)
     if any(mask not in range(number) for mask in numbers(section, "mask")):
+        there = len(numbers(section, "anchors")) // 2
+        remedy = f": set num={there}, as many as anchors= has" if there > number else ""
         raise InputError(
-            f"{section.where}: mask={section.options['mask']} is not within 0 to {number - 1} of num={number}"
+            f"{section.where}: mask={section.options['mask']} is not within 0 to {number - 1} of num={number}{remedy}"
         )
     counters = numbers(section, "counters_per_class")
     if counters and len(counters) != classes:

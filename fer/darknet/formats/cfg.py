@@ -114,11 +114,11 @@ def head_channels(section: Section, classes: int | None = None) -> int:
     the cells' classes and (coords + 1) a box.
     """
     classes = head_classes(section) if classes is None else classes
-    boxes = integer(section, "num", 1)
+    boxes = positive(section, "num", 1)
     if boxes > _MOST_BOXES:
         raise InputError(f"{section.where}: num={boxes} are more than {_MOST_BOXES:,} boxes a cell")
     if section.kind == "detection":
-        return integer(section, "side", 7) ** 2 * ((1 + integer(section, "coords", 1)) * boxes + classes)
+        return positive(section, "side", 7) ** 2 * ((1 + integer(section, "coords", 1)) * boxes + classes)
     if section.kind == "region":
         return boxes * (classes + integer(section, "coords", 4) + 1)
     return (len(numbers(section, "mask")) or boxes) * (classes + (5 if section.kind == "yolo" else 9))
@@ -283,7 +283,7 @@ def _convolutional(section: Section, shape: Shape, parsed: list[Layer]) -> tuple
         raise InputError(f"{section.where}: groups={groups} do not divide {channels} channels and filters={filters}")
     floats = filters * (4 if _flag(section, "batch_normalize") else 1) + filters * channels // groups * size * size
     if "share_index" in section.options:
-        (source,) = _sources(section, "share_index", parsed)[:1]
+        source = _sources(section, "share_index", parsed)[0]
         if source.kind != "convolutional" or source.floats != floats or source.shape[2] != filters:
             raise InputError(f"{section.where}: share_index={source.index} is no convolution with weights as these")
         floats = 0

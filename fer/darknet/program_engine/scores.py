@@ -18,6 +18,7 @@ from fer.darknet.formats.weights import Net
 from fer.darknet.program_engine.program import Program
 from fer.darknet.program_engine.work_folder import WorkFolder, work_folder
 from fer.darknet.scoring.mean_ap import (
+    IOU_THRESHOLD,
     THRESHOLD,
     Detections,
     Truth,
@@ -91,11 +92,15 @@ def classifier_valid(program: Program, net: Net, names: Sequence[str], list_file
     return scores[-1]
 
 
-def detector_map(program: Program, net: Net, names: Sequence[str], list_file: Path, work: Path) -> dict[str, Any]:
-    """Return mAP@0.50 and what goes with it, as `mean_average_precision` does, with ``photos`` and ``map_by``.
+def detector_map(
+    program: Program, net: Net, names: Sequence[str], list_file: Path, work: Path, threshold: float = THRESHOLD,
+    iou_threshold: float = IOU_THRESHOLD,
+) -> dict[str, Any]:  # fmt: skip
+    """Return mAP and what goes with it, as `mean_average_precision` does, with ``photos`` and ``map_by``.
 
     ``map_by`` says whether the program's `detector map` printed the numbers, rounded to two decimals but for mAP and
-    the counts (then a class has no ``curve``), or they are computed here from the boxes of its `detector valid`.
+    the counts (then a class has no ``curve``, and there is no ``by_confidence``), or they are computed here from the
+    boxes of its `detector valid`.
 
     Raises:
         InputError: as `classify`, or labels that can't be read.
@@ -109,21 +114,24 @@ def detector_map(program: Program, net: Net, names: Sequence[str], list_file: Pa
                 faces = read_labels(photo.with_suffix(".txt"), len(names)).tolist()
                 lines = [f"{int(label)} {' '.join(map(repr, box))}" for label, *box in faces]
                 folder.write(str(Path(link).with_suffix(".txt")), lines)
-            folder.run("detector", "map", "-thresh", str(THRESHOLD))
-            scores = _printed_map(folder, truth, names)
+            folder.run("detector", "map", "-thresh", str(threshold), "-iou_thresh", str(iou_threshold))
+            scores = _printed_map(folder, truth, names, threshold, iou_threshold)
         else:
-            scores = mean_average_precision(_valid(folder, photos, sizes, len(names)), truth, names, THRESHOLD)
+            found = _valid(folder, photos, sizes, len(names))
+            scores = mean_average_precision(found, truth, names, threshold, iou_threshold)
     printed, computed = f"printed by {program.dialect}'s detector map", "computed from the boxes of detector valid"
     by = printed if program.has_map else computed
     return scores | {"photos": len(photos), "map_by": by}
 
 
-def _printed_map(folder: WorkFolder, truth: Truth, names: Sequence[str]) -> dict[str, Any]:
+def _printed_map(
+    folder: WorkFolder, truth: Truth, names: Sequence[str], threshold: float, iou_threshold: float
+) -> dict[str, Any]:
     classes = {record.index: record for record in folder.records if isinstance(record, ClassAP)}
     counts = [record for record in folder.records if isinstance(record, Matches)]
     mean = [record for record in folder.records if isinstance(record, MeanAP)]
     if folder.no_detections:
-        return mean_average_precision(_nothing(), truth, names, THRESHOLD)
+        return mean_average_precision(_nothing(), truth, names, threshold, iou_threshold)
     complete = mean and counts and sorted(classes) == list(range(len(names))) and mean[-1].value is not None
     folder.require(bool(complete), "it printed no mAP")
     tp, fp, fn = counts[-1].tp, counts[-1].fp, counts[-1].fn
@@ -134,8 +142,8 @@ def _printed_map(folder: WorkFolder, truth: Truth, names: Sequence[str]) -> dict
         for i, name in enumerate(names)
     ]
     return {
-        "map50": mean[-1].value, **ratios(tp, fp, fn), "iou": counts[-1].iou, "threshold": THRESHOLD,
-        "faces": len(truth.label), "per_class": rows,
+        "map": mean[-1].value, "iou_threshold": iou_threshold, **ratios(tp, fp, fn), "iou": counts[-1].iou,
+        "threshold": threshold, "faces": len(truth.label), "per_class": rows,
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ METRIC = {"detector": "val/map50", "classifier": "val/top1"}
 
 def detector_metrics(scores: dict[str, Any]) -> dict[str, float]:
     """Return what an engine's ``detector_map`` says under the names of a run's metrics."""
-    return {"val/map50": scores["map50"]} | {f"val/ap/{row['name']}": row["ap"] for row in scores["per_class"]}
+    return {"val/map50": scores["map"]} | {f"val/ap/{row['name']}": row["ap"] for row in scores["per_class"]}
 
 
 def read_sections(options: dict[str, Any]) -> tuple[list[Section], str]:

@@ -18,8 +18,10 @@ from fer.errors import InputError
 #: Recalls at which a class's precision is kept for the picture: COCO's 101 points.
 RECALLS = np.linspace(0, 1, 101)
 
-#: A class's precision, recall and counts are of the detections with more confidence: `detector map`'s own default.
-THRESHOLD = 0.25
+#: Counts are of the detections with more confidence, and a detection is right over more IoU: `detector map`'s defaults.
+THRESHOLD, IOU_THRESHOLD = 0.25, 0.5
+#: Least confidence of a box that is scored: `detector map`'s.
+MIN_CONFIDENCE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,10 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Faces that a net found: photo (N,), label (N,), box (N, 4) as in `Truth`, confidence (N,) in 0..1."""
+    """Faces that a net found: photo (N,), label (N,), box (N, 4) as in `Truth`, confidence (N,) in 0..1.
+
+    Those of a photo and class stand in the order in which the program lists them.
+    """
 
     photo: np.ndarray
     label: np.ndarray
@@ -41,7 +46,7 @@ class Detections:
     box: np.ndarray
 
 
-def match(detections: Detections, truth: Truth, min_iou: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def match(detections: Detections, truth: Truth, min_iou: float = IOU_THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
     """Return for each detection the truth (N,) it lies on, or -1, and their IoU (N,), or 0.
 
     That is the truth of its photo and class with the greatest IoU, which must be more than ``min_iou``. Another
@@ -62,42 +67,57 @@ def match(detections: Detections, truth: Truth, min_iou: float = 0.5) -> tuple[n
 
 
 def mean_average_precision(
-    detections: Detections, truth: Truth, names: Sequence[str], threshold: float = THRESHOLD
-) -> dict[str, Any]:
-    """Return mAP@0.50 over all detections, and counts at a confidence over ``threshold``, as plain data.
+    detections: Detections, truth: Truth, names: Sequence[str], threshold: float = THRESHOLD,
+    iou_threshold: float = IOU_THRESHOLD,
+) -> dict[str, Any]:  # fmt: skip
+    """Return mAP over all detections, and counts at a confidence over ``threshold``, as plain data.
 
-    By falling confidence, the first detection on a truth (`match`) is right and every other one wrong. A class's AP is
-    the area under its precision over recall, precision at a recall being the greatest at that recall or a higher one
-    (PASCAL VOC 2010-2012). As in AlexeyAB's program, the mean is over all classes and a class without truth has AP 0,
-    and the mean IoU is the sum over right detections divided by all detections over the threshold.
+    A detection lies on a truth as `match` says. By falling confidence, the first one on a truth is right and every
+    other one wrong. A class's AP is the area under its precision over recall, precision at a recall being the greatest
+    at that recall or a higher one (PASCAL VOC 2010-2012); as in AlexeyAB's program, the mean is over all classes and a
+    class without truth has AP 0.
 
-    Keys: map50, precision, recall, f1, iou (0..1; 0 where nothing was detected), tp, fp, fn, threshold, faces,
-    per_class: name, ap, tp, fp, truths, and curve, the precision at the 101 `RECALLS`.
+    The counts are those of AlexeyAB's program, which goes by another order: right is the first detection that is listed
+    on a truth, if its confidence is over ``threshold``; one that is listed later is wrong, also where the earlier one
+    is not over it. ``by_confidence`` has the counts by falling confidence, as in AP. In both the mean IoU is the sum
+    over right detections divided by all detections over the threshold.
+
+    Keys: map, iou_threshold, precision, recall, f1, iou (0..1; 0 where nothing was detected), tp, fp, fn, threshold,
+    faces, by_confidence: precision, recall, f1, tp, fp, fn, iou; per_class: name, ap, tp, fp, truths, and curve, the
+    precision at the 101 `RECALLS`.
     """
+    on, overlap = match(detections, truth, iou_threshold)
     order = np.argsort(-detections.confidence, kind="stable")
-    on, overlap = match(detections, truth)
-    on, overlap = on[order], overlap[order]
-    right = np.zeros(len(on), bool)
-    hits, first = np.unique(on, return_index=True)
-    right[first[hits >= 0]] = True
-    label, sure = detections.label[order], detections.confidence[order] > threshold
+    surest = np.zeros(len(on), bool)
+    surest[order] = _first(on[order])
+    listed, sure = _first(on), detections.confidence > threshold
     per_class = []
     for index, name in enumerate(names):
-        in_class = label == index
+        in_class = detections.label == index
         truths = int((truth.label == index).sum())
-        ap, curve = average_precision(right[in_class], truths)
-        tp = int((right & in_class & sure).sum())
+        ap, curve = average_precision(surest[order][in_class[order]], truths)
+        tp = int((listed & in_class & sure).sum())
         fp = int((in_class & sure).sum()) - tp
         per_class.append({"name": name, "ap": ap, "tp": tp, "fp": fp, "truths": truths, "curve": curve})
-    tp, over = int((right & sure).sum()), int(sure.sum())
+
+    def counted(right: np.ndarray) -> dict[str, Any]:
+        tp, over = int((right & sure).sum()), int(sure.sum())
+        mean_iou = float(overlap[right & sure].sum() / over) if over else 0.0
+        return ratios(tp, over - tp, len(truth.label) - tp) | {"iou": mean_iou}
+
     return {
-        "map50": float(np.mean([entry["ap"] for entry in per_class])),
-        **ratios(tp, over - tp, len(truth.label) - tp),
-        "iou": float(overlap[right & sure].sum() / over) if over else 0.0,
-        "threshold": threshold,
-        "faces": len(truth.label),
+        "map": float(np.mean([entry["ap"] for entry in per_class])), "iou_threshold": iou_threshold,
+        **counted(listed), "threshold": threshold, "faces": len(truth.label), "by_confidence": counted(surest),
         "per_class": per_class,
-    }
+    }  # fmt: skip
+
+
+def _first(on: np.ndarray) -> np.ndarray:
+    """Return which detections are the first on their truth; ``on`` (N,) has it, or -1."""
+    first = np.zeros(len(on), bool)
+    hits, at = np.unique(on, return_index=True)
+    first[at[hits >= 0]] = True
+    return first
 
 
 def ratios(tp: int, fp: int, fn: int) -> dict[str, Any]:

@@ -10,10 +10,12 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fer.darknet.scoring.mean_ap import RECALLS
-from fer.evaluation.text import DRAWN, aligned, detector_cells, size_text
+from fer.darknet.scoring.mean_ap import IOU_THRESHOLD, RECALLS
+from fer.evaluation.text import DRAWN, aligned, size_text
 from fer.system.files import write_files
 
+#: What the counts of a report are; those of ``by_confidence`` go by another order.
+COUNTED = "as detector map: wrong where one that AlexeyAB's program lists earlier, of any confidence, took the face"
 #: COCO's names of its means to ours in a report.
 _COCO = {"AP": "map", "AP50": "map50", "AP75": "map75"}
 
@@ -29,11 +31,11 @@ def save_detector_report(folder: Path, report: dict[str, Any]) -> dict[str, Path
         InputError: the folder cannot be made.
     """
     data = f"{report['data']} (drawn sample data)" if report["drawn"] else report["data"]
-    title = f"{data}, {report['split']} split: mAP@0.50 {report['map50']:.2%} of {report['faces']:,} faces"
+    title = f"{data}, {report['split']} split: {map_name(report)} {report['map']:.2%} of {report['faces']:,} faces"
     table = pd.DataFrame(report["per_class"]).drop(columns="curve", errors="ignore")
     writers: dict[str, Callable[[Path], Any]] = {
         "per_class.csv": lambda path: table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8"),
-        "ap.png": lambda path: _save(ap_figure(report["per_class"], title), path),
+        "ap.png": lambda path: _save(ap_figure(report["per_class"], title, report["iou_threshold"]), path),
     }
     if all("curve" in entry for entry in report["per_class"]):
         writers["precision_recall.png"] = lambda path: _save(curve_figure(report["per_class"], title), path)
@@ -44,7 +46,7 @@ def save_detector_report(folder: Path, report: dict[str, Any]) -> dict[str, Path
     return write_files(folder, writers)
 
 
-def ap_figure(per_class: list[dict[str, Any]], title: str) -> Figure:
+def ap_figure(per_class: list[dict[str, Any]], title: str, iou_threshold: float = IOU_THRESHOLD) -> Figure:
     """Return average precision by class as bars from 0 to 1; a class without faces has a dash for a bar."""
     figure, axes = _canvas(7, 1.6 + 0.36 * len(per_class), title)
     names = [f"{_short(entry['name'])} ({entry['truths']:,})" for entry in per_class]
@@ -56,7 +58,7 @@ def ap_figure(per_class: list[dict[str, Any]], title: str) -> Figure:
     axes.set_yticks(range(len(ap)), names)
     axes.invert_yaxis()
     # 12 % more than all, for the number at the end of a full bar
-    axes.set(xlim=(0, 1.12), xlabel="average precision at IoU > 0.5", ylabel="class (faces)")
+    axes.set(xlim=(0, 1.12), xlabel=f"average precision at IoU > {iou_threshold:g}", ylabel="class (faces)")
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
@@ -76,6 +78,16 @@ def curve_figure(per_class: list[dict[str, Any]], title: str) -> Figure:
         legend = axes.legend(title="class, AP %", loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
         _plain(legend.get_texts())
     return figure
+
+
+def map_name(report: dict[str, Any]) -> str:
+    """Return what a report's mAP is called by its IoU, as in mAP@0.50."""
+    return f"mAP@{report['iou_threshold']:.2f}"
+
+
+def _counted(scores: dict[str, Any]) -> list[str]:
+    shares = [f"{scores[key]:.2f}" for key in ("precision", "recall", "f1")]
+    return [*shares, f"{100 * scores['iou']:.2f}", *(f"{scores[key]:,}" for key in ("tp", "fp", "fn"))]
 
 
 def _canvas(width: float, height: float, title: str) -> tuple[Figure, Any]:
@@ -111,10 +123,16 @@ def format_detector_report(report: dict[str, Any]) -> str:
         f"{net}; mAP {report['map_by']}",
         "",
     ]
-    header = ["mAP@0.50 %", "P", "R", "F1", "IoU %", "TP", "FP", "FN"]
-    counts = [f"{report[key]:,}" for key in ("tp", "fp", "fn")]
-    lines.append(aligned([header, [*detector_cells(report), *counts]], left=0))
-    lines += [f"all but mAP count detections with confidence over {report['threshold']:g}", ""]
+    lines.append(
+        f"{map_name(report)} {100 * report['map']:.2f} %, and of detections with confidence over "
+        f"{report['threshold']:g}:"
+    )
+    rows = [["counted", "P", "R", "F1", "IoU %", "TP", "FP", "FN"], ["as detector map", *_counted(report)]]
+    said = [COUNTED]
+    if "by_confidence" in report:
+        rows.append(["by confidence", *_counted(report["by_confidence"])])
+        said.append("by confidence: wrong where a surer one took the face, as in mAP")
+    lines += [aligned(rows), *said, ""]
     if coco := report.get("coco"):
         percent = [f"{name} {100 * coco[key]:.2f} %" for name, key in _COCO.items()]
         lines += [f"COCO's mAP (torchmetrics, classes with faces): {', '.join(percent)}", ""]

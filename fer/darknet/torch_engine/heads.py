@@ -207,8 +207,12 @@ def _read_tree(section: Section, classes: int) -> list[int]:
     path = next((path for path in (name, cfg / name, cfg.parent / name) if path.is_file()), None)
     if path is None:
         raise InputError(f"{section.where}: tree={name}: no such file here, beside the cfg or in the folder above it")
+    try:
+        lines = path.read_text("utf-8-sig", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     parents: list[int] = []
-    for row, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), 1):
+    for row, line in enumerate(lines, 1):
         words = line.split()
         if not 0 < len(words) < 3:
             raise InputError(f"{path}:{row}: {line!a:.40} is no name and number of its parent")

@@ -12,6 +12,7 @@ from fer.darknet.formats.cfg import Section, integer
 from fer.darknet.formats.run_folder import read_facts
 from fer.darknet.formats.section import number
 from fer.darknet.formats.weights import Net, read_header
+from fer.darknet.scoring.mean_ap import MIN_CONFIDENCE
 from fer.darknet.torch_engine.network import DarknetNetwork, fuse
 from fer.darknet.torch_engine.onednn import pack
 from fer.darknet.torch_engine.picture import Place, place
@@ -23,8 +24,8 @@ from fer.errors import InputError
 from fer.labels import canonical
 from fer.system.device import to_device
 
-#: Least confidence of a box that is scored, and IoU over which the less sure of two is left out: `detector map`'s.
-MIN_CONFIDENCE, NMS_IOU = 0.005, 0.45
+#: IoU over which the less sure of two boxes is left out: `detector map`'s.
+NMS_IOU = 0.45
 
 
 #: A photo's pixels in the net's input, where it lies in it, and its width and height.
@@ -169,6 +170,18 @@ class Detector:
 def suppress(box: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
     """Return which of boxes (N, 4) stay, surest first: a box that overlaps a surer one by more than NMS_IOU goes."""
     return nms(torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], 1), confidence, NMS_IOU)
+
+
+def listed(confidence: torch.Tensor, selected: Sequence[torch.Tensor]) -> np.ndarray:
+    """Return the rows and labels (N, 2) of what `suppress_classes` selected, as AlexeyAB's program lists them.
+
+    It sorts the boxes by their confidence in one class after the other: they stand by that in the last class, those
+    that have none over MIN_CONFIDENCE there by that in the class before, and so on.
+    """
+    counted = np.where(confidence.numpy() > MIN_CONFIDENCE, confidence.numpy(), 0)
+    place = np.lexsort(-counted.T).argsort()
+    pairs = [(place[row], label, row) for label, rows in enumerate(selected) for row in rows.tolist()]
+    return np.array(sorted(pairs), int).reshape(-1, 3)[:, [2, 1]]
 
 
 def suppress_classes(box: torch.Tensor, confidence: torch.Tensor, power: float | None) -> list[torch.Tensor]:

@@ -55,7 +55,7 @@ class DarknetNetwork(nn.Module):
         ]
         for module, layer in zip(modules, parsed, strict=True):
             if isinstance(module, Convolutional) and "share_index" in layer.section.options:
-                (source,) = integers(layer.section, "share_index")
+                source = integers(layer.section, "share_index")[0]
                 module.share(cast(Convolutional, modules[source if source >= 0 else layer.index + source]))
         self.layers = nn.ModuleList(modules)
         #: Numbers of the layers that are heads.

@@ -15,12 +15,20 @@ from fer.darknet.formats.dialects import DIALECTS
 from fer.darknet.formats.photo_folder import labels_from_paths, read_list
 from fer.darknet.formats.weights import Net
 from fer.darknet.runs.setup import detector_metrics
-from fer.darknet.scoring.mean_ap import THRESHOLD, Detections, Truth, mean_average_precision, read_truth
-from fer.darknet.torch_engine.inference import (
+from fer.darknet.scoring.mean_ap import (
+    IOU_THRESHOLD,
     MIN_CONFIDENCE,
+    THRESHOLD,
+    Detections,
+    Truth,
+    mean_average_precision,
+    read_truth,
+)
+from fer.darknet.torch_engine.inference import (
     Detector,
     distance_power,
     letterboxes,
+    listed,
     open_on,
     read_dialect,
     square_side,
@@ -47,8 +55,11 @@ def classify(net: Net, photos: Sequence[Path], device: str = "auto") -> np.ndarr
     return np.concatenate(rows).astype(float)
 
 
-def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = "auto") -> dict[str, Any]:
-    """Return mAP@0.50 by AlexeyAB's rule and what goes with it, as the program engine's `detector_map` does.
+def detector_map(
+    net: Net, names: Sequence[str], list_file: Path, device: str = "auto", threshold: float = THRESHOLD,
+    iou_threshold: float = IOU_THRESHOLD,
+) -> dict[str, Any]:  # fmt: skip
+    """Return mAP by AlexeyAB's rule and what goes with it, as the program engine's `detector_map` does.
 
     Boxes have a confidence over 0.005 and are suppressed class by class, as the cfg's nms_kind= says. Those of weights
     of Debian's program are cut to the photo, as its `detector valid` cuts them. ``coco`` is torchmetrics' mAP (map,
@@ -66,15 +77,14 @@ def detector_map(net: Net, names: Sequence[str], list_file: Path, device: str = 
             photo = len(parts)
             fractions = boxes.box / boxes.box.new_tensor(sizes[photo]).repeat(2)
             selected = suppress_classes(fractions, boxes.confidence, detector.power)
-            labels = [(label, row) for label, rows in enumerate(selected) for row in rows.tolist()]
-            label, row = np.array(labels, int).reshape(-1, 2).T
+            row, label = listed(boxes.confidence, selected).T
             confidence = boxes.confidence[row, label].double().numpy()
             parts.append(Detections(np.full(len(label), photo), label, confidence, boxes.box[row].double().numpy()))
     detections = Detections(*(np.concatenate([getattr(part, key) for part in parts]) for key in Detections.__slots__))
     dialect = read_dialect(net.weights)
     if dialect == "pjreddie":
         detections = _cut(detections, sizes)
-    scores = mean_average_precision(detections, truth, names, THRESHOLD)
+    scores = mean_average_precision(detections, truth, names, threshold, iou_threshold)
     fitting = "on grey" if letterboxes(net) else "stretched"
     by = f"computed from torch's boxes, photos {fitting} as in {DIALECTS[dialect].title}"
     return scores | {"photos": len(photos), "map_by": by, "coco": coco(detections, truth)}

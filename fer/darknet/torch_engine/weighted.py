@@ -134,6 +134,8 @@ class Convolutional(Weighted):
         dilation = positive(section, "dilation", 1) if size > 1 else 1
         if dilation > 1 and 2 * padding != size - 1:
             raise InputError(f"{section.where}: dilation={dilation} needs an odd size= and pad=1, as in the program")
+        if dilation * size > 2 * max(shapes[0][:2]) + size:
+            raise InputError(f"{section.where}: dilation={dilation} reaches too far beyond its input")
         right, down = strides(section)
         bias = not integer(section, "batch_normalize", 0)
         linear = nn.Conv2d(shapes[0][2], filters, size, (down, right), padding * dilation, dilation, groups, bias=bias)

@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from fer.data.preparation.own_source import checked
 from fer.data.readers.affectnet import affectnet_source
 from fer.data.readers.combine import MergedSource, MovedSource, PreparedSource
 from fer.data.readers.fer2013 import fer2013_source
@@ -19,9 +20,6 @@ from fer.data.synthetic.dataset import draw_sample, is_drawn
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
 from fer.targets import build, locate, takes
-
-#: What a Source has.
-_PROTOCOL = ("names", "class_names", "notes", "fingerprint", "blocks", "decode")
 
 
 def open_source(data: Mapping[str, Any]) -> Source:
@@ -78,9 +76,7 @@ def _built_source(data: Mapping[str, Any]) -> Source:
             raise InputError(f"data.{key} is not set: {target} needs it")
     arguments = {key: given[key] for key in takes(target, OFFERED) if given[key] is not None}
     source = build(data["source"], "data.source", **arguments)
-    if lacking := [name for name in _PROTOCOL if not hasattr(source, name)]:
-        raise InputError(f"data.source._target_={target}: what it gives has no {lacking[0]}, which a Source has")
-    return source
+    return source if target.startswith("fer.") else checked(source, given["face"])
 
 
 def photo_limits(data: Mapping[str, Any]) -> PhotoLimits:
