@@ -195,8 +195,10 @@ class Predictor:
         Darknet detector searches all of them whole.
 
         Raises:
-            InputError: an array that is no picture.
+            InputError: an array that is no picture; an ``every`` that is no number of frames.
         """
+        if type(every) is not int or every < 1:
+            raise InputError(f"every={every!s:.40}: a number of frames, 1 or more")
         return self._predictor.frames(frames, every)
 
 

@@ -163,9 +163,15 @@ def _of_tensor(picture: Any) -> np.ndarray:
         raise InputError(
             f"picture: a tensor (H, W), (1, H, W), (3, H, W) or (4, H, W) expected, got {tuple(picture.shape)}{remedy}"
         )
-    picture = picture.detach().cpu()
-    # numpy has no bfloat16
-    array = (picture.float() if picture.is_floating_point() else picture).numpy()
+    try:
+        picture = picture.detach().cpu()
+        # numpy has no bfloat16, and reads no view that is negated when it is read
+        array = (picture.float() if picture.is_floating_point() else picture).numpy(force=True)
+    except (RuntimeError, TypeError) as error:  # of sparse, quantized and meta tensors
+        said = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"picture: a tensor without plain values: {picture.layout}, {picture.dtype} ({said})"
+        ) from error
     return array if array.ndim == 2 else array.transpose(1, 2, 0)
 
 

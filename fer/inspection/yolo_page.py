@@ -20,6 +20,8 @@ from fer.system.files import claiming, replacing_folder
 
 #: Pixels a side of a place for a photo on a contact sheet, and photos in a row of it.
 _SIDE, _COLUMNS = 220, 4
+#: Boxes that are drawn in a photo: one of 100,000 would take minutes and show nothing.
+_DRAWN = 200
 #: Colours of classes, by their ids.
 _COLORS = [f"C{number}" for number in range(10)]
 
@@ -150,7 +152,9 @@ def boxes_figure(photos: Sequence[YoloPhoto], names: Sequence[str], limits: Phot
         )  # fmt: skip
         axes.axis("off")
         axes.set_anchor("N")
-        axes.text(0, -0.01, _short(photo.path), fontsize=7, va="top", parse_math=False, transform=axes.transAxes)
+        more = len(photo.labels.boxes) > _DRAWN
+        name = _short(photo.path) + (f", {_DRAWN} of {len(photo.labels.boxes):,} boxes" if more else "")
+        axes.text(0, -0.01, name, fontsize=7, va="top", parse_math=False, transform=axes.transAxes)
         image = read_photo(photo.file, "rgb", limits)
         if isinstance(image, str):
             axes.text(0.5, 0.5, image, fontsize=8, ha="center", transform=axes.transAxes)
@@ -158,7 +162,7 @@ def boxes_figure(photos: Sequence[YoloPhoto], names: Sequence[str], limits: Phot
         scale = _SIDE / max(image.shape[:2])
         high, wide = (max(1, round(side * scale)) for side in image.shape[:2])
         axes.imshow(cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
-        for label, x, y, box_width, box_height in photo.labels.boxes.tolist():
+        for label, x, y, box_width, box_height in photo.labels.boxes[:_DRAWN].tolist():
             color = _COLORS[int(label) % len(_COLORS)]
             left, upper = (x - box_width / 2) * wide, (y - box_height / 2) * high
             edges = [left, left + box_width * wide], [upper, upper + box_height * high]

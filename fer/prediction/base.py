@@ -4,7 +4,8 @@ import glob
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 from fer.data.inputs import Picture, content_of, is_address, is_one, is_open_file, path_of, to_array
 from fer.errors import InputError
 from fer.prediction.backends import NetworkInfo
-from fer.prediction.batches import AHEAD, ahead, chunks
+from fer.prediction.batches import AHEAD, Done, ahead, chunks
 from fer.prediction.detection import Detection
 from fer.prediction.face import Face
 from fer.prediction.result import Result
@@ -43,8 +44,9 @@ class BasePredictor(ABC):
     found_by: str = "found by the network itself"
 
     def __init__(self, network: NetworkInfo, min_confidence: float = 0.0) -> None:
-        if not 0 <= min_confidence <= 1:
-            raise InputError(f"min_confidence={min_confidence} is not a probability")
+        # a comparison with NaN is false
+        if not isinstance(min_confidence, Real) or not 0 <= min_confidence <= 1:
+            raise InputError(f"min_confidence={min_confidence!s:.40} is not a probability")
         self.network, self.min_confidence = network, min_confidence
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="faces")
         self._closed = False
@@ -192,6 +194,18 @@ class BasePredictor(ABC):
     def _result(self, picture: Any, read: _Read, faces: Iterable[Face]) -> Result:
         error = str(read.pixels) if isinstance(read.pixels, InputError) else None
         return Result(faces, read.source, self.labels, path_of(picture), error=error)
+
+    def _map(self, work: Callable[..., Done], *items: Iterable[Any]) -> list[Done]:
+        """Return what ``work`` makes of each of the items, done by the threads.
+
+        Raises:
+            InputError: another thread closed the predictor meanwhile.
+        """
+        try:
+            return list(self._threads.map(work, *items))
+        except (CancelledError, RuntimeError):
+            self._require_open()
+            raise
 
     def _submit(self, work: Callable[..., Any], *arguments: Any) -> Future:
         self._require_open()

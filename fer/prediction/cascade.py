@@ -26,6 +26,9 @@ _WEAK = 6
 #: and in larger steps. The cascade finds faces up to 15 degrees off; 20 and 40 degrees found no more and cost twice.
 _CLEAR = 20
 _TURNS, _TURNED_SCALE, _TURNED_STEP = (-30, 30), 0.6, 1.2
+#: A picture that is longer than this many times its other side is not searched turned: what it is turned on grows with
+#: the square of its length, to more than any memory.
+_LONG = 10
 #: A box is dropped that shares this part of the smaller one's area with a surer box.
 _SHARED = 0.4
 #: Most times that the contrast of a dark or pale picture is raised: the cascade gives up windows of little contrast.
@@ -57,7 +60,8 @@ class HaarDetector:
         with self._detectors.one() as cascades:
             search = _Search(cascades, smallest * scale, scale)
             found = search.upright(grey, padded=not quick)
-            if (near or not quick) and all((face.score or 0) < _CLEAR for face in found):
+            strip = max(grey.shape) > _LONG * min(grey.shape)
+            if (near or not quick) and not strip and all((face.score or 0) < _CLEAR for face in found):
                 found += [
                     face for angle in _TURNS for face in search.turned(grey, angle, 1.0 if near else _TURNED_SCALE)
                 ]

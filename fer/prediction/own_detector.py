@@ -55,7 +55,7 @@ class OwnDetector:
             if any(np.iscomplexobj(part) for part in (boxes, scores)):
                 raise TypeError("complex numbers")
             boxes, scores = boxes.astype(float), scores.astype(float)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # the last of tensors with gradients
             raise self._error("gave boxes or scores that are no arrays of numbers") from error
         if not boxes.size and not scores.size:
             return np.zeros((0, 4)), np.zeros(0)

@@ -67,11 +67,11 @@ class FacePredictor(BasePredictor):
     def frames(self, frames: Sequence[np.ndarray], every: int = 1, embed: bool = False) -> list[list[Face]]:
         self._require_open()
         frames = [colored(to_array(frame)) for frame in frames]
-        detections = search_frames(self.detector, frames, every, self._threads.map)
-        return self._name(list(self._threads.map(self._crop, frames, detections)), embed)
+        detections = search_frames(self.detector, frames, every, self._map)
+        return self._name(self._map(self._crop, frames, detections), embed)
 
     def _find(self, pictures: Sequence[np.ndarray], embed: bool) -> list[list[Face]]:
-        return self._name(list(self._threads.map(self._search, pictures)), embed)
+        return self._name(self._map(self._search, pictures), embed)
 
     def _search(self, picture: np.ndarray) -> Crops:
         return self._crop(picture, self.detector(colored(picture)))

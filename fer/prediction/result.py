@@ -94,7 +94,7 @@ class Result(list[Face]):
             InputError: as `picture`.
         """
         picture, paths = self.picture, []
-        stem = Path(self.path).stem[:60] if self.path else "picture"
+        stem = Path(self.path).stem[:50] if self.path else "picture"
         name = _plain_name(stem if self.frame is None else f"{stem}_{self.frame}")
         for face in self:
             crop = cut_upright(picture, face.box, face.angle)
@@ -162,7 +162,7 @@ def _plain(face: Face) -> dict[str, Any]:
 
 
 def _plain_name(text: str) -> str:
-    return "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in text).strip(". ") or "_"
+    return "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in text)[:60].strip(". ") or "_"
 
 
 def _write_new(folder: Path, name: str, content: bytes) -> Path:

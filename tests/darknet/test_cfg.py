@@ -152,6 +152,9 @@ def test_rendered_recipes_parse_back(name):
         (NET.replace("32", "32.5") + CONV, r"a.cfg:1: \[net\]: width=32.5 is no whole number$"),
         (NET.replace("32", "416;") + CONV, r"a.cfg:1: \[net\]: width=416; is no whole number: write 416$"),
         (NET.replace("32", "416.0") + CONV, r"a.cfg:1: \[net\]: width=416.0 is no whole number: write 416$"),
+        (NET.replace("32", "٣٢") + CONV, r"a.cfg:1: \[net\]: width=٣٢ is no whole number$"),
+        # anchors for all of them would be made, of which its mask takes three
+        (NET + CONV + YOLO.replace("num=3", "num=99999999999"), r"\[yolo\]: num=99999999999 are more than 1,000 boxes"),
         (NET, r"a.cfg: \[net\] is followed by no layer"),
         (NET + CONV + NET, r"a.cfg:12: \[net\]: comes twice"),
         (NET + CONV + "[route]\nlayers=-2\n", r"a.cfg:12: \[route\]: layers=-2 is outside of layers 0 to 0"),

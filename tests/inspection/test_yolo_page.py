@@ -50,3 +50,12 @@ def test_a_contact_sheet_has_the_box_where_the_label_says(tmp_path):
     columns = np.flatnonzero(blue[rows.max() - 10])
     assert columns.max() - columns.min() == pytest.approx(110, abs=2)
     assert rows.max() - rows.min() == pytest.approx(44, abs=2)
+
+
+def test_of_very_many_boxes_some_are_drawn(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((110, 220, 3), 255, np.uint8))
+    write(tmp_path / "a.txt", "".join(f"0 0.5 0.5 0.5 {0.1 + i / 100000:.5f}\n" for i in range(30000)))
+    write(tmp_path / "classes.txt", "x\n")
+    data = read_yolo(tmp_path, val_fraction=0)
+    (axes,) = boxes_figure(data.splits["train"], data.names, PhotoLimits(), "one").axes
+    assert len(axes.lines) == 200 and axes.texts[0].get_text() == "a.png, 200 of 30,000 boxes"

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import skimage.data
+import torch
 
 from fer.data.source import FaceFormat
 from fer.errors import InputError
@@ -53,7 +54,7 @@ def test_nobody_is_in_noise_a_gradient_or_a_flat_picture():
         assert open_detector("haar")(picture) == []
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 5000), (10000, 50), (50, 10000)])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 5000), (10000, 50), (50, 10000), (1, 5_000_000)])
 def test_odd_sizes_are_searched_without_an_error(shape):
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     assert open_detector("haar")(picture) == []
@@ -184,6 +185,8 @@ def test_a_detector_that_raises_or_gives_no_pair_is_one_line():
         open_detector(lambda picture: 1 // 0)
     with pytest.raises(InputError, match="gave a NoneType, not a pair of boxes and scores"):
         open_detector(lambda picture: None)
+    with pytest.raises(InputError, match="gave boxes or scores that are no arrays of numbers"):
+        open_detector(lambda picture: (torch.zeros(1, 4, requires_grad=True), torch.ones(1)))
 
 
 @contextmanager

@@ -136,6 +136,8 @@ def test_grey_rgb_and_rgba_arrays_and_views_of_them():
         (np.zeros(9, np.uint8), r"got \(9,\)"),
         (np.zeros((0, 9, 3), np.uint8), r"got \(0, 9, 3\)"),
         ([[0]], "got list"),
+        (torch.eye(9).to_sparse(), "a tensor without plain values: torch.sparse_coo, torch.float32"),
+        (torch.zeros(3, 9, 9, device="meta"), "a tensor without plain values: "),
         ("missing.png", "missing.png: missing file"),
     ],
 )
@@ -244,9 +246,12 @@ def test_other_classes_are_masked_as_if_their_logits_were_minus_infinity():
         ({"classes": ["Happy", "Bored"]}, "Bored is not one of Angry"),
         ({"margin": 3.0}, "margin=3.0: not a fraction"),
         ({"margin": float("nan")}, "margin=nan: not a fraction"),
+        ({"min_confidence": float("nan")}, "min_confidence=nan is not a probability"),
+        ({"min_confidence": 50}, "min_confidence=50 is not a probability"),
+        ({"min_confidence": "0.5"}, "min_confidence=0.5 is not a probability"),
     ],
 )
-def test_margins_and_classes_that_make_no_sense_are_refused(options, message):
+def test_margins_classes_and_probabilities_that_make_no_sense_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         Predictor.load("fer2013_vgg9", faces="whole", device="cpu", **options)
 

@@ -7,6 +7,7 @@ import pickle
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -205,6 +206,9 @@ def test_names_from_outside_are_no_paths_and_no_html(tmp_path):
     result = Result([face], PHOTO, ("<b>", "../../up"), path="/photos/<script>alert(1)</script>.png")
     (path,) = result.save_crops(tmp_path / "crops")
     assert path.parent.parent == tmp_path / "crops" and path.is_file()
+    # 1,200 bytes are no file's name
+    (path,) = Result([replace(face, label="é" * 600)], PHOTO, path="ü" * 600).save_crops(tmp_path)
+    assert path == tmp_path / ("é" * 60) / f"{'ü' * 50}_1.png" and path.is_file()
     html = result._repr_html_()
     assert "<script" not in html and "<b></b>" not in html and "&lt;b&gt;" in html and "75.0%" in html
     assert "<script" not in Result(error="<script>", path="<script>")._repr_html_()
@@ -264,6 +268,36 @@ def test_a_closed_predictor_says_so():
         if thread.name.startswith("faces"):
             thread.join(timeout=0.5)
     assert threading.active_count() <= before
+
+
+def test_a_call_that_another_thread_closes_the_predictor_under_says_so():
+    started, closed = threading.Event(), threading.Event()
+
+    def slow(picture):
+        if picture.shape != PHOTO.shape:
+            return [], []  # the first, empty call of `open_detector`
+        started.set()
+        closed.wait(10)
+        return [], []
+
+    predictor = Predictor.load("fer2013_vgg9", faces=slow, device="cpu")
+
+    def close():
+        started.wait(10)
+        predictor.close()
+        closed.set()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    with pytest.raises(InputError, match="was closed; open another one"):
+        predictor([PHOTO] * 100)
+    closing.join()
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, None])
+def test_an_every_that_is_no_number_is_refused(predictor, every):
+    with pytest.raises(InputError, match="every="):
+        predictor.frames([PHOTO, PHOTO], every)
 
 
 @pytest.mark.parametrize("batch", [0, -1, 1.5, True])

@@ -33,6 +33,8 @@ _REFUSED = ("antialiasing", "maxpool_depth")
 
 # A pooling may reach so much farther than twice its input, which spatial pyramids of small inputs do.
 _MAX_WINDOW = 64
+#: Boxes a cell; real nets have up to 15.
+_MOST_BOXES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ def head_channels(section: Section, classes: int | None = None) -> int:
     """
     classes = head_classes(section) if classes is None else classes
     boxes = positive(section, "num", 1)
+    if boxes > _MOST_BOXES:
+        raise InputError(f"{section.where}: num={boxes} are more than {_MOST_BOXES:,} boxes a cell")
     if section.kind == "detection":
         return positive(section, "side", 7) ** 2 * ((1 + integer(section, "coords", 1)) * boxes + classes)
     if section.kind == "region":

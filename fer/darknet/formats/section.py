@@ -89,9 +89,10 @@ def _items(section: Section, key: str) -> list[str]:
 
 
 def _to_integer(section: Section, key: str, text: str) -> int:
+    # digits of other scripts are none to the programs;
     # more digits than any size or seed has are a slip, and Python converts no more than 4,300
-    if not re.fullmatch(r"[+-]?\d{1,18}", text):
-        whole = re.match(r"[+-]?\d{1,18}(?=\.?0*\W*$)", text)
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        whole = re.match(r"[+-]?[0-9]{1,18}(?=\.?0*\W*$)", text)
         remedy = f": write {whole[0]}" if whole else ""
         raise InputError(f"{section.where}: {key}={section.options[key]} is no whole number{remedy}")
     return int(text)

@@ -125,7 +125,7 @@ class DetectorPredictor(BasePredictor):
             self.require_embedding()
         predictions: list[list[Face]] = []
         for start in range(0, len(pictures), BATCH_PHOTOS):
-            prepared = list(self._threads.map(self._prepare, pictures[start : start + BATCH_PHOTOS]))
+            prepared = self._map(self._prepare, pictures[start : start + BATCH_PHOTOS])
             for boxes, (_, _, size) in zip(self._detector.detect(prepared, self.min_confidence), prepared, strict=True):
                 predictions.append(self._faces(boxes, *size))
         return predictions
