@@ -44,9 +44,10 @@ class BasePredictor(ABC):
     found_by: str = "found by the network itself"
 
     def __init__(self, network: NetworkInfo, min_confidence: float = 0.0) -> None:
+        given: Any = min_confidence
         # a comparison with NaN is false
-        if not isinstance(min_confidence, Real) or not 0 <= min_confidence <= 1:
-            raise InputError(f"min_confidence={min_confidence!s:.40} is not a probability")
+        if not isinstance(given, Real) or not 0 <= float(given) <= 1:
+            raise InputError(f"min_confidence={given!s:.40} is not a probability")
         self.network, self.min_confidence = network, min_confidence
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="faces")
         self._closed = False
