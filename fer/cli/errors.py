@@ -165,6 +165,9 @@ def _forget_output() -> None:
 def explain(error: Exception, conf: str, config_name: str, arguments: list[str]) -> str:
     """Return one line for an error of ours, Hydra's or OmegaConf's, with the valid keys where one is wrong."""
     text = str(error)
+    if not text and (cause := error.__cause__ or error.__context__):
+        # Hydra's own, of a broken ${...}, has no text
+        return " ".join(str(not_composed(cause if isinstance(cause, Exception) else error)).split())
     if text.startswith("Could not override '"):
         key = text.split("'")[1]
         given = next((a for a in arguments if a.split("=")[0].lstrip("+") == key), "")

@@ -578,6 +578,7 @@ def test_a_source_with_dashes_is_told_its_key(run, tmp_path):
         ),
         ("seed: {", "error: {file}: cannot be read as a config: while parsing a flow node expected"),
         ("3", "error: {file}: cannot be read as a config: Invalid loaded object type: int; correct it"),
+        ("seed: ${", "error: {file}: cannot be read as a config: no viable alternative at input '${{'"),
         ("seed: 3\0", "error: {file}: cannot be read as a config: unacceptable character #x0000"),
         ("seed: \udcff", "error: {file}: cannot be read as a config: 'utf-8' codec can't decode byte 0xff in position"),
         ("defaults: 3\n", "error: the configuration cannot be composed: Invalid defaults list in 'experiment/mine'"),

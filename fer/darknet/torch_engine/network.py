@@ -123,8 +123,9 @@ class DarknetNetwork(nn.Module):
         return max((i for i, stop in enumerate(self._stops) if stop == 1 or stop > self.iteration), default=-1)
 
     def _require_last_softmax(self, parsed: Sequence[Layer]) -> None:
-        for layer, after in zip(parsed, parsed[1:], strict=False):
-            if isinstance(self.layers[layer.index], Softmax) and after.kind != "cost":
+        ends = [at for at, layer in enumerate(parsed) if isinstance(self.layers[layer.index], Softmax)]
+        for after in parsed[ends[0] + 1 :] if ends else ():
+            if after.kind != "cost":
                 raise InputError(f"{after.section.where}: follows a [softmax], which only a [cost] may")
 
 
