@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from packaging.version import Version
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -34,6 +35,7 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
             _alike(content.get(key), 0, key)
         # Lightning translates those of its older versions by it
         _alike(content.get("pytorch-lightning_version"), "", "pytorch-lightning_version")
+        Version(content["pytorch-lightning_version"])
         _alike(content.get("loops"), {"fit_loop": trainer.fit_loop.state_dict()}, "loops")
         _check_progress(content)
         if "_target_" not in config["data"]:

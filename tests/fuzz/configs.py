@@ -27,9 +27,9 @@ _CLEAN = (InputError, HydraException, OmegaConfBaseException)
 _CONFIG = ["data=fer2013", "model=vgg_small", "trainer=cpu"]
 
 
-def _said(text: str) -> str:
+def _said(error: Exception) -> str:
     """Return what the user reads of an error."""
-    return explain(InputError(text), str(CONF), "train", [])
+    return explain(error, str(CONF), "train", [])
 
 
 def _compose(conf: Path, *words: str) -> DictConfig:

@@ -42,7 +42,7 @@ class Family:
     cases: Callable[[], st.SearchStrategy[Case]]
     open: Callable[[Case, Path], None]
     clean: tuple[type[Exception], ...] = (InputError,)
-    one_line: Callable[[str], str] = str
+    one_line: Callable[[Exception], str] = str
     share: float = 1.0
 
 
@@ -51,7 +51,7 @@ def judge(family: Family, case: Case, folder: Path) -> tuple[str, str]:
     try:
         family.open(case, folder)
     except family.clean as error:
-        message = family.one_line(str(error))
+        message = family.one_line(error)
         if message.strip() and "\n" not in message and len(message) < 12_000:
             return "clean", message
         return "traceback", f"not one line: {message[:200]!r}"
