@@ -47,16 +47,16 @@ def random_affine(
     size: int,
     flip: float,
     rotate: float,
-    scale: float,
+    scale: float | tuple[float, float],
     translate: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Turn, scale, move and mirror each image about its centre and cut the central square, in one interpolation.
 
     Uniform for each image: the angle in [-rotate, rotate] degrees, the factor in [1 - scale, 1 + scale], the way right
-    and down in [-translate, translate] of the image's side; mirrored with the probability ``flip``. Bilinear; what lies
-    outside is the image reflected at its edge. Shapes: (N, C, H, W) of any type to float (N, C, size, size) of the same
-    range of values.
+    and down in [-translate, translate] of the image's side; mirrored with the probability ``flip``. With a pair as
+    ``scale`` the factor lies between the two, its logarithm uniform. Bilinear; what lies outside is the image reflected
+    at its edge. Shapes: (N, C, H, W) of any type to float (N, C, size, size) of the same range of values.
 
     Raises:
         InputError: ``size`` is larger than the images.
@@ -65,7 +65,12 @@ def random_affine(
     n, _, height, width = images.shape
     draws = 2 * torch.rand((n, 4), generator=generator, device=images.device) - 1
     mirrored = torch.rand(n, generator=generator, device=images.device) < flip
-    angle, factor = torch.deg2rad(rotate * draws[:, 0]), 1 / (1 + scale * draws[:, 1])
+    angle = torch.deg2rad(rotate * draws[:, 0])
+    if isinstance(scale, tuple):
+        low, high = math.log(scale[0]), math.log(scale[1])
+        factor = torch.exp(-(low + high) / 2 - (high - low) / 2 * draws[:, 1])
+    else:
+        factor = 1 / (1 + scale * draws[:, 1])
     mirrored = torch.where(mirrored, -factor, factor)
     cos, sin = angle.cos(), angle.sin()
     right, down = (2 * translate * draws[:, 2:]).unbind(1)
