@@ -55,15 +55,16 @@ def _convolution(channels: int, width: int, kernel: int = 3, stride: int = 1, gr
 class _Residual(nn.Module):
     def __init__(self, width: int, inverted: bool = False) -> None:
         super().__init__()
-        branch = [_convolution(width, width), _convolution(width, width)]
-        if inverted:
-            inner = 4 * width
-            branch = [_convolution(width, inner, 1), _convolution(inner, inner, groups=inner)]
-            branch += [nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width)]
+        inner, last = (4 * width, 1) if inverted else (width, 3)
+        branch = [_convolution(width, inner, 1), _convolution(inner, inner, groups=inner)] if inverted else []
+        branch = branch or [_convolution(width, inner)]
+        branch += [nn.Conv2d(inner, width, last, padding=last // 2, bias=False), nn.BatchNorm2d(width)]
         self.branch = nn.Sequential(*branch)
+        # an inverted residual is linear at its ends
+        self.end = nn.Identity() if inverted else nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
+        return self.end(x + self.branch(x))
 
 
 class _Excitation(nn.Module):
