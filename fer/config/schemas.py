@@ -35,6 +35,14 @@ class SampleData(Data):
 
 
 @dataclass
+class ScenesData(Data):
+    raw: str = MISSING
+    faces: str = MISSING
+    backgrounds: str | None = MISSING
+    photos: int = MISSING
+
+
+@dataclass
 class Fer2013Data(Data):
     raw: str | None = MISSING
     votes: str | None = None
@@ -97,6 +105,7 @@ class ModuleData:
 
 DATA = {
     "sample": SampleData,
+    "scenes": ScenesData,
     "fer2013": Fer2013Data,
     "affectnet": AffectNetData,
     "fer2021": Fer2021Data,
