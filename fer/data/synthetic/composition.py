@@ -92,7 +92,10 @@ def _places(count: int, width: int, height: int, rng: np.random.Generator) -> li
             break
         side = max(SMALLEST, middle * (rng.uniform(0.75, 1.3) if count > 1 else 1))
         turned = rng.uniform(-45, 45) if rng.random() < 0.35 else rng.normal(0, 7)
-        square = Square(rng.uniform(0, width), rng.uniform(0, height), side, float(np.clip(turned, -45, 45)))
+        # one in four may reach over the edge
+        room = side * (0.5 if rng.random() < 0.75 else 0.25)
+        x, y = (rng.uniform(*sorted((room, length - room))) for length in (width, height))
+        square = Square(x, y, side, float(np.clip(turned, -45, 45)))
         _, _, w, h = square.box(width, height)
         if w * h >= _INSIDE * side * side and all(square.meets(other) <= _COVERED for other in squares):
             squares.append(square)
@@ -261,9 +264,7 @@ def _cover(scene: np.ndarray, square: Square, pictures: list[np.ndarray], rng: n
     x1, y1 = min(x0 + w, scene.shape[1]), min(y0 + h, scene.shape[0])
     x0, y0 = max(x0, 0), max(y0, 0)
     if x0 < x1 and y0 < y1:
-        scene[y0:y1, x0:x1] = (
-            part_of(pictures, x1 - x0, y1 - y0, rng) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
-        )
+        scene[y0:y1, x0:x1] = part_of(pictures, x1 - x0, y1 - y0, rng) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
 
 
 def _draw_decoy(

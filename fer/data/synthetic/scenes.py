@@ -129,7 +129,9 @@ def _is_drawn(folder: Path, facts: dict[str, Any]) -> bool:
 
 def _require_ours(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file() or folder.is_file():
-        raise InputError(f"{folder}: holds something that is no scenes drawn here: give data.raw= an empty or new folder")
+        raise InputError(
+            f"{folder}: holds something that is no scenes drawn here: give data.raw= an empty or new folder"
+        )
 
 
 def _odds(labels: np.ndarray, classes: int) -> np.ndarray:
