@@ -12,9 +12,9 @@ numbers. ``--draft`` writes what YuNet finds, and the label where the file's nam
 The kinds of photos are portraits (one face), groups (more), none, and tilted: all with faces, turned by --tilt degrees
 to either side, the corners black. A face is found by a box whose intersection over union with its own is at least 0.35;
 every other box is false, on an eye as well as on a bush. The faces are named by ``fer2013_vgg9``, those of the package
-`fer` and of a Darknet detector (--detector, with the .cfg and .names of its run beside it) by itself, the latter
-counted where their confidence is over each --least; right is counted among faces that have a label, tilted or not. Seconds are those of the CPU, for
-reading, searching and naming on one thread, the best of --runs.
+`fer` by itself, and so are those of a Darknet detector (--detector, its .cfg and .names beside it), found where their
+confidence is over each --least. Right is counted among faces that have a label, tilted or not. Seconds are those of the
+CPU, for reading, searching and naming on one thread, the best of --runs.
 """
 
 import argparse
@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import partial
 from functools import partial
 from pathlib import Path
 from typing import Any

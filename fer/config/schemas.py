@@ -105,13 +105,13 @@ class ModuleData:
 
 DATA = {
     "sample": SampleData,
-    "scenes": ScenesData,
     "fer2013": Fer2013Data,
     "affectnet": AffectNetData,
     "fer2021": Fer2021Data,
     "folder": FolderData,
     "csv": OwnData,
     "yolo": YoloData,
+    "scenes": ScenesData,
 }
 
 

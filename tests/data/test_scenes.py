@@ -1,4 +1,4 @@
-"""Scenes: what is drawn is repeated, boxes lie where the faces are, and no split sees another's faces or backgrounds."""
+"""Scenes: the same again by the same seed, boxes where the faces are, no split with another's faces or backgrounds."""
 
 import hashlib
 import sys

@@ -142,7 +142,8 @@ def _classifier_v4_tiny_half() -> Sections:
     return [*_csp_tiny_backbone(0.5), *_classifier_head()]
 
 
-def _v4_tiny(share: float = 1) -> Sections:
+def _v4_tiny(share: float = 1, small: Sequence[int] = (1, 2, 3)) -> Sections:
+    """The published net leaves the smallest anchor out; ``small`` are those of its finer head."""
     options = {
         "scale_x_y": 1.05, "cls_normalizer": 1.0, "iou_normalizer": 0.07, "iou_loss": "ciou", "resize": 1.5,
         "nms_kind": "greedynms", "beta_nms": 0.6,
@@ -151,12 +152,12 @@ def _v4_tiny(share: float = 1) -> Sections:
     return [
         *_csp_tiny_backbone(share), _conv(c256, 1), _conv(c512), *_yolo((3, 4, 5), _TINY_ANCHORS, **options),
         _route(-4), _conv(c128, 1), _upsample(), _route(-1, 23), _conv(c256),
-        *_yolo((1, 2, 3), _TINY_ANCHORS, **options),
+        *_yolo(small, _TINY_ANCHORS, **options),
     ]  # fmt: skip
 
 
 def _v4_tiny_half() -> Sections:
-    return _v4_tiny(0.5)
+    return _v4_tiny(0.5, (0, 1, 2))
 
 
 def _v4() -> Sections:
