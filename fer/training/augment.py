@@ -120,10 +120,18 @@ def random_erase(images: Tensor, probability: float, generator: torch.Generator 
 class Augment(nn.Module):
     """Augmentation while training, the centre crop otherwise; by default a random crop and horizontal flip.
 
-    ``flip`` and ``erase`` are probabilities. With any of ``rotate`` (degrees), ``scale`` and ``translate`` (fractions)
-    the place of the crop comes from `random_affine` in place of `random_crop_flip`; ``brightness`` and ``contrast`` are
-    those of `random_light`. Shapes: (N, C, H, W) to (N, C, crop, crop), uint8 or float in [0, 255]; uint8 stays so
-    where pixels only change places.
+    Shapes: (N, C, H, W) to (N, C, crop, crop), uint8 or float in [0, 255]. uint8 stays uint8 where pixels only change
+    places.
+
+    Args:
+        crop: the side in pixels of what is cut.
+        flip: probability of a mirrored face.
+        rotate: largest turn to either side, in degrees.
+        scale: a face is enlarged by a factor between 1 - scale and 1 + scale.
+        translate: largest move along each side, as a fraction of it.
+        brightness: pixels are multiplied by a factor between 1 - brightness and 1 + brightness.
+        contrast: contrast is multiplied by a factor between 1 - contrast and 1 + contrast.
+        erase: probability that a rectangle of 2 to 33 % is filled with the face's mean (Zhong et al. 2017).
 
     Raises:
         InputError: a value out of range.
