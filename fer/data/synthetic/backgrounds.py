@@ -115,7 +115,7 @@ def part_of(pictures: list[np.ndarray], width: int, height: int, rng: np.random.
 def _clouds(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """Return soft noise of one to four sizes, from plain colours to a texture."""
     coarse = rng.uniform(10, 245, (*rng.integers(1, 5, 2), 3)).astype(np.float32)
-    scene = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    scene: np.ndarray = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
     for cells in (8, 24, 80)[: int(rng.integers(4))]:
         noise = rng.normal(0, rng.uniform(3, 30), (cells, cells)).astype(np.float32)
         scene += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]

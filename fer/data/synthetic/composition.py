@@ -94,7 +94,7 @@ def _places(count: int, width: int, height: int, rng: np.random.Generator) -> li
         turned = rng.uniform(-45, 45) if rng.random() < 0.35 else rng.normal(0, 7)
         # one in four may reach over the edge
         room = side * (0.5 if rng.random() < 0.75 else 0.25)
-        x, y = (rng.uniform(*sorted((room, length - room))) for length in (width, height))
+        x, y = (rng.uniform(min(room, length - room), max(room, length - room)) for length in (width, height))
         square = Square(x, y, side, float(np.clip(turned, -45, 45)))
         _, _, w, h = square.box(width, height)
         if w * h >= _INSIDE * side * side and all(square.meets(other) <= _COVERED for other in squares):
@@ -137,7 +137,8 @@ def _draw_face(scene: np.ndarray, square: Square, look: _Look, rng: np.random.Ge
         face = _shade(face, rng)
     layer = cv2.copyMakeBorder(face, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
     # blurred at half the size, which is faster
-    mask, u = np.zeros((side // 2, side // 2), np.uint8), _UNIT / 2
+    mask: np.ndarray = np.zeros((side // 2, side // 2), np.uint8)
+    u = _UNIT / 2
     kind = rng.choice(4, p=[0.6, 0.18, 0.07, 0.15])
     soft = rng.uniform(2, 7)
     if kind == 0:
@@ -185,7 +186,8 @@ def _draw_body(scene: np.ndarray, square: Square, look: _Look, rng: np.random.Ge
     """Draw hair, neck and shoulders where a face is to be set in; ``hidden``: the head as seen from behind."""
     side, u = _BODY_SIDES * _BODY_UNIT, _BODY_UNIT
     x, y = side // 2, _BODY_ABOVE * u
-    layer, mask = np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.uint8)
+    layer: np.ndarray = np.zeros((side, side, 3), np.uint8)
+    mask: np.ndarray = np.zeros((side, side), np.uint8)
     hair = (look.hair * rng.uniform(0.7, 1.1)).clip(0, 255)
     skin = (look.skin * rng.uniform(0.6, 1.0)).clip(0, 255)
     cloth = rng.uniform(10, 240, 3)
@@ -234,8 +236,8 @@ def _paste(
         size = [max(1, round(side * scale)) for side in layer.shape[1::-1]]
         middle = middle[0] * size[0] / layer.shape[1], middle[1] * size[1] / layer.shape[0]
         layer, scale = cv2.resize(layer, size, interpolation=cv2.INTER_AREA), 1.0
-    matrix = cv2.getRotationMatrix2D(middle, degrees, scale)
-    matrix[:, 2] += np.array([square.x, square.y]) - middle
+    matrix: np.ndarray = cv2.getRotationMatrix2D(middle, degrees, scale)
+    matrix[:, 2] += (square.x - middle[0], square.y - middle[1])
     height, width = layer.shape[:2]
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]) @ matrix.T
     x0, y0 = np.floor(corners.min(0)).astype(int).clip(0).tolist()
@@ -295,7 +297,7 @@ def _draw_decoy(
         x, y = int(x * _UNIT), int(y * _UNIT)
         part = look.face[y : y + int(0.38 * _UNIT), x : x + int(0.42 * _UNIT)]
         picture = cv2.resize(part, (_UNIT, _UNIT), interpolation=cv2.INTER_LINEAR)
-    mask = np.zeros((_UNIT, _UNIT), np.uint8)
+    mask: np.ndarray = np.zeros((_UNIT, _UNIT), np.uint8)
     if rng.random() < 0.5:
         mask[2:-2, 2:-2] = 255
     else:

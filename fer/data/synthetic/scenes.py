@@ -66,7 +66,7 @@ def draw_scenes(
     if _is_drawn(folder, facts):
         return
     with replacing_folder(folder, _require_ours) as new, ThreadPoolExecutor(os.cpu_count()) as pool:
-        listed = {}
+        listed: dict[str, list[str]] = {}
         for number, (split, (images, labels)) in enumerate(splits.items()):
             count = photos if split == "train" else max(1, round(photos * _OTHERS))
             odds = _odds(labels, len(info.class_names))
