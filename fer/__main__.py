@@ -3,11 +3,12 @@
 import os
 import signal
 from importlib import import_module
+from typing import Any
 
 
 def start(name: str) -> None:
     """Run the ``main`` of ``fer.cli.NAME``; Ctrl-C and SIGTERM while what it needs is imported end it at once."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     # a shell that starts a program in the background may have it ignore Ctrl-C
     mine = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
     for number in mine:

@@ -25,6 +25,7 @@ from fer.cli.errors import (
     not_composed,
     unwritable,
 )
+from fer.cli.help import choices, keys
 from fer.cli.ranks import one_job
 from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
 from fer.errors import InputError, Interrupted, RankLost, printable
@@ -38,8 +39,10 @@ _INSTALLED = Path(__file__).resolve().parents[1] / "conf"
 #: The folder of the configs: in the wheel a part of the package, in a checkout beside it.
 CONF = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "conf"
 
-# in the texts of --help: how the reader of this help started it
+# in the texts of --help: how the reader of this help started it, and what it lists
 OmegaConf.register_new_resolver("command", command, replace=True)
+OmegaConf.register_new_resolver("choices", choices, replace=True)
+OmegaConf.register_new_resolver("keys", keys, replace=True)
 
 
 @ends_quietly

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _came = 0
 
@@ -28,7 +29,7 @@ def noticing() -> Iterator[None]:
     Within another one nothing is changed, nor of a signal that is to be ignored or that somebody else handles.
     """
     global _came
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     mine = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
     if not mine or threading.current_thread() is not threading.main_thread():
         yield
