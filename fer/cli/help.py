@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -129,11 +130,11 @@ def _values(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + name, _typed(value)
 
 
-def _typed(value: object) -> str:
+def _typed(value: Any) -> str:
     if isinstance(value, ListConfig):
         return f"[{','.join(map(_typed, value))}]"
     if isinstance(value, DictConfig):
-        return f"{{{','.join(f'{key}:{_typed(value[key])}' for key in value)}}}"
+        return f"{{{','.join(f'{key!s}:{_typed(value[key])}' for key in value)}}}"
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value) or "''"

@@ -8,8 +8,9 @@ from pytorch_lightning.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from fer.blame import one_line
 from fer.errors import InputError
-from fer.targets import build, check_target, one_line, takes
+from fer.targets import build, check_target, takes
 from fer.training.param_groups import SCALE
 
 #: Arguments that a schedule gets where it takes them, see `Length`.
