@@ -186,6 +186,10 @@ def test_the_line_has_the_key_the_file_and_the_line(tiny, tmp_path, words, line)
     assert re.fullmatch(line, str(caught.value)), caught.value
 
 
+class OwnSGD(torch.optim.SGD):
+    """Torch's, by a name of the user's."""
+
+
 class InOptimizer(pl.Callback):
     """Raises in the step of the optimiser, which is not to blame for it."""
 
@@ -196,6 +200,10 @@ class InOptimizer(pl.Callback):
 def test_an_optimizer_is_not_to_blame_for_what_its_step_calls(tiny, tmp_path):
     with pytest.raises(InputError, match=r"^callbacks.mine: KeyError: 'zero' \("):
         train(config_of(tiny, *part("callbacks.mine", "InOptimizer")), tmp_path)
+    # nor for the way back through a loss, in which no code of that loss runs
+    words = ["optimizer=sgd", *part("optimizer", "OwnSGD"), "loss=custom", *part("loss", "LossInPlace")]
+    with pytest.raises(InputError, match="^loss: RuntimeError: one of the variables needed for gradient"):
+        train(config_of(tiny, *words), tmp_path / "back")
 
 
 class TrainingOnly(nn.Module):
