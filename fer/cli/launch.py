@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.blame import named
 from fer.cli.arguments import SEVERAL, check_choices, check_chosen, literal, options_first
 from fer.cli.errors import (
     end_interrupted,
@@ -83,10 +84,6 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
                 sys.exit(0)
             print(printable(f"{stopped}{place_in_sweep()}"), file=sys.stderr)
             sys.exit(128 + stopped.signal)
-        except OSError as error:
-            if full_error or not is_unwritable(error):
-                raise
-            fail(unwritable(error), str(CONF), config_name, arguments, place_in_sweep())
         except SystemExit as left:
             if came():
                 # Lightning ends with 1 before a training has begun
@@ -101,6 +98,14 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             # every rank that is left, because the lost one may be the first
             print(printable(f"error: {lost}{place_in_sweep()}"), file=sys.stderr)
             sys.exit(1)
+        except Exception as error:
+            if full_error or isinstance(error, BrokenPipeError):
+                raise
+            # of a file of the user's, as that of a network which is scored
+            line = unwritable(error) if isinstance(error, OSError) and is_unwritable(error) else named(error, {})
+            if line is None:
+                raise
+            fail(line, str(CONF), config_name, arguments, place_in_sweep())
 
     if os.getcwd() not in sys.path:
         # classes that a config names may be the user's own; last, so that no file there stands for a package's

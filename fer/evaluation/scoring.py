@@ -123,14 +123,15 @@ def predict(
     _, place = to_device(model.net, device)
     model.net.eval()
     loader = DataLoader(dataset, batch_size=None, sampler=EvalBatches(len(dataset)))
-    bar = tqdm(loader, desc="ten-crop" if average_ten_crop else "centre crop", unit="batch", leave=False)
 
     def logits(faces: torch.Tensor) -> torch.Tensor:
         if not scales:
             return model(faces, average_ten_crop)
         return torch.stack([model.ten_crop_logits(faces, size) for size in scales]).mean(0)
 
-    return torch.cat([of_logits(logits(batch.image.to(place))).cpu() for batch in bar]).numpy()
+    name = "ten-crop" if average_ten_crop else "centre crop"
+    with tqdm(loader, desc=name, unit="batch", leave=False) as bar:
+        return torch.cat([of_logits(logits(batch.image.to(place))).cpu() for batch in bar]).numpy()
 
 
 def val_temperature(ckpt: str | Path, data: dict[str, Any] | None) -> float:

@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from fer.data.loading.dataset import Batch
 from fer.errors import InputError
 from fer.training.run import train
+from tests.cli.test_outputs import only_line
+from tests.conftest import write_tiny
 from tests.data.test_own_modules import Stripes
 from tests.training.test_users_errors import config_of, own
 
@@ -132,6 +134,7 @@ def data(how, workers):
 
 
 STEP, CALLED = place('raise KeyError("step")'), place('raise KeyError("called")')
+SEVEN = place('raise KeyError("seven")')
 SERVER = place("raise ConnectionError(SAID)")
 RATE, LINES, OPEN = place('return RATES["rate"]'), place("raise KeyError(TWO_LINES)"), place("open(NO_SUCH_FACE)")
 #: Lightning's class, whose code is a function of the user's.
@@ -183,6 +186,10 @@ def test_the_line_has_the_key_the_file_and_the_line(tiny, tmp_path, words, line)
     assert re.fullmatch(line, str(caught.value)), caught.value
 
 
+class OwnSGD(torch.optim.SGD):
+    """Torch's, by a name of the user's."""
+
+
 class InOptimizer(pl.Callback):
     """Raises in the step of the optimiser, which is not to blame for it."""
 
@@ -193,3 +200,29 @@ class InOptimizer(pl.Callback):
 def test_an_optimizer_is_not_to_blame_for_what_its_step_calls(tiny, tmp_path):
     with pytest.raises(InputError, match=r"^callbacks.mine: KeyError: 'zero' \("):
         train(config_of(tiny, *part("callbacks.mine", "InOptimizer")), tmp_path)
+    # nor for the way back through a loss, in which no code of that loss runs
+    words = ["optimizer=sgd", *part("optimizer", "OwnSGD"), "loss=custom", *part("loss", "LossInPlace")]
+    with pytest.raises(InputError, match="^loss: RuntimeError: one of the variables needed for gradient"):
+        train(config_of(tiny, *words), tmp_path / "back")
+
+
+class TrainingOnly(nn.Module):
+    """A network that raises once it no longer trains."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.layer = nn.Linear(256, num_classes)
+
+    def forward(self, faces):
+        if not self.training and len(faces) == 7:
+            raise KeyError("seven")
+        return self.layer(faces.flatten(1))
+
+
+def test_other_commands_name_the_file_too(tiny, tmp_path, run):
+    train(config_of(tiny, "model=custom", *own("model", f"{__name__}.TrainingOnly")), tmp_path / "run")
+    seven = write_tiny(tmp_path / "seven.h5", {"val": 7, "test": 7})
+    words = [f"ckpt={tmp_path / 'run/checkpoints/last.ckpt'}", "data=fer2013", f"data.file={seven}", "split=test"]
+    words += ["data.size=20", "device=cpu", f"trust=[{__name__}]"]
+    done = run("evaluate.py", *words, cwd=tmp_path, code=2)
+    assert re.fullmatch(rf"error: KeyError: 'seven' {SEVEN}", only_line(done))
