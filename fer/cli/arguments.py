@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quote, QuotedString
 from hydra.errors import HydraException
@@ -137,6 +138,26 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
             yield from _keys(node, f"{prefix}{key}.")
+
+
+def given_keys() -> list[Override]:
+    """Return what the command line of the running job gives, but for Hydra's own."""
+    return OverridesParser.create().parse_overrides(HydraConfig.get().overrides.task)
+
+
+def require_effect(what: str, *without: str, others_than: Sequence[str] = ()) -> None:
+    """Refuse keys and groups of the command line that are of no use to ``what``: some, or all but ``others_than``.
+
+    null is as not given.
+
+    Raises:
+        InputError: naming what was given.
+    """
+    for given in given_keys():
+        names = {given.key_or_group, given.key_or_group.split(".")[0]}
+        useless = not names & set(others_than) if others_than else names & set(without)
+        if useless and given.value() is not None:
+            raise InputError(f"{given.input_line} has no effect with {what}: leave it out")
 
 
 #: Groups of which several may be chosen; of any other Hydra would merge them into one that is none of them.

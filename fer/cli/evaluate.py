@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from fer import api
+from fer.cli.arguments import given_keys, require_effect
 from fer.cli.launch import launch
 from fer.config.checks import check_data, check_keys
 from fer.config.schemas import Evaluate
@@ -18,10 +19,14 @@ from fer.darknet.scoring.thresholds import refuse_thresholds
 from fer.engines import is_darknet
 from fer.errors import InputError
 
+#: Keys of conf/darknet that say which net it is and what it is scored on; the others are of a training.
+_OF_DARKNET = ("name", "engine", "binary", "cfg", "names", "folder", "crop")
+
 
 def job(cfg: DictConfig, _: Path) -> float | None:
     keys = check_keys(cfg, Evaluate)
     if keys["compare"]:
+        require_effect("compare=, which reads reports", others_than=("compare",))
         from fer.evaluation.compare import compare
 
         print(compare([Path(path) for path in keys["compare"]]))
@@ -35,6 +40,7 @@ def job(cfg: DictConfig, _: Path) -> float | None:
         for key in ("classes", "contempt"):
             if keys[key]:
                 raise InputError(f"folds= scores the runs on the classes that they were trained on: leave {key}= out")
+        require_effect("folds=", "split", "thresh", "iou_thresh", "darknet")
         from fer.evaluation.folds import evaluate_folds
 
         return evaluate_folds(keys, check_data(cfg.data) if "data" in cfg else None)
@@ -45,13 +51,32 @@ def job(cfg: DictConfig, _: Path) -> float | None:
     one_file = isinstance(keys["ckpt"], str) and is_darknet(keys["ckpt"])
     if not one_file:
         refuse_thresholds(keys)
+        require_effect("ckpt=, which is no .weights file", "darknet")
     if several is not None:
         if one_file:
             raise InputError(f"data=[{','.join(several)}]: a .weights file is scored on one data set: give data=NAME")
         api.evaluate_each(keys, {name: check_data(data) for name, data in several.items()})
         return None
     data = check_data(cfg.data) if "data" in cfg else None
-    return api.evaluate(keys, data, check_darknet(cfg.darknet) if one_file else None)
+    darknet = check_darknet(cfg.darknet) if one_file else None
+    if darknet:
+        _require_effect_on_darknet(keys, darknet, data is not None)
+    return api.evaluate(keys, data, darknet)
+
+
+def _require_effect_on_darknet(keys: dict[str, Any], darknet: dict[str, Any], with_data: bool) -> None:
+    """Refuse keys that would change nothing of the score of a .weights file; ``with_data``: data= is given."""
+    require_effect("a .weights file", "ten_crop", "scales", "trust")
+    if darknet["folder"]:
+        require_effect("darknet.folder=, which says what is scored", "data", "darknet.crop")
+    elif not with_data:
+        require_effect("a .weights file that is scored on what it was trained on", "darknet.crop")
+    if darknet["engine"] == "binary" and keys["device"] != "auto":
+        raise InputError(f"device={keys['device']} has no effect with the darknet program: give darknet.engine=torch")
+    for given in given_keys():
+        group, _, key = given.key_or_group.partition(".")
+        if group == "darknet" and key and key not in _OF_DARKNET:
+            raise InputError(f"{given.input_line} has no effect: it is of a training; leave it out")
 
 
 def _data_sets() -> dict[str, DictConfig] | None:
@@ -60,7 +85,7 @@ def _data_sets() -> dict[str, DictConfig] | None:
     Hydra would merge the groups of a list into one; here each is composed alone, with the same other keys.
     """
     hydra = HydraConfig.get()
-    given = OverridesParser.create().parse_overrides(hydra.overrides.task)
+    given = given_keys()
     # the last of several is the one that Hydra takes
     names = next((each.value() for each in reversed(given) if each.key_or_group == "data"), None)
     if not isinstance(names, list):

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fer import api
+from fer.cli.arguments import require_effect
 from fer.cli.launch import launch
 from fer.config.checks import check_data, check_keys
 from fer.config.schemas import Export
@@ -18,6 +19,8 @@ def job(cfg: DictConfig, _: Path) -> None:
     keys = check_keys(cfg, Export)
     if not keys["ckpt"]:
         raise InputError("ckpt is not set: give ckpt=runs/NAME/DATE/checkpoints/best.ckpt")
+    if not is_darknet(keys["ckpt"]):
+        require_effect("ckpt=, which is no .weights file", "darknet")
     data = check_data(cfg.data) if "data" in cfg else None
     api.export(keys, data, check_darknet(cfg.darknet) if is_darknet(keys["ckpt"]) else None)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fer import api
+from fer.cli.arguments import require_effect
 from fer.cli.launch import launch
 from fer.config.checks import check_predict
 from fer.darknet.config import check_darknet
@@ -16,6 +17,8 @@ from fer.engines import is_darknet
 
 def job(cfg: DictConfig, _: Path) -> None:
     keys, faces = check_predict(cfg)
+    if not is_darknet(keys["ckpt"]):
+        require_effect("ckpt=, which is no .weights file", "darknet")
     # of a file that can't be read and a camera that is not there OpenCV prints lines of its own
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     darknet = check_darknet(cfg.darknet) if is_darknet(keys["ckpt"]) else None

@@ -70,6 +70,8 @@ def _evaluate(keys: dict[str, Any], data: dict[str, Any] | None, options: dict[s
         raise InputError(f"{weights} is a {net.task}, but {where} is made for a {exported.task}")
     if classes and net.task == "detector":
         raise InputError(f"classes={classes}: for classifiers; {weights} is a detector")
+    if options["crop"] == "face" and net.task == "detector":
+        raise InputError(f"darknet.crop=face: for classifiers; {weights} is a detector")
     if not classes:
         remedy = REMEDY if net.task == "classifier" else ""
         require_same(net.names, exported.names, str(weights), where, remedy)

@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fer.data.boxes import Box, FractionBox, in_pixels
-from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, PhotoLimits, Skipped, empty_faces
+from fer.data.source import BLOCK_ROWS, SPLITS, Block, FaceFormat, Faces, NoFaces, PhotoLimits, Skipped, empty_faces
 
 #: x0, y0, x1, y1 in pixels of the photo, ends excluded.
 Corners = tuple[int, int, int, int]
@@ -351,6 +351,8 @@ def decode_photos(
     file: str | None = None
     photo: np.ndarray | str = "missing file"
     for row in rows:
+        if isinstance(row, NoFaces) and row.incomplete:
+            continue
         if isinstance(row, Skipped):
             faces.skipped.append(row)
             continue

@@ -93,11 +93,16 @@ class Skipped:
 class NoFaces(Skipped):
     """A photo that gives no rows, and that a detector learns background from in its ``splits``.
 
-    Without splits it has faces that are not known, which would be learnt as background: a detector leaves it out.
+    Without splits it is ``incomplete``: it has faces that are not known, which would be learnt as background, so that a
+    detector leaves it out. To a classifier its other faces are as good as any, and nothing more is skipped.
     """
 
     file: str
     splits: tuple[str, ...] = ()
+
+    @property
+    def incomplete(self) -> bool:
+        return not self.splits
 
 
 @dataclass(frozen=True, slots=True)

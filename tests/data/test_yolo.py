@@ -169,6 +169,43 @@ def test_labels_without_photos_and_photos_without_labels_are_told(tmp_path):
     assert (tmp_path / "faults.csv").read_text().splitlines()[2] == f"{root}/lone.txt,0,label file without a photo,"
 
 
+@pytest.mark.timeout(60)
+def test_a_label_file_that_is_none_is_a_lost_label_and_no_background(tmp_path):
+    outside(tmp_path)
+    root = flat(tmp_path / "set", dict.fromkeys(["fifo", "folder", "out", "gone", "within"]))
+    os.mkfifo(root / "fifo.txt")
+    (root / "folder.txt").mkdir()
+    (root / "out.txt").symlink_to(tmp_path / "secret/photos/x.txt")
+    (root / "gone.txt").symlink_to("nowhere.txt")
+    write(root / "other/w.txt", "0 0.5 0.5 0.2 0.4\n")
+    (root / "within.txt").symlink_to("other/w.txt")
+    data = read_yolo(root, val_fraction=0)
+    assert {os.path.basename(fault.file): fault.why for fault in data.faults} == {
+        "fifo.txt": "label file that is no regular file", "folder.txt": "label file that is a folder",
+        "out.txt": "label file that is a link out of the data set",
+        "gone.txt": "label file that is a link that leads to no file",
+    }  # fmt: skip
+    read = {stem_of(each.path): each.labels for each in data.splits["train"]}
+    assert {stem for stem, labels in read.items() if labels.lost} == {"fifo", "folder", "out", "gone"}
+    assert len(read["within"].boxes) == 1
+    # a classifier is told of each once
+    source = yolo_source(root, FaceFormat(8), PhotoLimits(), val_fraction=0)
+    skipped = [entry for block in source.blocks() for entry in source.decode(block).skipped]
+    assert sorted(entry.path for entry in skipped) == ["fifo.txt", "folder.txt", "gone.txt", "out.txt"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["a.data", "a.yaml", "train.txt"])
+def test_a_pipe_in_the_place_of_a_data_sets_file_is_one_line(tmp_path, name):
+    root = flat(tmp_path / "set", {"a": ""})
+    os.mkfifo(root / name)
+    with pytest.raises(InputError, match=r"not a file, where an? .* is wanted|there is no such list"):
+        read_yolo(root / name)
+    os.mkfifo(tmp_path / "names")
+    with pytest.raises(InputError, match="names: not a file, where a file of class names is wanted"):
+        read_yolo(root, names=str(tmp_path / "names"))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_lists_of_any_editor_and_names_of_any_alphabet(tmp_path, encoding):
     names = ["mit blank.jpg", "été.jpg", "面.png", "dots.in.name.jpg", "CAPS.JPG"]
@@ -287,6 +324,9 @@ def test_labels_and_folders_that_are_links_are_not_followed_out(tmp_path):
         ({"data.yaml": "train: gone\nnames: [a]\n"}, "train: gone: there is no such folder"),
         ({"data.yaml": "train: /etc\nnames: [a]\n"}, "there is no such folder; data.images=FOLDER names a folder"),
         ({"data.yaml": "[" * 5000}, "not YAML"),
+        ({"data.yaml": "path: [images]\ntrain: images\nnames: [a]\n"}, r"path: \['images'\] is not a path: give the"),
+        ({"data.yaml": "path: {a: b}\ntrain: images\nnames: [a]\n"}, "path: {'a': 'b'} is not a path"),
+        ({"data.yaml": "train: images\nnames: [a]\n" + "#" * (1 << 20)}, "data.yaml: is larger than 1 MiB, too large for a"),
         ({"a.data": "", "b.data": ""}, "holds a.data, b.data: give one of them as data.raw="),
         ({"a.data": "classes=2\ntrain=train.txt\nnames=n\n", "n": "a\n", "train.txt": "images/a.jpg"}, "classes is 2"),
         ({"a.data": "train=train.txt\nnames=gone\n", "train.txt": "images/a.jpg"}, "names=gone: no such file"),
@@ -338,7 +378,7 @@ def test_other_classes_keep_their_names_and_chosen_ones_leave_the_rest_out(tmp_p
     faces = [chosen.decode(block) for block in chosen.blocks()]
     assert faces[0].label.tolist() == [0] and faces[0].box.tolist() == [[18, 12, 12, 8]]
     assert [entry.reason for entry in faces[0].skipped] == [
-        "class that is none of 0..1", "photo with a label that is lost", "mask is none of data.classes"
+        "class that is none of 0..1", "mask is none of data.classes"
     ]  # fmt: skip
 
 

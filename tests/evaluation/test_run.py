@@ -281,6 +281,48 @@ def test_comparison_on_the_command_line(run_folder, keys, tmp_path, run):
     assert len(done.stderr.splitlines()) == 1 and "nowhere.json" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "without"),
+    [
+        (["compare=[a.json]", "split=test"], "split=test has no effect with compare=, which reads reports"),
+        (["compare=[a.json]", "ckpt=x.ckpt"], "ckpt=x.ckpt has no effect with compare="),
+        (["compare=[a.json]", "data=sample"], "data=sample has no effect with compare="),
+        (["folds=runs", "split=test"], "split=test has no effect with folds="),
+        (["folds=runs", "thresh=0.5"], "thresh=0.5 has no effect with folds="),
+        (["ckpt=x.ckpt", "darknet.engine=torch"], "darknet.engine=torch has no effect with ckpt=, which is no"),
+        (["ckpt=[x.ckpt,y.ckpt]", "darknet=v4_tiny"], "darknet=v4_tiny has no effect with ckpt="),
+        (["ckpt=x.weights", "ten_crop=true"], "ten_crop=true has no effect with a .weights file"),
+        (["ckpt=x.weights", "scales=[44]"], "scales=[44] has no effect with a .weights file"),
+        (["ckpt=x.weights", "trust=[a]"], "trust=[a] has no effect with a .weights file"),
+        (["ckpt=x.weights", "device=cpu"], "device=cpu has no effect with the darknet program"),
+        (["ckpt=x.weights", "darknet.epochs=3"], "darknet.epochs=3 has no effect: it is of a training"),
+        (["ckpt=x.weights", "darknet.crop=face"], "darknet.crop=face has no effect with a .weights file that"),
+        (["ckpt=x.weights", "data=sample", "darknet.folder=f"], "data=sample has no effect with darknet.folder="),
+    ],
+)
+def test_a_key_that_would_change_nothing_is_refused(run, tmp_path, given, without):
+    done = run("evaluate.py", *given, cwd=tmp_path, code=2)
+    assert done.stderr.startswith(f"error: {without}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("script", "more"), [("export.py", []), ("predict.py", ["source=x.jpg"])])
+def test_a_key_of_darknet_beside_a_ckpt_is_refused(run, tmp_path, script, more):
+    done = run(script, "ckpt=x.ckpt", "darknet.engine=torch", *more, cwd=tmp_path, code=2)
+    assert done.stderr.startswith("error: darknet.engine=torch has no effect with ckpt=, which is no .weights file")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["ckpt=x.weights", "scales=null", "darknet.engine=torch", "device=cpu", "thresh=0.5", "darknet.cfg=x.cfg"],
+        ["ckpt=x.weights", "darknet=classifier_tiny", "data=sample", "darknet.crop=face", "darknet.engine=torch", "split=test", "out=o"],
+        ["ckpt=x.ckpt", "ten_crop=false", "device=cpu", "trust=[a]", "data=sample", "split=test", "out=o"],
+    ],
+)
+def test_keys_that_have_an_effect_are_taken(run, tmp_path, given):
+    assert run("evaluate.py", *given, cwd=tmp_path, code=2).stderr.startswith("error: x.")
+
+
 def test_no_checkpoint_given(run, tmp_path):
     done = run("evaluate.py", cwd=tmp_path, code=2)
     assert done.stderr.startswith("error: ckpt is not set") and len(done.stderr.splitlines()) == 1

@@ -50,12 +50,14 @@ def group_photos(
     incomplete: set[str] = set()
     for block in source.blocks():
         for row in block.rows:
+            if isinstance(row, NoFaces) and row.incomplete and task == "classifier":
+                continue
             if isinstance(row, NoFaces) and task == "detector":
-                if row.splits:
-                    photos[row.file] = Photo(row.source, row.path, row.file, row.splits, [])
-                else:
+                if row.incomplete:
                     incomplete.add(row.file)
                     skipped.append(row)
+                else:
+                    photos[row.file] = Photo(row.source, row.path, row.file, row.splits, [])
                 continue
             if isinstance(row, Skipped):
                 skipped.append(row)

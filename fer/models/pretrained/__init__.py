@@ -7,8 +7,8 @@ init=NAME``. `fer.models.checkpoint` reads and writes the files; nothing here ne
 from importlib.resources import files
 from pathlib import Path
 
+from fer.engines import DARKNET, suffix_of
 from fer.engines import NETWORK_SUFFIXES as SUFFIXES
-from fer.engines import suffix_of
 from fer.errors import InputError
 
 #: Where the files lie.
@@ -32,6 +32,7 @@ def locate(ckpt: str | Path) -> Path:
     if suffix_of(path) not in SUFFIXES:
         raise InputError(
             f"{ckpt}: not the name of a shipped network (there is {', '.join(names()) or 'none'}), "
-            f"and a path must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+            f"and a path must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, or, of a Darknet net for evaluate, "
+            f"predict and export, in {DARKNET}"
         )
     return path

@@ -166,15 +166,19 @@ class _LabelReader:
         self._beside: dict[str, str | None] = {}
 
     def photo(self, path: str) -> YoloPhoto:
-        file = self._find(path)
-        if file is None:
+        file, odd = self._find(path)
+        if file is not None:
+            labels = self._read(file)
+        elif odd is not None:
+            labels = self._unread(odd, f"label file that is {self._places.oddity(odd)}")
+        else:
             self._fault(path, "photo without a label file: background", TAKEN)
             labels = Labels(np.empty((0, 5)))
-        else:
-            labels = self._read(file)
         return YoloPhoto(path, self._places.relative(path), file, labels)
 
-    def _find(self, path: str) -> str | None:
+    def _find(self, path: str) -> tuple[str | None, str | None]:
+        """Return the label file of a photo, or else what has its name and cannot be read as one."""
+        odd = None
         folder, _, name = path.rpartition("/")
         label = posixpath.splitext(name)[0] + ".txt"
         if folder not in self._beside:
@@ -183,8 +187,10 @@ class _LabelReader:
             if where is not None:
                 self._folders.setdefault(where, set()).add(folder)
                 if (found := self._places.entry(where, label)) is not None:
-                    return found
-        return None
+                    return found, None
+                if odd is None and os.path.lexists(f"{where}/{label}"):
+                    odd = f"{where}/{label}"
+        return None, odd
 
     def _read(self, file: str) -> Labels:
         try:

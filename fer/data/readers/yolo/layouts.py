@@ -28,8 +28,8 @@ NO_LABELS = re.compile(r"(classes|labels|train|valid|val|test)\.txt|readme.*|.*\
 
 _YAMLS = (".yaml", ".yml")
 _NAMES_FILES = ("_darknet.labels", "classes.txt", "obj.names")
-# Bytes of a file of keys or names, and of a list of photos.
-_MOST, _MOST_LIST = 1 << 20, 1 << 30
+# MiB of a file of keys or names, and of a list of photos.
+_MOST, _MOST_LIST = 1, 1 << 10
 _REMEDY = "give an obj.data, a data.yaml, a list of photos (.txt), or a folder of photos with their labels"
 
 
@@ -139,7 +139,7 @@ class _Reader:
 
     def _data(self, path: Path) -> Layout:
         values: dict[str, str] = {}
-        for line in lines_of(read_text(path, _MOST)):
+        for line in lines_of(read_text(path, _MOST, "an obj.data")):
             key, equals, value = line.partition("=")
             if equals and key[:1] not in "#;":
                 # as in the programs the first counts
@@ -158,16 +158,19 @@ class _Reader:
         return self._layout("obj.data", places, names, photos)
 
     def _yaml(self, path: Path) -> Layout:
+        text = read_text(path, _MOST, "a data.yaml")
         try:
             # every scalar as the text that stands there: `no` and 1_0 are names
-            values = yaml.load(read_text(path, _MOST), yaml.BaseLoader)  # noqa: S506  it builds nothing
+            values = yaml.load(text, yaml.BaseLoader)  # noqa: S506  it builds nothing
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise InputError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from error
         if not isinstance(values, dict):
             raise InputError(f"{path}: not the keys of a data set: train, val and names are wanted")
         own = values.get("path")
         places = Places(path.parent, self._images)
-        if isinstance(own, str) and own not in _NOTHING:
+        if own not in _NOTHING and not isinstance(own, str):
+            raise InputError(f"{path}: path: {own!s:.80} is not a path: give the data set's folder, or leave it out")
+        if own not in _NOTHING:
             if (folder := places.folder(own)) is not None:
                 places = Places(Path(folder), self._images or path.parent)
             else:
@@ -257,7 +260,7 @@ class _Reader:
         beside = os.path.dirname(file)
         backslashes = 0
         seen: set[str] = set()
-        for number, line in enumerate(lines_of(read_text(file, _MOST_LIST)), 1):
+        for number, line in enumerate(lines_of(read_text(file, _MOST_LIST, "a list of photos")), 1):
             if not line:
                 continue
             backslashes += "\\" in line
@@ -334,7 +337,7 @@ def _split_of(path: str) -> str | None:
 
 
 def _names_of(file: str) -> list[str]:
-    names = lines_of(read_text(file, _MOST))
+    names = lines_of(read_text(file, _MOST, "a file of class names"))
     while names and not names[-1]:
         names.pop()
     if "" in names:

@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,21 +16,27 @@ _LONGEST = 4096
 _BREAK = re.compile(r"\r\n|\n|\r")
 
 
-def read_text(path: str | Path, most: int) -> str:
-    """Return a text file of at most ``most`` bytes, as editors of any system save it: UTF-8 or UTF-16 with a BOM.
+def read_text(path: str | Path, most: int, kind: str) -> str:
+    """Return a text file of at most ``most`` MiB, as editors of any system save it: UTF-8 or UTF-16 with a BOM.
 
-    Bytes that are neither stay as Python keeps those of file names.
+    Bytes that are neither stay as Python keeps those of file names. ``kind`` is what it should be, in messages.
 
     Raises:
         InputError: it cannot be read, or is larger.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(most + 1)
+        # opening a pipe would wait for somebody to write into it
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            data = None
+        else:
+            with open(path, "rb") as file:
+                data = file.read((most << 20) + 1)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}): give a file that you may read") from error
-    if len(data) > most:
-        raise InputError(f"{path}: has more than {most:,} bytes, so it is no such file: give another")
+    if data is None:
+        raise InputError(f"{path}: not a file, where {kind} is wanted")
+    if len(data) > most << 20:
+        raise InputError(f"{path}: is larger than {most:,} MiB, too large for {kind}: give another file")
     return decoded(data)
 
 
@@ -90,6 +97,12 @@ class Places:
         link = self.files(folder).get(name)
         path = f"{folder.rstrip('/')}/{name}"
         return path if link is False or link and self._inside(path) else None
+
+    def oddity(self, path: str) -> str:
+        """Say what there is in the place of a file that `entry` does not give."""
+        if os.path.islink(path):
+            return "a link out of the data set" if os.path.isfile(path) else "a link that leads to no file"
+        return "a folder" if os.path.isdir(path) else "no regular file"
 
     def folder(self, text: str) -> str | None:
         """Return the absolute path of the folder that a path in the data set means, None where there is none."""

@@ -55,7 +55,6 @@ def _rows(data: YoloDataset, indices: Sequence[int | None]) -> list[PhotoRow | S
     ]
     for photo, splits in data.photos().values():
         if photo.labels.lost:
-            # its other faces are as good as any to a classifier
             rows.append(NoFaces(source, photo.path, "photo with a label that is lost", photo.file))
         elif not len(photo.labels.boxes):
             rows.append(NoFaces(source, photo.path, "photo without faces", photo.file, splits))
