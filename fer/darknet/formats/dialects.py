@@ -16,7 +16,9 @@ class Dialect:
     from objects, so that they stand in the program itself and not in a libdarknet. ``train_flags`` can be set on a
     training run; other flags never reach a program, because Debian's takes an unknown flag for the weights file and
     exits with 0. ``missing_layers`` are kinds of `fer.darknet.formats.cfg` that it lacks. ``values`` are those of an
-    option, by (kind, option), where "" is any kind; it takes another for one that it doesn't know.
+    option, by (kind, option), where "" is any kind; it takes another for one that it doesn't know. ``answer`` is what a
+    training must read on standard input to begin. ``follows_links`` tells that its `detector map` looks for labels
+    beside the file that a link leads to.
     """
 
     title: str
@@ -25,6 +27,8 @@ class Dialect:
     train_flags: Mapping[str, frozenset[str]]
     missing_layers: frozenset[str] = frozenset()
     values: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    answer: str | None = None
+    follows_links: bool = False
 
     def known_values(self, kind: str, option: str) -> frozenset[str] | None:
         """Return the values that the program knows of an option, None where it takes any."""
@@ -91,5 +95,8 @@ DIALECTS = {
         train_flags={"detector": frozenset(("clear", "gpus", "dont_show", "map"))},
         missing_layers=frozenset(("crop", "local", "detection", "reorg", "batchnorm")),
         values={("", "activation"): _NEWER_ACTIVATIONS, ("net", "policy"): _POLICIES | {"sgdr"}},
+        # a build for the CPU asks whether one is certain
+        answer="yes\n",
+        follows_links=True,
     ),
 }

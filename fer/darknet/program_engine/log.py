@@ -93,7 +93,7 @@ _N = r"[-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf)"
 
 def _complaint(m: re.Match) -> Complaint:
     # the number of the layer, which runs into what is said about it, would make 72 complaints out of one
-    return Complaint(re.sub(r"^\s*\d+ ", "", m.string).strip())
+    return Complaint(re.sub(r"^\s*(\d+ |\* Error message: *)", "", m.string).strip())
 
 
 _COMPLAINTS = (
@@ -101,7 +101,7 @@ _COMPLAINTS = (
     r"Type not recognized|Unused field|is unused or invalid|Too many or too few labels|Config file error",
     r"Wrong (annotation|label|iou_thresh_kind)|class_id=\d+ >= classes|Unexpected end of we?ights-file",
     r"must output image",
-    r"Not an option|There isn't such command|Layer type is not|^\s*Error\b|error location|Darknet error|fatal error",
+    r"^\* Error message:|Not an option|There isn't such command|Layer type is not|^\s*Error\b|error location|Darknet error|fatal error",
     r"CUDA (status )?Error|CUDA out of memory|cuDNN (status )?Error|out of memory|[mc]alloc error",
     r"error while loading shared libraries|Assertion .* failed|free\(\)|munmap_chunk|corrupted ",
     r"No such file or directory",

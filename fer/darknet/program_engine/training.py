@@ -19,6 +19,7 @@ from fer.darknet.formats.weights import (
 )
 from fer.darknet.program_engine.log import parse_line
 from fer.darknet.program_engine.monitor import ProgramMonitor
+from fer.darknet.program_engine.own_files import list_own_files
 from fer.darknet.program_engine.process import explain, run
 from fer.darknet.program_engine.program import Program, command, find_program, note, require_support
 from fer.darknet.program_engine.scores import classifier_valid, detector_map
@@ -62,6 +63,8 @@ def train(config: dict[str, Any], out: Path) -> float:
     require_support(program, sections, task, flags)
     net = Net(out / "backup" / f"{name}.weights", out / f"{name}.cfg", data.names, sections, task)
     data_file, cfg = lay_out(out, name, sections, data, run_facts(config, program.dialect, data, name))
+    if program.tables.follows_links and "map" in flags:
+        list_own_files(out / f"{judged_by(data)}.txt", out / "photos")
     require_disk_space(out, sections)
     start, iteration, anew = _start(config, program, net, out)
     max_batches = int(sections[0].options["max_batches"])
@@ -78,7 +81,7 @@ def train(config: dict[str, Any], out: Path) -> float:
         mjpeg_port=options["mjpeg_port"], gpus=options["gpus"],
     )  # fmt: skip
     try:
-        _run(arguments, net, monitor, scorer, start, max_batches)
+        _run(arguments, program.tables.answer, net, monitor, scorer, start, max_batches)
         if scorer:
             scorer.finish()
     except Interrupted as stopped:
@@ -150,8 +153,9 @@ def _scorer(
 
 
 def _run(
-    arguments: list[str], net: Net, monitor: ProgramMonitor, scorer: Scorer | None, start: Path | None, max_batches: int
-) -> None:
+    arguments: list[str], answer: str | None, net: Net, monitor: ProgramMonitor, scorer: Scorer | None,
+    start: Path | None, max_batches: int,
+) -> None:  # fmt: skip
     """Run the program to its end and require what its exit code does not tell: weights read, every iteration done."""
     out, noted = net.cfg.parent, set()
     expected = whole_layers(start, net.sections) if start else 0
@@ -171,7 +175,7 @@ def _run(
 
     if scorer:
         scorer.start()
-    finished = run(arguments, out, out / "darknet.log", on_line)
+    finished = run(arguments, out, out / "darknet.log", on_line, answer)
     final = newest_whole(net.weights.parent, net.cfg.stem, net.sections)
     if final is None or saved_iteration(final, net.sections) < max_batches:
         rest = f"; go on with resume={out}" if final else ""

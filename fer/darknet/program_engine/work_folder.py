@@ -18,6 +18,7 @@ from fer.darknet.formats.cfg import layers, render
 from fer.darknet.formats.records import Complaint, Loaded, Record
 from fer.darknet.formats.weights import Net, whole_layers
 from fer.darknet.program_engine.log import parse_line
+from fer.darknet.program_engine.own_files import own_file
 from fer.darknet.program_engine.process import explain, run
 from fer.darknet.program_engine.program import Program
 from fer.darknet.scoring.mean_ap import photo_size
@@ -62,7 +63,10 @@ class WorkFolder:
         names = [f"photos/{index:07d}{photo.suffix.lower()}" for index, photo in enumerate(photos)]
         for photo, name in zip(photos, names, strict=True):
             photo_size(photo)
-            os.symlink(photo.absolute(), self.path / name)
+            if self._program.tables.follows_links:
+                own_file(photo, self.path / name)
+            else:
+                os.symlink(photo.absolute(), self.path / name)
         self.write("valid.txt", names)
         return names
 
