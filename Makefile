@@ -23,23 +23,29 @@ test: lint
 test-all: lint docs
 	$(PYTEST)
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 # The documentation, in site/; a broken link or an unknown name in the reference is an error.
-docs: $(VENV)/installed
+docs: $(VENV)/installed-all
 	$(BIN)/zensical build --strict --clean
 
 # The notebooks with their outputs, on drawn faces.
-notebooks: demo
+notebooks: $(VENV)/installed-all demo
 	$(BIN)/python notebooks/store.py
 
+# What the demo and every command need; the rest is for tests and pages.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed: make PYTHON=python3.12"; exit 1; }
+	@echo "Installing into $(VENV). PyTorch is some gigabytes: this takes minutes the first time."
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,export]'
+	@touch $@
+
+$(VENV)/installed-all: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 

@@ -205,23 +205,28 @@ def compare(cfg: str, library: str) -> Row:
     return row
 
 
-def run_first_iteration(
-    folder: Path, library: str, boxes: Sequence[Sequence[float]], classes: int
-) -> tuple[float, list[list[float]]]:
-    """Let the program train net.cfg with net.weights on photo.png, all of ``folder``, as its max_batches= says.
-
-    Returns what it prints of the first iteration: the loss, and of each head how many boxes are trained, the loss of
-    all but the boxes and that of the boxes.
-    """
+def train(
+    folder: Path, program: Path, boxes: Sequence[Sequence[float]], classes: int
+) -> subprocess.CompletedProcess[str]:
+    """Let the program train net.cfg with net.weights on photo.png, all of ``folder``, as its max_batches= says."""
     (folder / "photo.txt").write_text("".join(" ".join(map(str, box)) + "\n" for box in boxes))
     (folder / "list").write_text(f"{folder / 'photo.png'}\n")
     (folder / "names").write_text("".join(f"class{label}\n" for label in range(classes)))
     (folder / "net.data").write_text(f"classes={classes}\ntrain=list\nvalid=list\nnames=names\nbackup=.\n")
-    program = Path(library).resolve().with_name("darknet")
-    done = subprocess.run(
+    return subprocess.run(
         [program, "detector", "train", "net.data", "net.cfg", "net.weights", "-dont_show", "-clear"],
         cwd=folder, capture_output=True, text=True, errors="replace", timeout=900,
     )  # fmt: skip
+
+
+def run_first_iteration(
+    folder: Path, program: Path, boxes: Sequence[Sequence[float]], classes: int
+) -> tuple[float, list[list[float]]]:
+    """Let the program `train`, and return what it prints of the first iteration.
+
+    That is the loss, and of each head how many boxes are trained, the loss of all but the boxes and that of the boxes.
+    """
+    done = train(folder, program, boxes, classes)
     loss = re.search(r"^ *1: ([-+.\w]+), ", done.stdout, re.MULTILINE)
     if loss is None:
         raise RuntimeError(f"the program printed no loss: {done.stderr[-300:]}")
@@ -269,7 +274,7 @@ def first_losses(cfg: str, library: str) -> dict:
         Image.fromarray(photo).save(Path(folder, "photo.png"))
         Path(folder, "net.cfg").write_text(render(sections))
         save_weights(network, Path(folder, "net.weights"))
-        theirs, heads = run_first_iteration(Path(folder), library, boxes, classes)
+        theirs, heads = run_first_iteration(Path(folder), Path(library).resolve().with_name("darknet"), boxes, classes)
     pixels = torch.from_numpy(photo).permute(2, 0, 1).float()[None].expand(2, -1, -1, -1) / 255
     with torch.no_grad():
         value, statistics = loss(network.train()(pixels), torch.tensor(boxes).expand(2, -1, -1))

@@ -3,6 +3,7 @@
     python benchmarks/find_faces.py                                       two photos that come with scikit-image
     python benchmarks/find_faces.py PHOTOS --yunet FILE.onnx --draft      write PHOTOS.csv, to be corrected by eye
     python benchmarks/find_faces.py PHOTOS --yunet FILE.onnx --fer python-with-the-package-fer --draw OUT
+    python benchmarks/find_faces.py PHOTOS --detector FILE.weights --least 0.25 --least 0.4
 
 PHOTOS is a folder; PHOTOS.csv beside it (or --truth FILE) says where its faces are: file,x,y,width,height,label with a
 row a face, the box a square from brow to chin, the label empty where unknown; a photo without a face has a row without
@@ -11,8 +12,9 @@ numbers. ``--draft`` writes what YuNet finds, and the label where the file's nam
 The kinds of photos are portraits (one face), groups (more), none, and tilted: all with faces, turned by --tilt degrees
 to either side, the corners black. A face is found by a box whose intersection over union with its own is at least 0.35;
 every other box is false, on an eye as well as on a bush. The faces are named by ``fer2013_vgg9``, those of the package
-`fer` by itself; right is counted among faces that have a label, tilted or not. Seconds are those of the CPU, for
-reading, searching and naming on one thread, the best of --runs.
+`fer` by itself, and so are those of a Darknet detector (--detector, its .cfg and .names beside it), found where their
+confidence is over each --least. Right is counted among faces that have a label, tilted or not. Seconds are those of the
+CPU, for reading, searching and naming on one thread, the best of --runs.
 """
 
 import argparse
@@ -24,7 +26,9 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -158,9 +162,9 @@ def tilted(photos: list[Photo], degrees: float, folder: Path) -> list[Photo]:
     return turned
 
 
-def ours(photos: list[Photo], faces: str, model: str | None, runs: int) -> list[Answer]:
-    """Return what our predictor finds and names."""
-    predictor = Predictor.load(CKPT, faces=faces, faces_model=model, device="cpu")
+def ours(photos: list[Photo], runs: int, ckpt: str | Path = CKPT, **options: Any) -> list[Answer]:
+    """Return what our predictor finds and names; ``options`` are those of its ``load``."""
+    predictor = Predictor.load(ckpt, device="cpu", **options)
     predictor(photos[0].file)
     answers = []
     for photo in photos:
@@ -221,6 +225,8 @@ def main() -> None:
     parser.add_argument("--truth", type=Path)
     parser.add_argument("--yunet", metavar="FILE.onnx")
     parser.add_argument("--fer", metavar="PYTHON")
+    parser.add_argument("--detector", metavar="FILE.weights", type=Path, action="append", default=[])
+    parser.add_argument("--least", type=float, action="append", help="confidences of --detector; without: 0.25")
     parser.add_argument("--draft", action="store_true")
     parser.add_argument("--draw", type=Path)
     parser.add_argument("--names", action="store_true")
@@ -234,9 +240,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         photos = read_truth(truth, options.photos) if options.photos else skimage_photos(Path(made))
         photos += tilted(photos, options.tilt, Path(made))
-        programs = {"cascade": lambda: ours(photos, "haar", None, options.runs)}
+        programs = {"cascade": lambda: ours(photos, options.runs, faces="haar")}
         if options.yunet:
-            programs["YuNet"] = lambda: ours(photos, "yunet", options.yunet, options.runs)
+            programs["YuNet"] = lambda: ours(photos, options.runs, faces="yunet", faces_model=options.yunet)
+        for file in options.detector:
+            for least in options.least or [0.25]:
+                name = f"{file.stem} over {least:g}"
+                programs[name] = partial(ours, photos, options.runs, file, min_confidence=least)
         if options.fer:
             programs["package fer"] = lambda: package_fer(photos, options.fer, options.runs)
         print("| faces by | kind | photos | faces there | found | false | named right | CPU seconds |")

@@ -3,18 +3,27 @@
 import os
 import signal
 from importlib import import_module
+from typing import Any
 
 
 def start(name: str) -> None:
-    """Run the ``main`` of ``fer.cli.NAME``; Ctrl-C while what it needs is imported ends with 130 and without a word."""
+    """Run the ``main`` of ``fer.cli.NAME``; Ctrl-C and SIGTERM while what it needs is imported end it at once."""
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     # a shell that starts a program in the background may have it ignore Ctrl-C
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    mine = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+    for number in mine:
         # no exception, of which the package that is being imported could make another one
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    main = import_module(f"fer.cli.{name}").main
-    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    main()
+        signal.signal(number, _leave)
+    run = import_module(f"fer.cli.{name}").main
+    for number in mine:
+        signal.signal(number, usual[number])
+    run()
+
+
+def _leave(number: int, _: object) -> None:
+    if number == signal.SIGTERM:
+        os.write(2, b"stopped by SIGTERM\n")
+    os._exit(128 + number)
 
 
 def main() -> None:

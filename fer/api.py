@@ -32,10 +32,15 @@ _BATCH = 32
 class Predictor:
     """Finds and names the faces of pictures; cropped, turned grey and resized as the network's data were prepared.
 
-    A picture is a file; an http(s) address; the bytes of a file; a PIL image; an array (h, w) grey, (h, w, 3) RGB or
-    (h, w, 4) RGBA, uint8 or floats from 0 to 1; or a tensor of the same values as torch has it, (3, H, W). Alpha is
-    dropped. Several threads may call one predictor; in another process it opens its files again, so it can be sent to
-    spawned workers. ``with`` closes it.
+    `load` opens one. A picture is one of these; alpha is dropped:
+
+    * the path of a file, its bytes, or an http(s) address;
+    * a PIL image;
+    * an array (h, w) grey, (h, w, 3) RGB or (h, w, 4) RGBA: uint8 from 0 to 255, or floats from 0 to 1;
+    * a tensor of the same values, (H, W), (1, H, W), (3, H, W) or (4, H, W).
+
+    Several threads may call one predictor. It can be pickled: the other process opens the same files again. ``with``
+    closes it.
 
     Examples:
         >>> import numpy as np
@@ -94,21 +99,24 @@ class Predictor:
         tta: bool = False,
         classes: Sequence[str] | None = None,
     ) -> "Predictor":
-        """Open a .ckpt, .safetensors or .onnx file or a shipped network's name, and a face detector; or .weights.
+        """Open a network and a face detector; a Darknet detector finds the faces itself.
 
-        ``faces`` is auto (YuNet where its file was fetched before, else haar), haar, yunet (``faces_model`` is its
-        file; without it, it is fetched once), whole, or a callable of your own: it takes a picture uint8 (H, W, 3) RGB
-        and gives boxes (n, 4), x, y, width, height in pixels, and scores (n,). ``min_size`` is the smallest face looked
-        for, in pixels, but by your own; ``device`` is the network's: auto, cpu, cuda, ... ``min_confidence`` is 0 by
-        default.
-
-        Darknet's .weights, or the .ckpt saved with them, belong to the files ``cfg`` and ``names``, by default those
-        beside them; their ``min_confidence`` is 0.25 by default. A Darknet detector finds the faces itself.
-
-        ``margin`` widens the boxes by this fraction in place of what the network was trained with; ``tta`` averages
-        ten crops; of other ``classes`` than these, two or more, the logits are masked.
-
-        ``trust`` names packages whose classes the file may name as its network, as ("my_lab",); see `load_checkpoint`.
+        Args:
+            ckpt: a .ckpt, .safetensors, .onnx or .weights file, or the name of a shipped network.
+            faces: who finds the faces. "haar": OpenCV's cascade. "yunet": YuNet, whose file is fetched once where
+                ``faces_model`` gives none. "auto": YuNet where its file was fetched before, else the cascade.
+                "whole": nobody, each picture is a face. Or a callable of your own: it takes a picture uint8 (H, W, 3)
+                RGB and gives boxes (n, 4), x, y, width, height in pixels, and scores (n,).
+            faces_model: YuNet's .onnx file.
+            device: where the network runs: "auto", "cpu", "cuda", "cuda:1", ...
+            min_confidence: the probability, 0 to 1, below which a face has no label. None is 0, and 0.25 for .weights.
+            min_size: the side in pixels of the smallest face that is looked for; not for a callable of your own.
+            cfg: the .cfg file of .weights. None: the one beside them.
+            names: the file of the class names of .weights, one a line. None: the one beside them.
+            trust: packages whose classes the file may name as its network, as ("my_lab",); see `load_checkpoint`.
+            margin: widens each box by this fraction of its width and height. None: as the network's faces were cut.
+            tta: average ten crops of each face (test-time augmentation); not for .onnx and .weights.
+            classes: two or more classes to choose among; the logits of all others are masked. None: all.
 
         Raises:
             InputError: a file that is missing, not ours or of a class not trusted, an unknown detector or device.

@@ -8,7 +8,6 @@ import functools
 import inspect
 import math
 import sys
-import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,8 @@ from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Literal, Union
 
-from fer.errors import InputError, Interrupted, RankLost, closest
+from fer.blame import one_line
+from fer.errors import InputError, closest
 from fer.system.files import is_unwritable
 
 #: What a config may say of a target beside its arguments, in Hydra's words.
@@ -257,52 +257,3 @@ def _words(hint: Any) -> str:
     if kind is tuple and inner and Ellipsis not in inner:
         return f"a list of {len(inner)}, each {' and '.join(dict.fromkeys(map(_words, inner)))}"
     return _NAMES.get(kind, "")
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, with its kind in front; of one that says nothing the place where it was raised."""
-    if text := " ".join(str(error).split())[:200]:
-        return f"{type(error).__name__}: {text}"
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"
-
-
-def named(error: Exception, parts: Mapping[str, Any]) -> InputError | None:
-    """Return a line that names the part which raised an error, and the place in its file; None where it was none.
-
-    ``parts`` are the objects by their keys, as callbacks.diary. It was the one whose method is the innermost frame of
-    any of them, or else the one in whose file a frame lies, as that of a function beside it.
-    """
-    if isinstance(error, InputError | Interrupted | RankLost):
-        return None
-    frames = list(traceback.walk_tb(error.__traceback__))[::-1]
-    owners = {id(module): key for key, part in parts.items() for module in _modules(part)}
-    files: dict[str, list[str]] = {}
-    for key, part in parts.items():
-        files.setdefault(_file(part), []).append(key)
-    for frame, line in frames:
-        if (owner := owners.get(id(frame.f_locals.get("self")))) is not None:
-            return _line(owner, error, frame.f_code.co_filename, line)
-    for frame, line in frames:
-        if keys := files.get(frame.f_code.co_filename):
-            return _line(" or ".join(keys), error, frame.f_code.co_filename, line)
-    return None
-
-
-def _modules(part: Any) -> list[Any]:
-    # of a torch.nn.Module; torch itself is not needed to tell
-    inner = getattr(part, "modules", None)
-    return [*inner()] if callable(inner) else [part]
-
-
-def _file(part: Any) -> str:
-    try:
-        return inspect.getsourcefile(type(part)) or ""
-    except TypeError:
-        # of a class that is built in
-        return ""
-
-
-def _line(key: str, error: Exception, file: str, line: int) -> InputError:
-    return InputError(f"{key}: {one_line(error)} ({file}, line {line}); HYDRA_FULL_ERROR=1 shows all of it")

@@ -11,9 +11,14 @@ from fer.runs.table import compare_runs
 
 _HELP = """Compare training runs: what was changed between them, and what came of it.
 
-  fer compare RUN RUN ...              run folders, or folders with runs below them, such as that of a sweep
-  fer compare 'runs/*/2026-11-*'       patterns are taken in quotes too
-  fer compare runs out=table.csv       also as csv
+  fer compare runs                        all runs below a folder, such as that of a sweep
+  fer compare runs/A/DATE runs/B/DATE     run folders
+  fer compare 'runs/*/2026-11-*'          patterns are taken in quotes too
+  fer compare runs out=table.csv          also as csv
+
+Keys (key=value):
+
+  out=null                          FILE.csv: the table as csv, too
 
 Columns: run, the changed keys, val/acc and balanced accuracy of the best epoch by val/acc, that epoch (of a Darknet
 net the iteration), seconds, and how the run ended. They come from each run's run.json; folders without one, or with a

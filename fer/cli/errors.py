@@ -4,13 +4,10 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn, ParamSpec
 
 from hydra import compose, initialize_config_dir
@@ -23,7 +20,9 @@ from fer.cli.arguments import foreign_flag, key_for, keys_of, literal, own_confi
 from fer.config.moved import CHOICES, KEYS
 from fer.errors import InputError, closest
 from fer.system.addresses import without_password
+from fer.system.distributed import is_first_rank
 from fer.system.files import is_full
+from fer.system.signals import came, noticing
 
 P = ParamSpec("P")
 
@@ -34,17 +33,15 @@ _PLUGINS = {
 
 #: The exit code that a shell gives a program which SIGPIPE has ended.
 _SIGPIPE = 128 + 13
-#: The same after Ctrl-C.
-_SIGINT = 128 + 2
 
 
 def fail(error: Exception, conf: str, config_name: str, arguments: list[str], more: str = "") -> NoReturn:
     """Print the error in one line, ``more`` behind it, and exit with 2; ``conf`` is the folder of the configs.
 
-    Of what comes of Ctrl-C nothing is said, and the exit code is 130.
+    Of what comes of Ctrl-C or SIGTERM nothing is said, see `end_interrupted`.
     """
-    if was_interrupted():
-        sys.exit(_SIGINT)
+    if came():
+        end_interrupted()
     print(f"error: {without_password(explain(error, conf, config_name, arguments) + more)}", file=sys.stderr)
     sys.exit(2)
 
@@ -106,7 +103,7 @@ def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
             sys.stdout = open(os.devnull, "w")
         try:
             try:
-                with _noticing_interrupts():
+                with noticing():
                     main(*args, **kwargs)
             finally:
                 # here, not as the interpreter ends, where an error could no longer be caught
@@ -122,39 +119,17 @@ def ends_quietly(main: Callable[P, None]) -> Callable[P, None]:
             sys.exit(1)
         except KeyboardInterrupt:
             # while what a command needs is still being imported
-            sys.exit(_SIGINT)
+            end_interrupted()
 
     return quiet
 
 
-_interrupted = False
-
-
-def was_interrupted() -> bool:
-    """Whether Ctrl-C came: code that it cuts may make another error of it, as an import does, or none at all."""
-    return _interrupted
-
-
-@contextmanager
-def _noticing_interrupts() -> Iterator[None]:
-    global _interrupted
-    main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        # that of the door around, or Ctrl-C is to be ignored
-        yield
-        return
-    _interrupted = False
-    signal.signal(signal.SIGINT, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _interrupted
-    _interrupted = True
-    signal.default_int_handler(number, frame)
+def end_interrupted() -> NoReturn:
+    """Exit as a shell has it of a program that Ctrl-C (130, without a word) or SIGTERM (143, one line) has ended."""
+    number = came() or signal.SIGINT
+    if number == signal.SIGTERM and is_first_rank():
+        print("stopped by SIGTERM", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def _forget_output() -> None:

@@ -17,28 +17,32 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import SEVERAL, check_choices, check_chosen, literal, options_first
 from fer.cli.errors import (
+    end_interrupted,
     ends_quietly,
     fail,
     fail_for_words,
     file_being_read,
     not_composed,
     unwritable,
-    was_interrupted,
 )
+from fer.cli.help import choices, keys
 from fer.cli.ranks import one_job
 from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
 from fer.errors import InputError, Interrupted, RankLost
 from fer.system.command import command
 from fer.system.distributed import end_with_parent, is_first_rank, local_rank
 from fer.system.files import is_unwritable
+from fer.system.signals import came
 from fer.targets import trusting
 
 _INSTALLED = Path(__file__).resolve().parents[1] / "conf"
 #: The folder of the configs: in the wheel a part of the package, in a checkout beside it.
 CONF = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "conf"
 
-# in the texts of --help: how the reader of this help started it
+# in the texts of --help: how the reader of this help started it, and what it lists
 OmegaConf.register_new_resolver("command", command, replace=True)
+OmegaConf.register_new_resolver("choices", choices, replace=True)
+OmegaConf.register_new_resolver("keys", keys, replace=True)
 
 
 @ends_quietly
@@ -58,7 +62,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
     def task(cfg: DictConfig) -> Any:
         nonlocal composing
         composing = False
-        if was_interrupted():
+        if came():
             # what was being imported has swallowed it
             raise KeyboardInterrupt
         try:
@@ -84,9 +88,9 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
                 raise
             fail(unwritable(error), str(CONF), config_name, arguments, place_in_sweep())
         except SystemExit as left:
-            if was_interrupted():
+            if came():
                 # Lightning ends with 1 before a training has begun
-                sys.exit(130)
+                end_interrupted()
             # a part of the user's may leave; what it cut off must not look as if it had come to its end
             if full_error or left.code not in (None, 0):
                 raise
@@ -125,10 +129,10 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             raise
         fail(error, str(CONF), config_name, arguments)
     except KeyboardInterrupt:
-        sys.exit(130)
+        end_interrupted()
     except Exception as error:
-        if was_interrupted():
-            sys.exit(130)
+        if came():
+            end_interrupted()
         if full_error or isinstance(error, BrokenPipeError):
             raise
         if isinstance(error, OSError) and (is_unwritable(error) or composing and not file_being_read(error)):

@@ -10,7 +10,17 @@ from fer.system.command import COMMANDS
 
 USAGE = f"""Facial-expression recognition: from raw AffectNet and FER2013 files to named faces in any photo or video.
 
-    fer COMMAND [KEY=VALUE ...]
+  fer COMMAND [KEY=VALUE ...]
+
+To begin with:
+
+  fer predict source=photo.jpg ckpt=fer2013_vgg9     name the faces of a photo, by the net that comes with the program
+  fer demo ckpt=fer2013_vgg9                         the same in the browser
+  fer prepare data=folder data.raw=my_faces          your own photos by class, my_faces/happy/1.jpg ...
+  fer train data=folder init=fer2013_vgg9 model=vgg9 optimizer.lr=0.02 schedule=cosine trainer.max_epochs=20
+                                                     ... to a net of your own
+
+Commands:
 
 {"".join(f"  {name:10}{line}{chr(10)}" for name, line in COMMANDS.items())}
 `fer COMMAND --help` lists its choices and keys. Options of Hydra work too: -m for a sweep, --config-dir DIR for groups

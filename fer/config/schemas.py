@@ -35,6 +35,14 @@ class SampleData(Data):
 
 
 @dataclass
+class ScenesData(Data):
+    raw: str = MISSING
+    faces: str = MISSING
+    backgrounds: str | None = MISSING
+    photos: int = MISSING
+
+
+@dataclass
 class Fer2013Data(Data):
     raw: str | None = MISSING
     votes: str | None = None
@@ -103,6 +111,7 @@ DATA = {
     "folder": FolderData,
     "csv": OwnData,
     "yolo": YoloData,
+    "scenes": ScenesData,
 }
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from fer.blame import one_line
 from fer.config.checks import check_labels, check_training_data
 from fer.config.plain import plain, typed
 from fer.config.schemas import ParamGroups, Recipe, Train
 from fer.errors import InputError
-from fer.targets import build, check_target, locate, one_line, takes
+from fer.targets import build, check_target, locate, takes
 
 #: What training gives the trainer itself, and what to do instead of giving it.
 TRAINER_OWN = {

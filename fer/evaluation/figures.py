@@ -1,7 +1,7 @@
-"""Pictures of an evaluation and of a training: the confusion matrix, and the curves by epoch."""
+"""Pictures of an evaluation and of a training: the confusion matrix, risk by coverage, and the curves by epoch."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,29 @@ def confusion_figure(counts: np.ndarray, class_names: Sequence[str], title: str)
             write(f"{counts[row, column]:,}", -9, 8)
         else:
             write(f"{share[row, column]:.2f}", 0, 16 * cell)
+    return figure
+
+
+def risk_coverage_figure(points: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """Return how often the surest faces are right, by their share of all, as `metrics.risk_coverage` gives it."""
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    coverage, accuracy = ([100 * point[key] for point in points] for key in ("coverage", "accuracy"))
+    axes.plot(coverage, accuracy, marker=".")
+    written = None
+    for point, x, y in zip(points, coverage, accuracy, strict=True):
+        # every second one, and none on top of another
+        if round(20 * point["min_confidence"]) % 2 == 0 and (written is None or abs(x - written) > 4):
+            axes.annotate(
+                f"{point['min_confidence']:.1f}", (x, y), xytext=(4, 6), textcoords="offset points", fontsize=8
+            )
+            written = x
+    axes.set(xlabel="faces that get a name, %", ylabel="of these right, %", xlim=(0, 105), ylim=(None, 102))
+    axes.grid(alpha=0.3)
+    axes.set_title("numbers at the curve: min_confidence", fontsize=9)
+    heading = figure.suptitle(textwrap.fill(title, 75, break_on_hyphens=False), fontsize=11)
+    heading.set_parse_math(False)
     return figure
 
 

@@ -85,6 +85,25 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     return float(np.abs(np.bincount(which, weights=gap, minlength=bins)).sum() / len(labels))
 
 
+def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
+    """Return what is left, and how often it is right, where faces below a confidence are given no name.
+
+    One entry for each ``min_confidence`` of 0, 0.05 .. 0.95, as predict.py takes it: ``coverage`` (share of the rows
+    whose highest probability is at least that) and ``accuracy`` of these, both in 0..1; it ends where none is left.
+    El-Yaniv & Wiener 2010, "On the foundations of noise-free selective classification", JMLR 11.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    points = []
+    for step in range(20):
+        kept = confidence >= step / 20
+        if not kept.any():
+            break
+        points.append(
+            {"min_confidence": step / 20, "coverage": float(kept.mean()), "accuracy": float(right[kept].mean())}
+        )
+    return points
+
+
 def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Return the share of rows whose label is among the k most probable classes.
 
@@ -105,8 +124,8 @@ def summarize(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequen
     """Return every metric of a scored split as plain JSON data, fractions in 0..1.
 
     Keys: n, accuracy, accuracy_95 (Wilson, [low, high]), balanced_accuracy, macro_precision, macro_recall, macro_f1,
-    top2_accuracy, ece (15 bins), nll (nats, probabilities clipped at 2.2e-16), per_class (a list of name, precision,
-    recall, f1, support), confusion (counts as nested lists).
+    top2_accuracy, ece (15 bins), nll (nats, probabilities clipped at 2.2e-16), risk_coverage (see there), per_class (a
+    list of name, precision, recall, f1, support), confusion (counts as nested lists).
 
     Raises:
         InputError: a row is not a distribution, as from a network whose weights are NaN.
@@ -134,6 +153,7 @@ def summarize(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequen
         "top2_accuracy": top_k_accuracy(probabilities, labels, 2),
         "ece": expected_calibration_error(probabilities, labels),
         "nll": float(-np.log(label_probability.clip(np.finfo(np.float64).eps, 1)).mean()),
+        "risk_coverage": risk_coverage(probabilities, labels),
         "per_class": [dict(zip(("name", "precision", "recall", "f1", "support"), row, strict=True)) for row in columns],
         "confusion": counts.tolist(),
     }

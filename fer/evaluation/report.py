@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer.evaluation.figures import confusion_figure
+from fer.evaluation.figures import confusion_figure, risk_coverage_figure
 from fer.evaluation.metrics import confusion_counts
 from fer.evaluation.taxonomy import short_common
 from fer.evaluation.text import CROP_NAMES
@@ -88,7 +88,9 @@ def save_report(
     own_labels: Sequence[str] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> dict[str, Path]:
-    """Write report.json, confusion.png, confusion.csv, per_class.csv and predictions.csv, and return name -> path.
+    """Write report.json, its pictures and its tables, and return name -> path.
+
+    The pictures are confusion.png and risk_coverage.png, the tables confusion.csv, per_class.csv and predictions.csv.
 
     ``report`` is plain data: "plain" and, where made, "ten_crop" from ``summarize``; "headline" names the one that the
     pictures and tables show and whose probabilities are given here; split, data, checkpoint, model (strings); drawn
@@ -117,6 +119,7 @@ def save_report(
     confusion = pd.DataFrame(counts, index=pd.Index(names, name="true \\ predicted"), columns=names)
     figure = confusion_figure(counts, class_names, picture_title(report))
     per_class = pd.DataFrame(headline["per_class"])
+    curve = risk_coverage_figure(headline["risk_coverage"], picture_title(report))
     writers: dict[str, Callable[[Path], Any]] = {
         name: partial(_write_csv, table, index=False) for name, table in (tables or {}).items()
     }
@@ -125,6 +128,7 @@ def save_report(
         "per_class.csv": lambda path: _write_csv(per_class, path, index=False),
         "confusion.csv": lambda path: _write_csv(confusion, path),
         "confusion.png": lambda path: figure.savefig(path, dpi=120, format="png", bbox_inches="tight"),
+        "risk_coverage.png": lambda path: curve.savefig(path, dpi=120, format="png"),
         "report.json": lambda path: path.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", "utf-8"),
     }
     return write_files(folder, writers)

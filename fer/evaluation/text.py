@@ -59,7 +59,7 @@ def format_report(report: dict[str, Any]) -> str:
         defined = {"precision": predicted > 0, "recall": entry["support"] > 0, "f1": predicted + entry["support"] > 0}
         scores = [f"{100 * entry[key]:.2f}" if is_defined else "–" for key, is_defined in defined.items()]
         classes.append([entry["name"], *scores, f"{entry['support']:,}"])
-    lines += [aligned(rows), *_scaled_lines(report)]
+    lines += [aligned(rows), *_scaled_lines(report), *_kept_lines(headline)]
     if "printed" in report:
         printed = ", ".join(f"{name} {100 * value:.2f} %" for name, value in report["printed"].items())
         lines.append(f"printed by the darknet program ({report['program']}): {printed}")
@@ -79,6 +79,18 @@ def _scaled_lines(report: dict[str, Any]) -> list[str]:
                 f"{100 * scaled['ece']:.2f} %, NLL {report[crop]['nll']:.4f} -> {scaled['nll']:.4f}"
             )
     return lines and ["temperature scaling, each half of the rows with the temperature fitted on the other:", *lines]
+
+
+def _kept_lines(headline: dict[str, Any]) -> list[str]:
+    """Return what naming only the surer faces would give, where the report has it (those of before 0.2 have not)."""
+    points = {point["min_confidence"]: point for point in headline.get("risk_coverage", [])}
+    kept = [
+        f"{confidence}: {100 * points[confidence]['coverage']:.1f} % of the faces, "
+        f"{100 * points[confidence]['accuracy']:.1f} % of these right"
+        for confidence in (0.5, 0.7, 0.9)
+        if confidence in points
+    ]
+    return kept and [f"named with min_confidence={kept[0]}", *(f"  {line}" for line in kept[1:])]
 
 
 def score_cells(summary: dict[str, Any]) -> list[str]:

@@ -24,10 +24,16 @@ IDENTITIES = ("train_rows", "train_faces", "val_rows")
 class EmotionClassifier(nn.Module):
     """Names faces uint8 (N, C, size, size): called with them it returns logits (N, classes).
 
-    ``net`` sees squares of ``crop`` pixels of faces of the format ``face``, and gives a logit for each of ``labels``.
-    ``hyper_parameters`` are those of its training, plain data as a checkpoint holds them. ``identities`` are the hashes
-    of the rows and faces that it was trained and selected on, by the names of `IDENTITIES`. In train mode dropout and
-    batch norm train, and the logits have gradients; crops are the same, as augmentation is a part of its own.
+    It is an ordinary torch module: in train mode dropout and batch norm train, and the logits have gradients. It crops
+    alike in both modes, as augmentation is a part of its own.
+
+    Attributes:
+        net: the network. It takes the middle ``crop`` x ``crop`` pixels of each face.
+        labels: the classes, in the order of the logits.
+        face: the format of its faces: ``size`` in pixels, ``color`` and ``margin``.
+        crop: the side in pixels of what the network sees.
+        hyper_parameters: of its training, plain data as a checkpoint holds them.
+        identities: hashes of the rows and faces that it was trained and selected on, by which evaluation knows them.
     """
 
     net: FaceNetwork

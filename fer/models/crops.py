@@ -6,17 +6,6 @@ from torch import Tensor
 from fer.errors import InputError
 
 
-def augmented_crop_size(size: int) -> int:
-    """Return the crop in pixels for images of ``size`` pixels: 44 of 48, to the nearest even number.
-
-    Even, so that the centre crop of an even size has the same margin on both sides.
-
-    >>> [augmented_crop_size(size) for size in (48, 96, 224)]
-    [44, 88, 206]
-    """
-    return 2 * ((size * 11 + 12) // 24)
-
-
 def center_crop(images: Tensor, size: int) -> Tensor:
     """Return a view of the central squares, (..., H, W) to (..., size, size).
 

@@ -29,12 +29,21 @@ RESNET = {
 class FaceNetwork(nn.Module):
     """A network behind one contract: float images in [0, 1], (N, C, H, W) with C = 1 or 3, to logits (N, classes).
 
-    Grey images are repeated to the network's channels. ``mean`` and ``std`` (one value per channel, for values in
-    [0, 1]) are part of ``state_dict``, so a checkpoint brings its own normalisation; without them there is none.
-    ``head`` names the submodule of ``network`` that the logits come from: its last linear layer or 1x1 convolution,
-    after which comes at most what a factor passes through, such as a mean over the map; several where the logits are
-    their sum or mean; None where it is not known. ``remedy`` ends the line about images of a wrong size. With
-    ``classes`` it is looked at whether the network, of another's making, gives logits of as many.
+    Grey images are repeated to the network's channels.
+
+    Args:
+        network: the module that does the work.
+        name: what the network is called.
+        in_channels: 1 or 3, the channels that ``network`` takes.
+        smallest: the smallest side in pixels of an image that it takes.
+        largest: the largest one; None: there is no limit.
+        mean: one value per channel, for values in [0, 1]. Part of ``state_dict``, so that a checkpoint brings its own
+            normalisation. None: no normalisation.
+        std: likewise.
+        head: the name of the submodule that gives the logits: the last linear layer or 1x1 convolution, after which
+            comes at most a mean over the map. Several where the logits are their sum or mean. None: not known.
+        remedy: the end of the line about images of a wrong size.
+        classes: how many logits a network of a user's must give. None: it is not checked.
 
     Raises:
         InputError: RGB images into a one-channel network, images of a size (pixels) that it cannot take, or what it

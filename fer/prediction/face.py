@@ -9,12 +9,15 @@ import numpy as np
 class Face:
     """A face and its expression.
 
-    ``box`` is x, y, width, height in pixels of the picture, x to the right and y down, as the detector gave it;
-    ``probabilities`` add up to 1 over the classes (not those of a Darknet detector, see `torch_engine.predictor`);
-    ``label`` is the likeliest class, None where its probability ``confidence`` is below the predictor's
-    ``min_confidence``; ``score`` is the detector's own, and ``angle`` the degrees by which the face was turned upright
-    before it was named (see `fer.prediction.detection.Detection`). ``embedding`` float32 (D,) is what the last layer
-    named it by, where that was asked for; faces are compared without it.
+    Attributes:
+        box: x, y, width, height in pixels of the picture, x to the right and y down, as the detector gave it.
+        probabilities: of each class. They add up to 1, but for those of a Darknet detector.
+        label: the likeliest class, None where ``confidence`` is below the predictor's ``min_confidence``.
+        confidence: the probability of the likeliest class, 0 to 1.
+        score: how sure the detector is; its scale is the detector's own. None where it gives none.
+        angle: degrees by which the face was turned to stand upright before it was named.
+        embedding: float32 (D,), what the network's last layer was given, where it was asked for. Two faces are equal
+            whatever their embeddings.
     """
 
     box: tuple[float, float, float, float]

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from fer.blame import one_line
 from fer.errors import InputError
 from fer.prediction.detection import Detection, left_to_right
-from fer.targets import one_line
 
 #: Takes a picture uint8 (H, W, 3) RGB, gives boxes (n, 4), x, y, width, height in its pixels, and scores (n,).
 OwnCallable = Callable[[np.ndarray], Any]

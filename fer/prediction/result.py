@@ -28,9 +28,14 @@ _SHOWN_PIXELS, _SHOWN_FACES = 640, 12
 class Result(list[Face]):
     """The faces of a picture, a list from left to right, with the picture that they lie in.
 
-    ``path`` is the file or address, None of an array; ``frame`` and ``time`` (seconds) are those of a frame of a video;
-    ``error`` says why a picture of many could not be read, it has no faces then; ``labels`` are the classes. Of what
-    lies in a file the pixels are read again when they are needed, not kept; of an array no copy is made.
+    Pixels of a file are read again when they are needed, not kept. An array is not copied.
+
+    Attributes:
+        path: the file or address; None of an array.
+        frame: the number of the frame in its video, from 0; None of a photo.
+        time: seconds of this frame after the first; None of a photo.
+        error: why the picture could not be read, and so has no faces; None where it could.
+        labels: the classes.
     """
 
     def __init__(

@@ -16,6 +16,7 @@ import functools
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from fer.runs.surroundings import surroundings
 from fer.system.addresses import without_passwords
 from fer.system.distributed import is_first_rank
 from fer.system.files import replacing
+from fer.system.signals import came
 
 FILE = "run.json"
 VERSION = 1
@@ -124,8 +126,9 @@ def _reason(error: BaseException) -> str:
         line = ""
     if isinstance(error, Interrupted):
         return line
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped by SIGINT"
+    # of which other code may have made another error
+    if number := came() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0):
+        return f"stopped by {signal.Signals(number).name}"
     return f"error: {line}" if isinstance(error, InputError) else f"error: {type(error).__name__}: {line}"
 
 

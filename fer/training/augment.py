@@ -4,7 +4,7 @@ import contextlib
 import math
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,16 +47,16 @@ def random_affine(
     size: int,
     flip: float,
     rotate: float,
-    scale: float,
+    scale: float | tuple[float, float],
     translate: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Turn, scale, move and mirror each image about its centre and cut the central square, in one interpolation.
 
     Uniform for each image: the angle in [-rotate, rotate] degrees, the factor in [1 - scale, 1 + scale], the way right
-    and down in [-translate, translate] of the image's side; mirrored with the probability ``flip``. Bilinear; what lies
-    outside is the image reflected at its edge. Shapes: (N, C, H, W) of any type to float (N, C, size, size) of the same
-    range of values.
+    and down in [-translate, translate] of the image's side; mirrored with the probability ``flip``. With a pair as
+    ``scale`` the factor lies between the two, its logarithm uniform. Bilinear; what lies outside is the image reflected
+    at its edge. Shapes: (N, C, H, W) of any type to float (N, C, size, size) of the same range of values.
 
     Raises:
         InputError: ``size`` is larger than the images.
@@ -65,7 +65,12 @@ def random_affine(
     n, _, height, width = images.shape
     draws = 2 * torch.rand((n, 4), generator=generator, device=images.device) - 1
     mirrored = torch.rand(n, generator=generator, device=images.device) < flip
-    angle, factor = torch.deg2rad(rotate * draws[:, 0]), 1 / (1 + scale * draws[:, 1])
+    angle = torch.deg2rad(rotate * draws[:, 0])
+    if isinstance(scale, tuple):
+        low, high = math.log(scale[0]), math.log(scale[1])
+        factor = torch.exp(-(low + high) / 2 - (high - low) / 2 * draws[:, 1])
+    else:
+        factor = 1 / (1 + scale * draws[:, 1])
     mirrored = torch.where(mirrored, -factor, factor)
     cos, sin = angle.cos(), angle.sin()
     right, down = (2 * translate * draws[:, 2:]).unbind(1)
@@ -115,10 +120,18 @@ def random_erase(images: Tensor, probability: float, generator: torch.Generator 
 class Augment(nn.Module):
     """Augmentation while training, the centre crop otherwise; by default a random crop and horizontal flip.
 
-    ``flip`` and ``erase`` are probabilities. With any of ``rotate`` (degrees), ``scale`` and ``translate`` (fractions)
-    the place of the crop comes from `random_affine` in place of `random_crop_flip`; ``brightness`` and ``contrast`` are
-    those of `random_light`. Shapes: (N, C, H, W) to (N, C, crop, crop), uint8 or float in [0, 255]; uint8 stays so
-    where pixels only change places.
+    Shapes: (N, C, H, W) to (N, C, crop, crop), uint8 or float in [0, 255]. uint8 stays uint8 where pixels only change
+    places.
+
+    Args:
+        crop: the side in pixels of what is cut.
+        flip: probability of a mirrored face.
+        rotate: largest turn to either side, in degrees.
+        scale: a face is enlarged by a factor between 1 - scale and 1 + scale.
+        translate: largest move along each side, as a fraction of it.
+        brightness: pixels are multiplied by a factor between 1 - brightness and 1 + brightness.
+        contrast: contrast is multiplied by a factor between 1 - contrast and 1 + contrast.
+        erase: probability that a rectangle of 2 to 33 % is filled with the face's mean (Zhong et al. 2017).
 
     Raises:
         InputError: a value out of range.
@@ -162,33 +175,52 @@ class Augment(nn.Module):
 
 
 class Chain(nn.Module):
-    """Transforms one after another: torchvision's, kornia's, one's own, `Augment`.
+    """Transforms one after another: torchvision's, kornia's, one's own, `Augment`, chains.
 
-    Each is a `torch.nn.Module` of float faces (N, C, H, W) in [0, 1] to such faces. One of torchvision's draws once a
-    call, whatever it is given, so it is called for each face. ``crop`` are the pixels of the squares that the last one
-    gives, as many as evaluation cuts from the centre; None: the size of the faces.
+    Each is a `torch.nn.Module` of faces (N, C, H, W): with ``dtype`` float32 it is given floats in [0, 1], with uint8
+    pixels, as some of torchvision's need, and may give either. One of torchvision's draws once a call, whatever it is
+    given, so it is called for each face. ``crop`` are the pixels of the squares that the last one gives, as many as
+    evaluation cuts from the centre; None: the size of the faces.
 
     Raises:
-        InputError: one of ``transforms`` is no module.
+        InputError: one of ``transforms`` is no module, or gives what are no faces.
     """
 
-    def __init__(self, transforms: list[Any], crop: int | None = None) -> None:
+    def __init__(
+        self, transforms: list[Any], crop: int | None = None, dtype: Literal["float32", "uint8"] = "float32"
+    ) -> None:
         super().__init__()
         for number, transform in enumerate(transforms):
             if not isinstance(transform, nn.Module):
                 given = f"{transform!r:.40}" if isinstance(transform, str | dict) else type(transform).__name__
                 raise InputError(f"augment.transforms.{number}: {given} is no torch.nn.Module: name one by _target_")
-        self.transforms, self.crop = nn.ModuleList(transforms), crop
+        self.transforms, self.crop, self.dtype = nn.ModuleList(transforms), crop, dtype
+        self._looked_at = False
 
     def forward(self, faces: Tensor) -> Tensor:
         for transform in self.transforms:
+            faces = _to_bytes(faces) if self.dtype == "uint8" else _to_floats(faces)
             if isinstance(transform, Augment):
-                faces = transform(faces * 255) / 255
+                # floats of ours are in [0, 255]
+                faces = to_unit(transform(faces * 255 if faces.is_floating_point() else faces))
             elif _draws_once_a_call(transform):
                 faces = _joined([transform(face) for face in faces], transform)
             else:
                 faces = transform(faces)
+            _require_pixels(faces, type(transform).__name__)
+            if self.dtype == "uint8" and not self._looked_at:
+                # they would be cut to the range, where floats may come back into it
+                _require_range(faces, type(transform).__name__)
+        self._looked_at = True
         return faces
+
+
+def _to_floats(faces: Tensor) -> Tensor:
+    return faces if faces.is_floating_point() else to_unit(faces)
+
+
+def _to_bytes(faces: Tensor) -> Tensor:
+    return (255 * faces).round_().clamp_(0, 255).to(torch.uint8) if faces.is_floating_point() else faces
 
 
 def _draws_once_a_call(transform: nn.Module) -> bool:
@@ -202,6 +234,31 @@ def _joined(faces: list[Tensor], transform: nn.Module) -> Tensor:
         name = type(transform).__name__
         raise InputError(f"augment: {name} gives faces of different shapes, {sizes[0]} and {sizes[-1]}: leave it out")
     return torch.stack(faces)
+
+
+def _require_pixels(given: Any, name: str) -> None:
+    if not isinstance(given, Tensor):
+        raise InputError(f"augment: {name} gives {type(given).__name__}, not a tensor (N, C, H, W)")
+    if not given.is_floating_point() and given.dtype != torch.uint8:
+        raise InputError(f"augment: {name} gives {given.dtype}, not floats in [0, 1] or uint8")
+
+
+#: How far beyond [0, 1] interpolation may round.
+_ROUNDING = 1e-3
+
+
+def _require_range(given: Tensor, name: str) -> None:
+    """Refuse floats that are NaN or not in [0, 1]; it waits for the device."""
+    if given.dtype == torch.uint8:
+        return
+    low, high = (float(end) for end in given.aminmax())
+    if math.isnan(low):
+        raise InputError(f"augment: {name} gives values that are NaN")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise InputError(
+            f"augment: {name} gives values from {low:.3g} to {high:.3g}, not in [0, 1]: have it clamp "
+            "them; a normalisation is the network's, model.mean and model.std"
+        )
 
 
 def build_augment(config: dict[str, Any]) -> nn.Module:
@@ -218,8 +275,9 @@ class Augmentation:
     """What a training step does with uint8 faces (N, C, H, W): floats in [0, 1], (N, C, crop, crop).
 
     ``config`` is an ``augment`` config. What is not ours is given floats in [0, 1], in float32 whatever the precision
-    of the training, without gradients, and gives such floats, or uint8; its draws from the generators of torch, NumPy
-    and Python follow torch's CPU generator. Not a module: nothing of it is trained, averaged or in a checkpoint.
+    of the training, or uint8 where it is a `Chain` that says so, without gradients, and gives either. Its draws from
+    the generators of torch, NumPy and Python follow torch's CPU generator. Not a module: nothing of it is trained,
+    averaged or in a checkpoint.
 
     Raises:
         InputError: it gives other shapes, or at the first call values that are NaN or out of range.
@@ -249,43 +307,26 @@ class Augmentation:
         with _as_without_mixed_precision(faces.device):
             given = self._chain(to_unit(faces))
             self._require_faces(given, faces)
-            if given.dtype == torch.uint8:
-                given = to_unit(given)
+            given = _to_floats(given)
         return given.to(faces.device, torch.get_default_dtype())
 
-    def _require_faces(self, given: Any, faces: Tensor) -> None:
-        if not isinstance(given, Tensor):
-            raise InputError(f"augment: {self._target} gives {type(given).__name__}, not a tensor (N, C, H, W)")
+    def _require_faces(self, given: Tensor, faces: Tensor) -> None:
         wanted = (*faces.shape[:2], self._crop, self._crop)
         if tuple(given.shape) != wanted:
             raise InputError(
                 f"augment: {self._target} gives {tuple(given.shape)}, not {wanted}, the faces (N, C, H, W) as "
                 f"evaluation cuts them: {self._remedy(tuple(given.shape), wanted, min(faces.shape[2:]))}"
             )
-        if not given.is_floating_point() and given.dtype != torch.uint8:
-            raise InputError(f"augment: {self._target} gives {given.dtype}, not floats in [0, 1] or uint8")
-        if self._looked_at or given.dtype == torch.uint8:
-            return
-        # once, because it waits for the device
-        self._looked_at = True
-        low, high = (float(end) for end in given.aminmax())
-        if math.isnan(low):
-            raise InputError(f"augment: {self._target} gives values that are NaN")
-        if low < -_ROUNDING or high > 1 + _ROUNDING:
-            raise InputError(
-                f"augment: {self._target} gives values from {low:.3g} to {high:.3g}, not in [0, 1]: have it clamp "
-                "them; a normalisation is the network's, model.mean and model.std"
-            )
+        if not self._looked_at:
+            # once, because it waits for the device
+            self._looked_at = True
+            _require_range(given, self._target)
 
     @staticmethod
     def _remedy(given: tuple[int, ...], wanted: tuple[int, ...], largest: int) -> str:
         if len(given) == 4 and given[:2] == wanted[:2] and given[2] == given[3] <= largest:
             return f"give augment.crop={given[3]}, or have it give {wanted[3]} pixels a side"
         return "it has to keep their number and channels"
-
-
-#: How far beyond [0, 1] interpolation may round.
-_ROUNDING = 1e-3
 
 
 @contextlib.contextmanager

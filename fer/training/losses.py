@@ -19,10 +19,11 @@ OFFERED = ("num_classes", "counts")
 class CrossEntropy(nn.Module):
     """The mean cross entropy of faces.
 
-    ``label_smoothing`` is the share of the target that goes to all classes alike, 0 to below 1. With ``class_weights``
-    balanced a face counts n / (classes * faces of its class), which is 1 in the mean over faces. ``logit_adjustment``
-    is tau, 0 or more: tau * log(share of the class) is added to the logits (Menon et al. 2020). ``counts`` are the
-    training faces of each class, which the last two need.
+    Args:
+        counts: training faces of each class, which the last two arguments need; the framework gives them.
+        label_smoothing: the share of the target that goes to all classes alike, 0 to below 1.
+        class_weights: "none", or "balanced": a face counts n / (classes * faces of its class), which is 1 in the mean.
+        logit_adjustment: tau, 0 or more: tau * log(share of the class) is added to the logits (Menon et al. 2020).
 
     Raises:
         InputError: a value is out of range, or a class that is to be balanced has no training face.

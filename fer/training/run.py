@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from fer.blame import named
 from fer.data.loading.contract import build_module, counts_of, identities_of, is_drawn, labels_of, rows_of
 from fer.data.loading.datamodule import FaceDataModule
 from fer.data.preparation.prepare import prepare
@@ -28,7 +29,7 @@ from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
-from fer.targets import build, locate, named, takes
+from fer.targets import build, locate, takes
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
 from fer.training.divergence import StopWhenNotFinite
@@ -37,6 +38,7 @@ from fer.training.losses import require_targets
 from fer.training.module import ClassifierModule
 from fer.training.pictures import Pictures
 from fer.training.resuming import require_resumable
+from fer.training.sam import SAM
 from fer.training.stopping import EarlyStop, StopCleanly
 from fer.training.transfer import load_teachers, require_same_model, start_from
 
@@ -83,7 +85,8 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
         with stop.watching(), naming_lost_ranks(trainer, last):
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except Exception as error:
-        if line := named(error, _users_parts(config, trainer, module, data)):
+        parts, makers = _parts(config, trainer, module, data)
+        if line := named(error, parts, makers):
             raise line from error
         if isinstance(error, MisconfigurationException):
             # such as a schedule's monitor that no callback has logged
@@ -262,17 +265,20 @@ def _build_trainer(config: dict[str, Any], out: Path) -> pl.Trainer:
         # Lightning would replace our order of the faces; the data module keeps it the same
         settings |= {"limit_train_batches": same, "limit_val_batches": same}
     ours = _callbacks(config, out)
-    trainer = build(
+    users = _users_callbacks(config["callbacks"], ours)
+    trainer: pl.Trainer = build(
         settings,
         "trainer",
         default_root_dir=str(out),
         logger=build_loggers(config["logger"], out),
-        callbacks=[*ours, *_users_callbacks(config["callbacks"], ours)],
+        callbacks=[*ours, *users.values()],
         plugins=[WholeCheckpoints()],
         # of ours each batch is divided; to loaders of the user's Lightning gives a sampler that divides the rows
         use_distributed_sampler=not own_data,
         log_every_n_steps=1,
     )
+    # for `_parts`, as a function may make a callback of any class
+    trainer.users_callbacks = users  # type: ignore[attr-defined]
     require_one_group(trainer)
     return trainer
 
@@ -340,10 +346,10 @@ def _callbacks(config: dict[str, Any], out: Path) -> list[Callback]:
     return callbacks
 
 
-def _users_callbacks(config: dict[str, Any], ours: list[Callback]) -> list[Callback]:
-    """Build those that the config names, of which a checkpoint can keep the state beside that of ours."""
+def _users_callbacks(config: dict[str, Any], ours: list[Callback]) -> dict[str, Callback]:
+    """Build those that the config names, by their names; of all of them a checkpoint can keep the state."""
     kept = {callback.state_key: "the program's own" for callback in ours}
-    built = []
+    built = {}
     for name, target in config.items():
         callback = build(target, f"callbacks.{name}")
         other = kept.setdefault(callback.state_key, f"callbacks.{name}")
@@ -352,25 +358,30 @@ def _users_callbacks(config: dict[str, Any], ours: list[Callback]) -> list[Callb
                 f"callbacks.{name}: a {type(callback).__name__} beside {other} that watches the same, of which a "
                 "checkpoint keeps the state of one only: leave one out"
             )
-        built.append(callback)
+        built[name] = callback
     return built
 
 
-def _users_parts(
+def _parts(
     config: dict[str, Any], trainer: pl.Trainer, module: ClassifierModule, data: pl.LightningDataModule
-) -> dict[str, Any]:
-    """Return the parts of a run whose code is not ours, by the keys that chose them."""
-    parts = {"model": module.net.network, "loss": module.loss, "augment": module.augment.module, "data": data}
-    own = {key: part for key, part in parts.items() if not config[key].get("_target_", "fer.").startswith("fer.")}
-    kinds: dict[Any, list[str]] = {}
-    for name, target in config["callbacks"].items():
-        kinds.setdefault(locate(target["_target_"]), []).append(f"callbacks.{name}")
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for kind, names in kinds.items():
-        # behind ours of the same class, in the order of the config
-        same = [callback for callback in callbacks if type(callback) is kind]
-        own |= dict(zip(names, same[-len(names) :], strict=False))
-    return own
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parts of a run by the keys that chose them, and what made them; without parts of ours."""
+    # SAM takes the steps of another one
+    optimizer = next(iter(trainer.optimizers), None)
+    optimizer = optimizer.base if isinstance(optimizer, SAM) else optimizer
+    scheduler = next((each.scheduler for each in trainer.strategy.lr_scheduler_configs), None)
+    parts = {
+        "model": module.net.network, "loss": module.loss, "augment": module.augment.module, "data": data,
+        "optimizer": optimizer, "schedule": scheduler,
+    }  # fmt: skip
+    targets = {key: str(config[key].get("_target_", "fer.")) for key in parts}
+    # set by `_build_trainer`
+    for name, callback in trainer.users_callbacks.items():  # type: ignore[attr-defined]
+        parts[f"callbacks.{name}"], targets[f"callbacks.{name}"] = callback, config["callbacks"][name]["_target_"]
+    for (name, target), logger in zip(config["logger"].items(), trainer.loggers, strict=False):
+        parts[f"logger.{name}"], targets[f"logger.{name}"] = logger, target["_target_"]
+    own = {key: part for key, part in parts.items() if part is not None and not targets[key].startswith("fer.")}
+    return own, {key: locate(targets[key]) for key in own}
 
 
 def _require_file(data: dict[str, Any]) -> None:

@@ -18,12 +18,12 @@ class SAM(Optimizer):
 
     def __init__(self, base: Optimizer, rho: float, net: nn.Module) -> None:
         super().__init__(base.param_groups, base.defaults)
-        self._base, self._rho, self._net = base, rho, net
+        self.base, self._rho, self._net = base, rho, net
         self.ascended = False
         self._share()
 
     def _share(self) -> None:
-        self.param_groups, self.state = self._base.param_groups, self._base.state
+        self.param_groups, self.state = self.base.param_groups, self.base.state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # there is no step without one
@@ -43,12 +43,12 @@ class SAM(Optimizer):
             self.ascended = False
             for values, before in zip([*weights, *buffers], saved, strict=True):
                 values.copy_(before)
-        self._base.step()
+        self.base.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        return self._base.state_dict()
+        return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._base.load_state_dict(state_dict)
+        self.base.load_state_dict(state_dict)
         self._share()

@@ -8,8 +8,9 @@ from pytorch_lightning.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from fer.blame import one_line
 from fer.errors import InputError
-from fer.targets import build, check_target, one_line, takes
+from fer.targets import build, check_target, takes
 from fer.training.param_groups import SCALE
 
 #: Arguments that a schedule gets where it takes them, see `Length`.
@@ -46,7 +47,7 @@ class Length(NamedTuple):
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
-    """Keep the optimiser's rates."""
+    """Keep the learning rates as they are."""
     return LambdaLR(optimizer, lambda epoch: 1.0)
 
 
@@ -63,7 +64,17 @@ def step_decay(epoch: int, start: int = 60, every: int = 5, rate: float = 0.9) -
 
 
 def step(optimizer: Optimizer, start: int = 60, every: int = 5, rate: float = 0.9) -> LambdaLR:
-    """Multiply the rates by `step_decay`."""
+    """Let the learning rates fall in steps: at epoch e they are multiplied by rate ** max(0, (e - start) // every).
+
+    Args:
+        optimizer: the one whose rates fall.
+        start: the epoch, from 0, from which the steps are counted; the first fall is at start + every.
+        every: epochs between falls, 1 or more.
+        rate: the factor of each fall, above 0.
+
+    Raises:
+        InputError: a value out of range.
+    """
     if start < 0:
         raise InputError(f"schedule.start={start} is not a number of epochs")
     if every < 1:
@@ -87,7 +98,17 @@ def half_cosine(epoch: int, epochs: int, warmup: int = 0, floor: float = 0.0) ->
 
 
 def cosine(optimizer: Optimizer, epochs: int, warmup: int = 0, floor: float = 0.0) -> LambdaLR:
-    """Multiply the rates by `half_cosine`."""
+    """Let the learning rates rise linearly and then fall along half a cosine (Loshchilov & Hutter 2016, equation 5).
+
+    Args:
+        optimizer: the one whose rates change.
+        epochs: epochs of the run; the framework gives it.
+        warmup: epochs of the rise, 0 or more.
+        floor: the fraction of the first rate that is reached at the end, 0 to 1.
+
+    Raises:
+        InputError: a value out of range.
+    """
     if warmup < 0:
         raise InputError(f"schedule.warmup={warmup} is not a number of epochs")
     if not 0 <= floor <= 1:
@@ -98,7 +119,14 @@ def cosine(optimizer: Optimizer, epochs: int, warmup: int = 0, floor: float = 0.
 def plateau(
     optimizer: Optimizer, factor: float = 0.1, patience: int = 10, mode: Literal["max", "min"] = "max"
 ) -> ReduceLROnPlateau:
-    """Multiply the rates by ``factor`` after ``patience`` epochs without a better value of the monitored score."""
+    """Multiply the learning rates by ``factor`` after ``patience`` epochs without a better value of a score.
+
+    ``schedule.monitor`` names the score, ``mode`` says whether more of it is better. ``factor`` is between 0 and 1,
+    ``patience`` 0 or more.
+
+    Raises:
+        InputError: a value out of range.
+    """
     if not 0 < factor < 1:
         raise InputError(f"schedule.factor={factor} is not a factor between 0 and 1")
     if patience < 0:

@@ -81,6 +81,26 @@ def scored_photos(network: DarknetNetwork, folder: Path, count: int = 12) -> lis
     return photos
 
 
+def class_name(label: int) -> str:
+    """Return a name that is within no other's."""
+    return f"class_{chr(ord('a') + label)}"
+
+
+def named_photos(folder: Path, classes: int, count: int = 60) -> list[Path]:
+    """Write photos of some noise on a colour of the formula, each class in its turn, and return their paths.
+
+    A name ends in its class, class_a and on; the photos are wide, high and square.
+    """
+    photos = []
+    for number in range(count):
+        width, height = 40 + 7 * (number % 5), 80 - 9 * (number % 6)
+        colour = spread(3, 31 * (number + 1))
+        noise = spread(width * height * 3, 7919 * number).reshape(height, width, 3)
+        photos.append(folder / f"{number:02}_{class_name(number % classes)}.png")
+        Image.fromarray((256 * (0.7 * colour + 0.3 * noise)).astype(np.uint8)).save(photos[-1])
+    return photos
+
+
 def stored(network: DarknetNetwork) -> np.ndarray:
     """Return all numbers of a network as they stand in a .weights file."""
     parts = [tensor for module in network.layers if isinstance(module, Stored) for tensor in module.stored().values()]

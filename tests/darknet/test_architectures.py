@@ -64,6 +64,16 @@ def test_recipes_have_the_layers_of_their_nets(name, kinds):
 def test_chains_share_their_first_layers():
     assert recipe("classifier_tiny")[1:12] == recipe("v3_tiny")[1:12]
     assert recipe("classifier_omega")[1:106] == recipe("v4")[1:106]
+    assert recipe("classifier_v4_tiny_half")[1:28] == recipe("v4_tiny_half")[1:28]
+
+
+def test_half_of_v4_tiny_is_that_net_with_half_of_its_channels_and_all_anchors():
+    whole, half = recipe("v4_tiny"), recipe("v4_tiny_half")
+    for theirs, ours in zip(whole, half, strict=True):
+        wide = theirs.options.get("activation") == "leaky"
+        twice = ours.options | ({"filters": str(2 * int(ours.options["filters"]))} if wide else {})
+        assert theirs.options | {"mask": ""} == twice | {"mask": ""}
+    assert [section.options["mask"] for section in half if section.kind == "yolo"] == ["3,4,5", "0,1,2"]
 
 
 @pytest.mark.parametrize(("size", "grids"), [(256, [32, 16, 8]), (608, [76, 38, 19])])

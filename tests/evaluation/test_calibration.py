@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from fer.evaluation.calibration import LIMIT, apply_temperature, cross_fit, fit_temperature
-from fer.evaluation.metrics import expected_calibration_error
+from fer.evaluation.metrics import expected_calibration_error, risk_coverage
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +74,15 @@ def test_each_half_is_scaled_by_the_other(sample):
     assert first == pytest.approx(fit_temperature(rows[by_second], labels[by_second]))
     assert second == pytest.approx(fit_temperature(rows[by_first], labels[by_first]))
     assert first != second
+
+
+def test_risk_and_coverage_by_hand():
+    # confidences 0.9, 0.8, 0.6 and 0.55, of which the third is wrong
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.45, 0.55]])
+    points = risk_coverage(probabilities, np.array([0, 1, 1, 1]))
+    of = {point["min_confidence"]: (point["coverage"], point["accuracy"]) for point in points}
+    assert of[0] == of[0.5] == of[0.55] == (1, 0.75)
+    assert (
+        of[0.6] == (0.75, pytest.approx(2 / 3)) and of[0.65] == of[0.8] == (0.5, 1) and of[0.85] == of[0.9] == (0.25, 1)
+    )
+    assert max(of) == 0.9

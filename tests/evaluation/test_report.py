@@ -257,6 +257,8 @@ def test_terminal_text():
     assert cells["Happy"] == ["Happy", "100.00", "100.00", "100.00", "10"]
     assert cells["Disgust"] == ["Disgust", "–", "–", "–", "0"]
     assert lines[-1] == "note: Well."
+    half = next(each for each in report["plain"]["risk_coverage"] if each["min_confidence"] == 0.5)
+    assert f"min_confidence=0.5: {100 * half['coverage']:.1f} % of the faces" in "\n".join(lines)
     assert "drawn" not in format_report(report | {"drawn": False}).lower()
 
 

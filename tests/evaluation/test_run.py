@@ -51,6 +51,10 @@ def test_the_report_agrees_with_scikit_learn(run_folder, keys, tmp_path, capsys)
     names = load_checkpoint(keys["ckpt"]).labels
     assert report["ten_crop"]["confusion"] == confusion_matrix(rows.label, rows.prediction, labels=names).tolist()
     printed = capsys.readouterr().out
+    right, sure = rows.correct.astype(bool), rows.filter(like="p_").max(axis=1) >= 0.15
+    point = next(each for each in report["ten_crop"]["risk_coverage"] if each["min_confidence"] == 0.15)
+    assert point["coverage"] == pytest.approx(sure.mean()) and point["accuracy"] == pytest.approx(right[sure].mean())
+    assert (tmp_path / "report/risk_coverage.png").stat().st_size > 10_000
     assert "confusion.png" in printed and (tmp_path / "report/confusion.png").stat().st_size > 10_000
     # both scores are printed
     assert f"{report['plain']['accuracy']:.2%}".rstrip("%") in printed

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
+from fer.config.checks import augmented_crop_size
 from fer.errors import InputError
-from fer.models.crops import augmented_crop_size, center_crop, ten_crop
+from fer.models.crops import center_crop, ten_crop
 from fer.training.augment import Augment, random_affine, random_crop_flip, random_erase, random_light
 
 

@@ -162,6 +162,83 @@ def test_it_is_given_floats_that_are_its_own_in_full_precision():
     assert given.dtype == torch.bfloat16 and not given.any()
 
 
+def of_uint8(*transforms):
+    """Return a chain whose transforms are given uint8."""
+    return {"_target_": "fer.training.augment.Chain", "dtype": "uint8", "transforms": list(transforms)}
+
+
+def test_a_chain_of_uint8_gives_pixels_that_are_its_own():
+    seen = []
+
+    def keep(faces):
+        seen.append(faces.clone())
+        return faces.zero_() if len(seen) == 2 else faces / 255
+
+    faces = images()
+    untouched = faces.clone()
+    # what the first one gives as floats is pixels again for the second
+    given = Augmentation(of_uint8(own("Gives", what=keep), own("Gives", what=keep)), 20)(faces)
+    assert all(torch.equal(each, untouched) and each.dtype == torch.uint8 for each in seen) and len(seen) == 2
+    assert torch.equal(faces, untouched) and not given.any() and given.dtype == torch.float32
+
+
+def test_ours_is_the_same_in_a_chain_of_uint8():
+    faces = images()
+    strong = {"_target_": "fer.training.augment.Augment", "crop": 20, "rotate": 12.0, "brightness": 0.3, "erase": 0.3}
+    torch.manual_seed(1)
+    expected = Augmentation(strong, 20)(faces)
+    torch.manual_seed(1)
+    assert torch.equal(Augmentation(of_uint8(strong), 20)(faces), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_torchvisions_of_uint8_do_what_they_do_alone(channels):
+    faces = images(16, channels)
+    solarize = {"_target_": "torchvision.transforms.v2.RandomSolarize", "threshold": 128}
+    torch.manual_seed(2)
+    given = Augmentation(of_uint8(solarize, {"_target_": "torchvision.transforms.v2.RandAugment"}), 20)(faces)
+    torch.manual_seed(2)
+    first, second = v2.RandomSolarize(128), v2.RandAugment()
+    # each transform has drawn for all faces before the next one does
+    expected = torch.stack([second(face) for face in [first(face) for face in faces]])
+    assert torch.equal(given, expected / 255) and not torch.equal(expected, faces)
+
+
+def test_kornia_and_torchvision_share_a_chain_each_with_its_own_type():
+    turn = {"_target_": "kornia.augmentation.RandomAffine", "degrees": 30.0, "p": 1.0}
+    invert = {"_target_": "torchvision.transforms.v2.RandomSolarize", "threshold": 128, "p": 1.0}
+    parts = [turn, of_uint8(invert), own("Gives", what=abs)]
+    chain = {"_target_": "fer.training.augment.Chain", "transforms": parts}
+    augmentation, faces = Augmentation(chain, 20), images(16)
+    torch.manual_seed(3)
+    given = augmentation(faces)
+    torch.manual_seed(3)
+    turned = kornia.augmentation.RandomAffine(degrees=30.0, p=1.0)(faces / 255)
+    pixels = (255 * turned).round()
+    assert torch.allclose(given, torch.where(pixels >= 128, 255 - pixels, pixels) / 255, atol=1e-6)
+    assert augmentation.module.transforms[2].given.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (lambda faces: faces.float(), "Gives gives values from 0 to 255, not in"),
+        (lambda faces: faces / 0.0, "Gives gives values that are NaN"),
+    ],
+)
+def test_what_would_be_cut_to_pixels_is_one_line(what, message):
+    with pytest.raises(InputError, match=f"^augment: {message}"):
+        Augmentation(of_uint8(own("Gives", what=what), own("Centre")), 16)(images())
+
+
+def test_a_type_that_there_is_not_is_one_line(tmp_path, run):
+    chain = ["augment=custom", "augment._target_=fer.training.augment.Chain", "+augment.transforms=[]"]
+    done = run("train.py", *chain, "+augment.dtype=int8", "data=sample", cwd=tmp_path, code=2)
+    assert done.stderr.strip().endswith(
+        "augment.dtype=int8: not float32 or uint8, as fer.training.augment.Chain takes it"
+    )
+
+
 def test_uint8_is_taken_back():
     faces = images()
     assert torch.equal(giving(lambda given: (given * 255).round().byte())[0](faces), faces / 255)

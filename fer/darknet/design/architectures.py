@@ -85,6 +85,14 @@ def _csp_darknet53() -> Sections:
     return [Section(s.kind, s.options | {"activation": "mish"}) if s.kind == "convolutional" else s for s in sections]
 
 
+def _csp_tiny_backbone(share: float) -> Sections:
+    """The first 27 layers of v4_tiny with this share of its channels."""
+    sections = [_conv(int(filters * share), 3, 2) for filters in (32, 64)]
+    for filters in (64, 128, 256):
+        sections += _csp_tiny_stage(int(filters * share))
+    return [*sections, _conv(int(512 * share))]
+
+
 def _csp_tiny_stage(filters: int) -> Sections:
     """A stage of v4_tiny: the second half of the channels takes the longer way; the stage's end has 2 x filters."""
     return [
@@ -130,19 +138,26 @@ def _v3_tiny() -> Sections:
     ]  # fmt: skip
 
 
-def _v4_tiny() -> Sections:
+def _classifier_v4_tiny_half() -> Sections:
+    return [*_csp_tiny_backbone(0.5), *_classifier_head()]
+
+
+def _v4_tiny(share: float = 1, small: Sequence[int] = (1, 2, 3)) -> Sections:
+    """The published net leaves the smallest anchor out; ``small`` are those of its finer head."""
     options = {
         "scale_x_y": 1.05, "cls_normalizer": 1.0, "iou_normalizer": 0.07, "iou_loss": "ciou", "resize": 1.5,
         "nms_kind": "greedynms", "beta_nms": 0.6,
     }  # fmt: skip
-    backbone = [_conv(32, 3, 2), _conv(64, 3, 2)]
-    for filters in (64, 128, 256):
-        backbone += _csp_tiny_stage(filters)
+    c128, c256, c512 = (int(filters * share) for filters in (128, 256, 512))
     return [
-        *backbone, _conv(512), _conv(256, 1), _conv(512), *_yolo((3, 4, 5), _TINY_ANCHORS, **options),
-        _route(-4), _conv(128, 1), _upsample(), _route(-1, 23), _conv(256),
-        *_yolo((1, 2, 3), _TINY_ANCHORS, **options),
+        *_csp_tiny_backbone(share), _conv(c256, 1), _conv(c512), *_yolo((3, 4, 5), _TINY_ANCHORS, **options),
+        _route(-4), _conv(c128, 1), _upsample(), _route(-1, 23), _conv(c256),
+        *_yolo(small, _TINY_ANCHORS, **options),
     ]  # fmt: skip
+
+
+def _v4_tiny_half() -> Sections:
+    return _v4_tiny(0.5, (0, 1, 2))
 
 
 def _v4() -> Sections:
@@ -196,8 +211,15 @@ RECIPES: dict[str, tuple[dict[str, object], Callable[[], Sections]]] = {
         | {"learning_rate": 0.05, "burn_in": 20},
         _classifier_small,
     ),
+    "classifier_v4_tiny_half": (
+        _CLASSIFIER
+        | {"width": 64, "height": 64, "min_crop": 64, "max_crop": 80, "max_batches": 4000, "burn_in": 100}
+        | {"learning_rate": 0.05, "power": 1},
+        _classifier_v4_tiny_half,
+    ),
     "v3_tiny": (_DETECTOR | {"subdivisions": 2}, _v3_tiny),
     "v4_tiny": (_DETECTOR | {"mosaic": 1}, _v4_tiny),
+    "v4_tiny_half": (_DETECTOR | {"mosaic": 1}, _v4_tiny_half),
     "v4": (_DETECTOR | {"subdivisions": 8, "mosaic": 1}, _v4),
 }
 

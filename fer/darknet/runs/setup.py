@@ -49,7 +49,7 @@ def read_sections(options: dict[str, Any]) -> tuple[list[Section], str]:
 
 
 def open_dataset(config: dict[str, Any], task: str, out: Path) -> DarknetData:
-    """Return the exported folder of a config, drawn sample data made where it is not there yet.
+    """Return the exported folder of a config, drawn data made where they are not there yet.
 
     A YOLO data set is used where it lies; what the program needs of it is written in the run's folder ``out``.
     """
@@ -62,7 +62,7 @@ def open_dataset(config: dict[str, Any], task: str, out: Path) -> DarknetData:
         )
     crop = (options["crop"] if task == "classifier" else None) or "photo"
     folder = Path(options["folder"]) if options["folder"] else darknet_folder(data, task, crop)
-    if not folder.exists() and data["name"] == "sample" and not options["folder"]:
+    if not folder.exists() and data["name"] in ("sample", "scenes") and not options["folder"]:
         print(f"{folder} is not there yet: making it")
         with claiming(folder, "wait for it to end"):
             print(describe(export(data, folder, task, crop)))

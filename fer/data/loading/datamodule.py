@@ -28,13 +28,20 @@ def _as_it_is(batch: Whole) -> Whole:
 class FaceDataModule(pl.LightningDataModule):
     """Train and val splits, and for ``Trainer.test`` test, of a prepared file or of a folder of LitData shards.
 
-    ``batch_size`` is global: the number of faces a step over all devices. ``keep`` says where the faces are: "device",
-    uint8 beside the model, which needs no ``num_workers`` and gives the numbers of "memory"; "memory"; "disk", in the
-    file or the shards, where an epoch is shuffled among blocks of rows; or "auto", as `choose_keep` finds. ``sampler``
-    is "shuffle" or "balanced" (see `Order`), ``votes`` "none" or a kind of `apply_votes`, which concerns train alone.
-    ``shards`` is where those of the folder lie, as the user says. With ``folds``, a number or "persons", train and val
-    are the rows of all other folds and of ``fold`` (see `draw_folds`, which takes ``fold_seed``), kept in memory or on
-    the device. With ``fixed`` all epochs train in the same order.
+    Args:
+        file: the prepared file, or a folder of shards.
+        batch_size: faces a step, over all devices together.
+        seed: decides the order of the faces.
+        num_workers: processes that load data; 0 is the training process itself.
+        keep: where the faces are. "device": uint8 beside the model. "memory". "disk": in the file or the shards, where
+            an epoch is shuffled among blocks of rows. "auto": the first of these with room.
+        sampler: "shuffle", or "balanced": rows drawn with replacement, each class as often as any other.
+        votes: what to make of FER+ votes in training: "none", "soft" or "clean", as ``recipe.votes`` explains.
+        shards: where the shards of the folder lie: a folder or an address. None: in the folder.
+        folds: a number, or "persons" for one fold a person: train and val are drawn from all rows. None: no folds.
+        fold: with ``folds``, the fold that is val, from 0; all others are train.
+        fold_seed: decides which division into folds it is.
+        fixed: train in the same order in each epoch.
 
     Raises:
         InputError: the file is missing or not prepared, or has no train or val split, no such folds, or not the votes

@@ -18,11 +18,15 @@ EVAL_BATCH = 256
 
 
 class Batch(NamedTuple):
-    """Faces of one step on one rank.
+    """Faces of one step in one process.
 
-    ``image`` uint8 (N, C, H, W), ``label`` int64 (N,), ``rows`` int64 (N,), the rows in the split, or None, and
-    ``share``: this rank's part of the global batch times the number of ranks, 1.0 but in a last batch that does not
-    divide evenly. ``target`` float32 (N, classes), the probabilities to train on in place of the labels, or None.
+    Attributes:
+        image: uint8 (N, C, H, W), 0 to 255.
+        label: int64 (N,), the classes.
+        rows: int64 (N,), the rows in the split, or None.
+        share: this process's part of the global batch times the number of processes; 1.0 but in a last batch that does
+            not divide evenly.
+        target: float32 (N, classes), probabilities to train on in place of the labels, or None.
     """
 
     image: torch.Tensor

@@ -5,9 +5,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fer.blame import named, one_line
 from fer.data.source import SPLITS, Block, FaceFormat, Faces, Skipped, Source
 from fer.errors import InputError
-from fer.targets import named, one_line
+from fer.system.files import is_full
 
 Answer = TypeVar("Answer")
 
@@ -61,8 +62,7 @@ class OwnSource:
         try:
             return call()
         except Exception as error:
-            if isinstance(error, InputError | OSError):
-                # of a raw file, or the disk
+            if isinstance(error, InputError) or is_full(error):
                 raise
             line = named(error, {"data.source": self._source})
             raise (line or InputError(f"data.source: {one_line(error)}")) from error

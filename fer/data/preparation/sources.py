@@ -17,6 +17,7 @@ from fer.data.readers.yolo.source import yolo_source
 from fer.data.source import OFFERED, OWN, FaceFormat, PhotoLimits, Source
 from fer.data.storage.hdf5 import is_store, read_info
 from fer.data.synthetic.dataset import draw_sample, is_drawn
+from fer.data.synthetic.scenes import count_scenes, draw_scenes
 from fer.errors import InputError
 from fer.labels import CLASSES, CLASSES_WITH_CONTEMPT
 from fer.targets import build, locate, takes
@@ -48,6 +49,8 @@ def open_source(data: Mapping[str, Any]) -> Source:
         return affectnet_source(
             raw, face, limits, classes, val_fraction=data["val_fraction"], seed=data["seed"], name="drawn"
         )
+    if name == "scenes":
+        return _scenes(data, face, limits)
     raw = _raw(data, "raw")
     if name == "affectnet":
         return _affectnet(raw, data, face, limits, classes)
@@ -88,6 +91,14 @@ def _draw(raw: Path, seed: int, photos: int) -> None:
     if not is_drawn(raw, seed, photos):
         with tqdm(total=photos, desc="draw", unit="photo") as bar:
             draw_sample(raw, seed, photos, lambda done, _: bar.update(done - bar.n))
+
+
+def _scenes(data: Mapping[str, Any], face: FaceFormat, limits: PhotoLimits) -> Source:
+    raw, faces = Path(data["raw"]).expanduser(), _raw(data, "faces")
+    backgrounds = Path(data["backgrounds"]).expanduser() if data["backgrounds"] else None
+    with tqdm(total=count_scenes(faces, data["photos"]), desc="draw", unit="scene") as bar:
+        draw_scenes(raw, faces, data["photos"], data["seed"], backgrounds, bar.update)
+    return yolo_source(raw, face, limits)
 
 
 def _raw(data: Mapping[str, Any], key: str) -> Path:

@@ -10,6 +10,8 @@ from fer.system.command import command
 
 #: Reasons that a summary names; a reason may quote what a row holds, and so differ in each.
 _REASONS = 10
+# Keys of data that say where raw files lie, where it is not raw= alone; what is drawn has none that must be given.
+_WANTED: dict[str, tuple[str, ...]] = {"fer2021": ("affectnet", "fer2013"), "sample": (), "scenes": ("faces",)}
 
 
 class Summary(TypedDict):
@@ -79,7 +81,7 @@ def count_reasons(skipped: Mapping[str, int]) -> str:
 
 def command_for(data: Mapping[str, Any]) -> str:
     """Return the ``prepare.py`` command that makes the file of a ``data`` config; what it lacks is PATH."""
-    wanted = ("affectnet", "fer2013") if data["name"] == "fer2021" else () if data["name"] == "sample" else ("raw",)
+    wanted = _WANTED.get(data["name"], ("raw",))
     paths = [f"data.{key}={shlex.quote(str(data[key])) if data.get(key) else 'PATH'}" for key in wanted]
     return " ".join([command("prepare"), f"data={data['name']}", *paths])
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 
+from fer.blame import named
 from fer.darknet.formats.cfg import read_cfg, task_of
 from fer.darknet.formats.photo_folder import read_list
 from fer.darknet.formats.run_folder import lay_out
@@ -132,8 +133,14 @@ class _Stop(StopCleanly):
 
 
 def _fit(trainer: pl.Trainer, module: DarknetTraining, stop: _Stop) -> None:
-    with stop.watching(), naming_lost_ranks(trainer, stop.checkpoints.last):
-        trainer.fit(module)
+    try:
+        with stop.watching(), naming_lost_ranks(trainer, stop.checkpoints.last):
+            trainer.fit(module)
+    except Exception as error:
+        # of a process that loads photos
+        if line := named(error, {}):
+            raise line from error
+        raise
 
 
 def _start(module: DarknetTraining, config: dict[str, Any], name: str) -> Path | None:
