@@ -18,16 +18,8 @@ from fer.errors import InputError
 from fer.prediction.sources import Medium, fetch, find_media
 from fer.prediction.video import Video
 from fer.prediction.video_writer import VideoWriter, to_planes
+from tests.prediction.clips import write_video
 from tests.system.test_download import sends, server  # noqa: F401
-
-
-def write_video(path, frames=20, fps=10.0, size=(64, 48), codec="mp4v"):
-    """Frame i has the grey level 10 * i, which survives the compression within a few levels."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
-    for index in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 10 * index, np.uint8))
-    writer.release()
-    return path
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "mp4v")])
