@@ -309,7 +309,9 @@ def test_a_tiff_of_luma_and_colour_is_read_and_a_cut_one_refused(tmp_path, compr
     assert photo.shape == (16, 24, 3) and np.abs(photo.astype(int) - (200, 100, 50)).max() <= 4
     content = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(content[:-10])
-    assert read_photo(str(tmp_path / "a.tif"), "rgb", PhotoLimits()) == "truncated"
+    # of what is compressed the table, at the end, is cut too
+    said = read_photo(str(tmp_path / "a.tif"), "rgb", PhotoLimits())
+    assert said == "truncated" if compression == "raw" else said in ("truncated", "not an image")
 
 
 def test_a_tiff_of_numbers_without_black_and_white_is_said(tmp_path):
