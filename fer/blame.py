@@ -27,7 +27,7 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+), in ')
 
 def one_line(error: BaseException) -> str:
     """Return what an error says, with its kind in front; of one that says nothing the place where it was raised."""
-    if text := " ".join(str(error).split())[:200]:
+    if text := " ".join(_text(error).split())[:200]:
         return f"{type(error).__name__}: {text}"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
@@ -118,7 +118,7 @@ def _of_a_worker(error: Exception, own: bool) -> InputError | None:
 
     ``own`` says that the data is of code that the user gave.
     """
-    text = str(error)
+    text = _text(error)
     if text.startswith("DataLoader worker (pid"):
         said = text.split(". ")[0].rstrip(".")
         return InputError(f"num_workers: {said}; give fewer where memory is short, or num_workers=0, which has none")
@@ -139,3 +139,11 @@ def _of_a_worker(error: Exception, own: bool) -> InputError | None:
 
 def _line(key: str, said: str, file: str, line: int) -> InputError:
     return InputError(f"{f'{key}: ' if key else ''}{said} ({file}, line {line}); HYDRA_FULL_ERROR=1 shows all of it")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        # somebody's own class may fail at this too
+        return ""

@@ -13,6 +13,12 @@ def closest(word: str, valid: Iterable[str]) -> str:
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
+def printable(text: object) -> str:
+    """Return a text in one line, with what a terminal would obey, such as an escape, as its code in Python."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 class InputError(ValueError):
     """Something the user gave is wrong; the message is one line that names the file or key and the remedy.
 

@@ -8,10 +8,12 @@ Progress bars are stored as their last state, and folders of this machine under 
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 HERE = Path(__file__).resolve().parent
 
@@ -31,7 +33,7 @@ def store(path: Path) -> None:
         # when it ran is of no interest, and differs each time
         cell.metadata.pop("execution", None)
         # stderr has progress bars
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        cell.outputs = joined(output for output in cell.outputs if output.get("name") != "stderr")
         for output in cell.outputs:
             if output.output_type == "stream":
                 output.text = tidy(output.text, home)
@@ -40,6 +42,17 @@ def store(path: Path) -> None:
                     output.data[kind] = tidy(output.data[kind], home)
     nbformat.write(notebook, path)
     print(f"{path.name}: {path.stat().st_size / 1000:,.0f} kB")
+
+
+def joined(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """Return outputs with neighbouring pieces of stdout as one: a bar of a command started by ! comes in many."""
+    whole: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream" and whole and whole[-1].output_type == "stream":
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def tidy(text: str, home: Path) -> str:

@@ -6,7 +6,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from fer.cli.errors import ends_quietly
-from fer.errors import InputError
+from fer.errors import InputError, printable
 from fer.runs.table import compare_runs
 
 _HELP = """Compare training runs: what was changed between them, and what came of it.
@@ -36,7 +36,7 @@ def main(words: Sequence[str] = ()) -> None:
     try:
         _compare(arguments)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer.cli.arguments import foreign_flag, key_for, keys_of, literal, own_configs
 from fer.config.moved import CHOICES, KEYS
-from fer.errors import InputError, closest
+from fer.errors import InputError, closest, printable
 from fer.system.addresses import without_password
 from fer.system.distributed import is_first_rank
 from fer.system.files import is_full
@@ -42,7 +42,8 @@ def fail(error: Exception, conf: str, config_name: str, arguments: list[str], mo
     """
     if came():
         end_interrupted()
-    print(f"error: {without_password(explain(error, conf, config_name, arguments) + more)}", file=sys.stderr)
+    said = explain(error, conf, config_name, arguments) + more
+    print(f"error: {printable(without_password(said))}", file=sys.stderr)
     sys.exit(2)
 
 

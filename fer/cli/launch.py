@@ -28,7 +28,7 @@ from fer.cli.errors import (
 from fer.cli.help import choices, keys
 from fer.cli.ranks import one_job
 from fer.cli.run_folder import forget, place_in_sweep, remove_empty_sweep
-from fer.errors import InputError, Interrupted, RankLost
+from fer.errors import InputError, Interrupted, RankLost, printable
 from fer.system.command import command
 from fer.system.distributed import end_with_parent, is_first_rank, local_rank
 from fer.system.files import is_unwritable
@@ -81,7 +81,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             if not is_first_rank():
                 # Lightning would kill the first rank for another that ends with an error
                 sys.exit(0)
-            print(f"{stopped}{place_in_sweep()}", file=sys.stderr)
+            print(printable(f"{stopped}{place_in_sweep()}"), file=sys.stderr)
             sys.exit(128 + stopped.signal)
         except OSError as error:
             if full_error or not is_unwritable(error):
@@ -99,7 +99,7 @@ def launch(job: Callable[[DictConfig, Path], Any], config_name: str, words: Sequ
             if full_error:
                 raise
             # every rank that is left, because the lost one may be the first
-            print(f"error: {lost}{place_in_sweep()}", file=sys.stderr)
+            print(printable(f"error: {lost}{place_in_sweep()}"), file=sys.stderr)
             sys.exit(1)
 
     if os.getcwd() not in sys.path:

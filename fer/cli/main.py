@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from fer.cli.errors import ends_quietly
-from fer.errors import closest
+from fer.errors import closest, printable
 from fer.system.command import COMMANDS
 
 USAGE = f"""Facial-expression recognition: from raw AffectNet and FER2013 files to named faces in any photo or video.
@@ -39,6 +39,8 @@ def main() -> None:
         print(f"fer {version('fer-lightning')}")
         return
     if name not in COMMANDS:
-        print(f"error: there is no command {name}{closest(name, COMMANDS)}; see `fer --help`", file=sys.stderr)
+        print(
+            f"error: there is no command {printable(name)}{closest(name, COMMANDS)}; see `fer --help`", file=sys.stderr
+        )
         sys.exit(2)
     import_module(f"fer.cli.{name}").main((name,))

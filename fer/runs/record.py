@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fer.errors import InputError
+from fer.errors import InputError, Interrupted, printable
 from fer.runs.surroundings import surroundings
 from fer.system.addresses import without_passwords
 from fer.system.distributed import is_first_rank
@@ -117,10 +117,8 @@ def _end(clock: float, exit: str) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
-    from fer.errors import Interrupted
-
     try:
-        line = next(iter(str(error).splitlines()), "")
+        line = printable(error)
     except Exception:
         # a class of the user's, whose error is to be seen and not this one
         line = ""

@@ -145,7 +145,7 @@ def test_a_mistake_is_one_line(words, line):
 
 def test_help_says_how():
     done = fer("--help")
-    assert done.returncode == 0 and "fer compare RUN RUN" in done.stdout
+    assert done.returncode == 0 and "fer compare runs/A/DATE runs/B/DATE" in done.stdout
 
 
 def test_what_chooses_a_part_is_one_column(sweep, tmp_path):

@@ -74,7 +74,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def draw_background(pictures: list[np.ndarray], width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a background uint8 (height, width, 3) BGR: a part of a picture, or drawn, or two of these side by side."""
+    """Return a background uint8 (height, width, 3) BGR: a part of a picture, or drawn; one in four has another set in."""
     scene = _one(pictures, width, height, rng)
     if rng.random() < 0.25:
         other = _one(pictures, width, height, rng)
