@@ -1,6 +1,7 @@
 """The exceptions that users are meant to see."""
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +23,14 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message is one line that names the file or key and the remedy.
 
     The entry points print it after ``error:`` and exit with code 2, without a traceback.
+
+    >>> print(InputError("new\\nline.jpg: truncated"))
+    new\\nline.jpg: truncated
     """
+
+    def __init__(self, message: str) -> None:
+        # what ends a line or moves the cursor stands in the name of a file or in what a library says
+        super().__init__(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], message))
 
 
 class Interrupted(Exception):

@@ -19,7 +19,7 @@ from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fer.data.boxes import Box, FractionBox, in_pixels
@@ -38,6 +38,8 @@ _OTHER_FORMATS: dict[bytes, type[ImageFile]] = {
     b"\0\0\0\x0cjP  \r\n\x87\n": Jpeg2KImageFile, b"\xff\x4f\xff\x51": Jpeg2KImageFile,
 }  # fmt: skip
 _JPEG, _JPEG_END, _PNG = b"\xff\xd8\xff", b"\xff\xd9", b"\x89PNG\r\n\x1a\n"
+#: Tags of TIFF 6.0.
+_BITS, _PACKED, _PHOTOMETRIC, _STRIPS, _STRIP_BYTES = 258, 259, 262, 273, 279
 #: The brands of ISO 23008-12, by which a photo's file is known from a video's, which begins alike.
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1", b"mif2")
 _AVIF = (b"avif", b"avis")
@@ -242,9 +244,32 @@ def _loads(data: bytes) -> bool:
     """Return whether Pillow can decode all of it; always true for a JPEG or PNG, which have an end marker."""
     image_file = _other_format(data)
     try:
-        return image_file is None or image_file(io.BytesIO(data)).load() is not None
+        if image_file is None:
+            return True
+        image = image_file(io.BytesIO(data))
+        if isinstance(image, TiffImageFile) and (image.tag_v2.get(_PHOTOMETRIC), image.tag_v2.get(_PACKED)) == (6, 1):
+            # YCbCr that is not compressed OpenCV can decode, Pillow can't
+            strips = zip(image.tag_v2[_STRIPS], image.tag_v2[_STRIP_BYTES], strict=True)
+            return all(0 <= start and start + length <= len(data) for start, length in strips)
+        return image.load() is not None
     except Exception:  # Pillow's decoders raise many types on broken data; whatever it is, the file is broken
         return False
+
+
+def _why_not(data: bytes) -> str:
+    """Return the reason why what no decoder takes is no photo: of a TIFF of numbers that they are."""
+    if _other_format(data) is not TiffImageFile:
+        return "not an image"
+    try:
+        tags = ImageFileDirectory_v2(data[:8])
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits = max(tags.get(_BITS, (1,)))
+    except Exception:  # Pillow's parsers raise many types on foreign bytes
+        return "not an image"
+    # nobody says which of them are black and white
+    return f"a TIFF of {bits}-bit numbers; save it with 8 bits" if bits > 16 else "not an image"
 
 
 def read_photo(file: str, color: str, limits: PhotoLimits, cut: list[str] | None = None) -> np.ndarray | str:
@@ -284,7 +309,7 @@ def decode_photo(
         heif = _heif_format(data)
         width, height, complete = (*_heif_file(heif, data).size, True) if heif else _header(data)
     except Exception:  # Pillow's parsers raise many types on foreign bytes; none of them is an image
-        return "not an image"
+        return _why_not(data)
     if width * height > limits.max_pixels:
         return "too many pixels"
     if heif:
@@ -307,7 +332,7 @@ def decode_photo(
     except cv2.error:
         photo = None
     if photo is None:
-        return "not an image"
+        return _why_not(data)
     return photo if grey else cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
 
 

@@ -23,6 +23,8 @@ from fer.prediction.sources import Medium, looks_like_a_photo
 from fer.prediction.table import Rows, face_cells
 from fer.prediction.tracking import Tracker
 from fer.prediction.video import Video
+from fer.prediction.video_writer import VideoWriter
+from fer.system.words import amount
 
 if TYPE_CHECKING:
     from fer.prediction.base import BasePredictor
@@ -142,7 +144,7 @@ class Answerer:
         )
         whole = (
             f'<picture><source media="(max-width: {NARROW_WINDOW}px)" srcset="{narrow}">'
-            f'<img class="fer-whole" src="{wide}" alt="The photo, {_count(len(faces))} marked"></picture>'
+            f'<img class="fer-whole" src="{wide}" alt="The photo, {amount(len(faces), "face")} marked"></picture>'
         )
         drawn = self._draw(shown, faces, numbers)
         # a JPEG has at most 65,500 pixels a side in OpenCV's library
@@ -154,50 +156,46 @@ class Answerer:
         )  # fmt: skip
 
     def _video(self, path: Path, asked: _Asked) -> str:
-        tracker, answer, writer = Tracker(_SMOOTH), path.with_name("answer.webm"), None
+        tracker, answer = Tracker(_SMOOTH), path.with_name("answer.mp4")
         faces_seen: dict[int, _SeenFace] = {}
         table = path.parent / "table"
         with Video(Medium(str(path), "video"), limits=_LIMITS) as video, Rows(table, self._labels) as rows:
             fps = video.fps or 25.0
             step = max(1, round(fps / FRAMES_PER_SECOND))
             frames = _sample(video, step, round(MAX_SECONDS * fps))
-            while batch := list(islice(frames, _BATCH)):
-                found = asked.predictor.frames([picture for _, _, picture in batch])
-                for (index, seconds, picture), faces in zip(batch, found, strict=True):
-                    probabilities = np.array([list(face.probabilities.values()) for face in faces])
-                    probabilities = probabilities.reshape(-1, len(self._labels))
-                    numbers, smoothed = tracker.update([face.box for face in faces], probabilities)
-                    hidden = [*(face.box for face in faces), *tracker.missing()]
-                    shown = hide_faces(picture, hidden) if asked.hide else picture
-                    _add(faces_seen, self._cut(picture, shown, faces, numbers, asked))
-                    faces = [_renamed(face, row, asked) for face, row in zip(faces, smoothed, strict=True)]
-                    scale = video.size[0] / picture.shape[1]
-                    for number, face in zip(numbers, faces, strict=True):
-                        x, y, w, h = face.box
-                        own = replace(face, box=(scale * x, scale * y, scale * w, scale * h))
-                        seconds = round(seconds, 3)
-                        rows.write(file=asked.name, frame=index, time=seconds, track=number, **face_cells(own))
-                    drawn = self._draw(shown, faces, numbers)
-                    if writer is None:
-                        # VP8 is what every browser plays and OpenCV's wheel can write
-                        code, size = cv2.VideoWriter.fourcc(*"VP80"), drawn.shape[1::-1]
-                        writer = cv2.VideoWriter(str(answer), code, fps / step, size)
-                    writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            with VideoWriter(answer, fps / step) as writer:
+                while batch := list(islice(frames, _BATCH)):
+                    found = asked.predictor.frames([picture for _, _, picture in batch])
+                    for (index, seconds, picture), faces in zip(batch, found, strict=True):
+                        probabilities = np.array([list(face.probabilities.values()) for face in faces])
+                        probabilities = probabilities.reshape(-1, len(self._labels))
+                        numbers, smoothed = tracker.update([face.box for face in faces], probabilities)
+                        hidden = [*(face.box for face in faces), *tracker.missing()]
+                        shown = hide_faces(picture, hidden) if asked.hide else picture
+                        _add(faces_seen, self._cut(picture, shown, faces, numbers, asked))
+                        faces = [_renamed(face, row, asked) for face, row in zip(faces, smoothed, strict=True)]
+                        scale = video.size[0] / picture.shape[1]
+                        for number, face in zip(numbers, faces, strict=True):
+                            x, y, w, h = face.box
+                            own = replace(face, box=(scale * x, scale * y, scale * w, scale * h))
+                            rows.write(
+                                file=asked.name, frame=index, time=round(seconds, 3), track=number, **face_cells(own)
+                            )
+                        writer.write(self._draw(shown, faces, numbers), seconds)
             cut = video.read > round(MAX_SECONDS * fps)
-            if writer is None:
+            if not answer.exists():
                 raise InputError("no frame can be read")
             if not rows.faces:
                 rows.write(file=asked.name)
-        writer.release()
-        content = f"data:video/webm;base64,{base64.b64encode(answer.read_bytes()).decode()}"
+        content = f"data:video/mp4;base64,{base64.b64encode(answer.read_bytes()).decode()}"
         whole = (
             f'<video class="fer-whole" src="{content}" controls autoplay loop muted '
-            f'aria-label="The video, {_count(len(faces_seen))} marked"></video>'
+            f'aria-label="The video, {amount(len(faces_seen), "face")} marked"></video>'
         )
         if cut:
             whole += f"<p>Only the first {MAX_SECONDS} seconds were looked at.</p>"
         return (
-            _caption(asked.name) + whole + _save(asked.name, "video", "webm", content, table)
+            _caption(asked.name) + whole + _save(asked.name, "video", "mp4", content, table)
             + self._describe(faces_seen, asked, "video")
         )  # fmt: skip
 
@@ -267,7 +265,7 @@ class Answerer:
                 f"<div><h3>Face {number}: {escape(self._verdict(row, asked.min_confidence))}</h3>"
                 f'<table class="fer-bars">{bars}</table>{caption}</div></section>'
             )
-        counted = _count(len(faces_seen)) + (
+        counted = amount(len(faces_seen), "face") + (
             f", the {MAX_FACES} seen longest below" if len(faces_seen) > MAX_FACES else ""
         )
         return f'<p role="status">{counted}</p><div class="fer-faces">{"".join(cards)}</div>'
@@ -341,7 +339,3 @@ def _shrink(picture: np.ndarray, pixels: int) -> np.ndarray:
 def _address(kind: str, picture: np.ndarray) -> str:
     content = cv2.imencode(f".{kind}", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
     return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
-
-
-def _count(faces: int) -> str:
-    return f"{faces} face{'' if faces == 1 else 's'}"

@@ -24,6 +24,7 @@ from fer.inspection.contents import (
 )  # fmt: skip
 from fer.inspection.html import PEOPLE, as_text, page_text, picture, require_ours, table
 from fer.system.files import claiming, replacing_folder
+from fer.system.words import amount
 
 
 def write_page(file: str | Path, out: str | Path | None = None, seed: int = 0) -> Path:
@@ -65,11 +66,12 @@ class _Page:
 
     def summary(self) -> str:
         _, n, faces, differ = equal_faces_table(self._contents, self._groups)[-1]
+        drawn = "drawn " if self._info.drawn else ""
         across = sum(len(set(self._contents.split[group])) > 1 for group in self._groups)
         return (
-            f"{len(self._contents.label):,} {'drawn ' if self._info.drawn else ''}faces; {n:,} groups of equal faces "
-            f"({faces:,} faces), {across:,} of them in several splits and {differ:,} with different labels; "
-            f"{int(self._contents.flat.sum()):,} faces of a single grey level or colour"
+            f"{amount(len(self._contents.label), f'{drawn}face')}; {amount(n, 'group')} of equal faces "
+            f"({amount(faces, 'face')}), {across:,} of them in several splits and {differ:,} with different labels; "
+            f"{amount(int(self._contents.flat.sum()), 'face')} of a single grey level or colour"
         )
 
     def _balance(self) -> str:
@@ -118,7 +120,7 @@ class _Page:
         label = "mean brightness of a face (0 black, 255 white)"
         flat = np.flatnonzero(self._contents.flat)
         text = self._values(self._contents.brightness, "brightness", label)
-        text += f"<p>{len(flat):,} faces are of a single grey level or colour.</p>"
+        text += f"<p>{amount(len(flat), 'face is', 'faces are')} of a single grey level or colour.</p>"
         return text + (table("The first of them", _PLACE, map(self._where, flat[:LISTED])) if len(flat) else "")
 
     def _boxes(self) -> str:

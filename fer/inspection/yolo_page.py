@@ -17,6 +17,7 @@ from fer.data.source import PhotoLimits
 from fer.inspection.contents import DPI, LISTED, histogram_figure
 from fer.inspection.html import PEOPLE, page_text, picture, require_ours, table
 from fer.system.files import claiming, replacing_folder
+from fer.system.words import amount
 
 #: Pixels a side of a place for a photo on a contact sheet, and photos in a row of it.
 _SIDE, _COLUMNS = 220, 4
@@ -59,8 +60,9 @@ class _Page:
         faces, empty = sum(len(photo.labels.boxes) for photo in photos), sum(map(_is_empty, photos))
         lost = sum(photo.labels.lost for photo in photos)
         return (
-            f"{len(photos):,} photos, {faces:,} boxes of {len(self._data.names):,} classes; {empty:,} photos without "
-            f"any; {lost:,} photos with a label that is lost; {len(self._data.faults):,} faults"
+            f"{amount(len(photos), 'photo')}, {amount(faces, 'box', 'boxes')} of "
+            f"{amount(len(self._data.names), 'class', 'classes')}; {amount(empty, 'photo')} without any; "
+            f"{amount(lost, 'photo')} with a label that is lost; {amount(len(self._data.faults), 'fault')}"
         )
 
     def counts(self) -> str:

@@ -41,7 +41,7 @@ class HaarDetector:
     """The cascade alt2, with alt as a second opinion on weak boxes; upright faces first, then turned ones.
 
     Its boxes are as wide as AffectNet's and FER2013's, so they are used as they are. Quick, it leaves out the padding,
-    and searches turned only near a face of another frame, where that costs little.
+    and searches turned only near a face of another frame where none is upright, which costs little.
     """
 
     name = "OpenCV's cascade"
@@ -61,7 +61,9 @@ class HaarDetector:
             search = _Search(cascades, smallest * scale, scale)
             found = search.upright(grey, padded=not quick)
             strip = max(grey.shape) > _LONG * min(grey.shape)
-            if (near or not quick) and not strip and all((face.score or 0) < _CLEAR for face in found):
+            # near a face of another frame whatever is found is it, and most have fewer windows than a clear one
+            doubtful = not found if quick else all((face.score or 0) < _CLEAR for face in found)
+            if (near or not quick) and not strip and doubtful:
                 found += [
                     face for angle in _TURNS for face in search.turned(grey, angle, 1.0 if near else _TURNED_SCALE)
                 ]
@@ -170,9 +172,9 @@ def _resized(grey: np.ndarray, part: float) -> np.ndarray:
 
 
 def _without_nested(found: Sequence[Detection]) -> list[Detection]:
-    """Return the faces without those that lie in, or much over, a surer one."""
+    """Return the faces without those that lie in, or much over, a surer one; of two as sure the larger is kept."""
     kept: list[Detection] = []
-    for face in sorted(found, key=lambda face: -(face.score or 0)):
+    for face in sorted(found, key=lambda face: (face.score or 0, face.box[2]), reverse=True):
         if not any(_shared(face.box, other.box) > _SHARED for other in kept):
             kept.append(face)
     return kept

@@ -55,9 +55,10 @@ def draw_named(picture: np.ndarray, faces: Sequence["Face"], numbers: Sequence[i
     ``numbers``, one a face where they are given, stand before the names.
     """
     labels, chosen = [], []
+    palette = colors(tuple(faces[0].probabilities)) if faces else {}
     for face, number in zip(faces, map(str, numbers) if numbers else [""] * len(faces), strict=True):
         labels.append(f"{number} {face.label} {face.confidence:.2f}" if face.label else "")
-        chosen.append(colors(tuple(face.probabilities))[face.label] if face.label else _UNNAMED)
+        chosen.append(palette[face.label] if face.label else _UNNAMED)
     return draw_faces(picture, [face.box for face in faces], labels, chosen, [face.angle for face in faces])
 
 
@@ -103,7 +104,8 @@ def draw_faces(
     for color, letters in zip(shown, written, strict=True):
         if letters:
             mask, (left, top, right, bottom) = letters
-            picture[top:bottom, left:right] = _shades(color)[mask]
+            # several times as fast as indexing
+            picture[top:bottom, left:right] = np.take(_shades(color), mask, axis=0)
     return picture
 
 
@@ -184,7 +186,7 @@ def _places(
 def _overlap(rectangles: np.ndarray, other: _Rectangle) -> np.ndarray:
     """Return the areas (n,) that rectangles (n, 4) share with another."""
     sides = np.minimum(rectangles[:, 2:], other[2:]) - np.maximum(rectangles[:, :2], other[:2])
-    return sides.clip(0).prod(1)
+    return np.maximum(sides, 0).prod(1)
 
 
 @lru_cache(maxsize=512)

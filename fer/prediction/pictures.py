@@ -12,6 +12,7 @@ from fer.prediction.detection import crop_upright
 from fer.prediction.drawing import draw_named, hide_faces
 from fer.prediction.face import Face
 from fer.system.files import replacing
+from fer.system.words import amount
 
 if TYPE_CHECKING:
     from fer.prediction.gradcam import Explainer
@@ -82,7 +83,7 @@ class Pictures:
         if not self._carried or self._explainer is None:
             return ""
         before, without, elsewhere = np.mean(self._carried, 0).tolist()
-        faces = f"{len(self._carried):,} face{'s' * (len(self._carried) > 1)}"
+        faces = amount(len(self._carried), "face")
         return (
             f"explained: layer {self._explainer.layer}, {faces}: mean probability {before:.0%}; {without:.0%} with "
             f"what is shown blurred, {elsewhere:.0%} with as much at random places"

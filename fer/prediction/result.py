@@ -17,6 +17,7 @@ from fer.prediction.detection import crop_upright, cut_upright
 from fer.prediction.face import Face, colored
 from fer.prediction.pictures import Pictures
 from fer.prediction.table import columns, face_cells
+from fer.system.words import amount
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +97,7 @@ class Result(list[Face]):
         NAME is that of the file, or picture; faces without a label are in folder/unnamed. No file is replaced.
 
         Raises:
-            InputError: as `picture`.
+            InputError: as `picture`; the folder is a file, or can't be written in.
         """
         picture, paths = self.picture, []
         stem = Path(self.path).stem[:50] if self.path else "picture"
@@ -106,9 +107,14 @@ class Result(list[Face]):
             if crop is None:
                 continue
             place = Path(folder, _plain_name(face.label or "unnamed"))
-            place.mkdir(parents=True, exist_ok=True)
             content = cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))[1].tobytes()
-            paths.append(_write_new(place, name, content))
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                paths.append(_write_new(place, name, content))
+            except OSError as error:
+                raise InputError(
+                    f"{folder}: no crops can be written there ({error.strerror}); give another folder"
+                ) from error
         return paths
 
     def cut(self, face: FaceFormat) -> np.ndarray:
@@ -135,7 +141,7 @@ class Result(list[Face]):
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if scale < 1 else picture
         content = base64.b64encode(cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()).decode()
         cards = "".join(_card(number, face) for number, face in enumerate(self[:_SHOWN_FACES], 1))
-        faces = f"{len(self)} face{'' if len(self) == 1 else 's'}"
+        faces = amount(len(self), "face")
         if len(self) > _SHOWN_FACES:
             faces += f", the first {_SHOWN_FACES} below"
         return (

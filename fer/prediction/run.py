@@ -31,6 +31,7 @@ from fer.prediction.video import Frame, Video
 from fer.prediction.video_writer import VideoWriter
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
+from fer.system.words import amount
 
 
 def predict(keys: dict[str, Any], open_predictor: Callable[[], BasePredictor]) -> int:
@@ -93,7 +94,7 @@ def _predict(
     rate, unit = run.count / (time.perf_counter() - start), "photos" if run.only_photos else "frames"
     for line in run.notes(len(media)):
         print(line)
-    parts = [f"{len(media):,} file{'' if len(media) == 1 else 's'}", f"{rows.faces:,} faces"]
+    parts = [amount(len(media), "file"), amount(rows.faces, "face")]
     parts += [f"{run.faceless:,} without a face", f"{run.unread:,} not read"]
     if run.undrawn:
         parts.append(f"{run.undrawn:,} not drawn")
@@ -162,9 +163,8 @@ class _Run:
             more = f" and {len(self._cut) - 3:,} more" if len(self._cut) > 3 else ""
             lines.append(f"note: without an end marker, read as far as they go: {', '.join(self._cut[:3])}{more}")
         if self.faceless and self.faceless >= _MANY * (files - self.unread):
-            lines.append(
-                f"hint: {self.faceless:,} of {files:,} files have no face; {_remedy(self._predictor.found_by)}"
-            )
+            had = amount(files, "file has", "files have")
+            lines.append(f"hint: {self.faceless:,} of {had} no face; {_remedy(self._predictor.found_by)}")
         return lines
 
     def all(self, media: Sequence[Medium]) -> None:

@@ -11,7 +11,6 @@ import av
 import cv2
 import numpy as np
 from av.container import OutputContainer
-from av.video.reformatter import VideoReformatter
 
 from fer.prediction.video import open_container
 from fer.system.files import put_in_place
@@ -24,6 +23,9 @@ _TICK = Fraction(1, 360_000)
 
 #: As fast as OpenCV's MPEG-4, and files of its size; slower settings halve them and cost a tenth of a whole run.
 _OPTIONS = {"preset": "ultrafast", "crf": "23"}
+
+#: Chroma of 0 to 255 as 16 to 240.
+_NARROW = np.rint(128 + (np.arange(256) - 128) * 224 / 255).astype(np.uint8)
 
 #: Sound that is copied; what mp4 can't hold, or browsers don't play in it, becomes AAC.
 _COPIED = ("aac", "mp3", "opus", "flac")
@@ -49,7 +51,6 @@ class VideoWriter:
         self._container: OutputContainer | None = None
         self._stream: av.VideoStream
         self._sound: _Sound | None = None
-        self._reformatter = VideoReformatter()
         self._size = (0, 0)
         self._last = -1
         self._failed = False
@@ -90,9 +91,7 @@ class VideoWriter:
         height, width = picture.shape[:2]
         if height % 2 or width % 2:
             picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        # not OpenCV's conversion, which takes the colour of each second pixel: lines of one pixel would lose theirs
-        shared = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), "rgb24")
-        frame = self._reformatter.reformat(shared, format="yuv420p", threads=1)
+        frame = av.VideoFrame.from_ndarray(to_planes(picture), "yuv420p")
         frame.pts, frame.time_base = self._last, _TICK
         return frame
 
@@ -156,6 +155,20 @@ class VideoWriter:
             # FFmpeg's own errors have large numbers
             said = os.strerror(number) if number in errno.errorcode else error.strerror
             raise OSError(number, said, str(self.path)) from error
+
+
+def to_planes(picture: np.ndarray) -> np.ndarray:
+    """Return a picture uint8 (h, w, 3) RGB of even sides as YUV 4:2:0 of ITU-R BT.601, 16 to 235: uint8 (3 h / 2, w).
+
+    A third of the time that FFmpeg's conversion takes.
+    """
+    height, width = picture.shape[:2]
+    planes = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
+    # OpenCV takes the colour of one pixel in four, and lines of one pixel would lose theirs: here it is their mean
+    half = cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    _, red, blue = cv2.split(cv2.LUT(cv2.cvtColor(half, cv2.COLOR_RGB2YCrCb), _NARROW))
+    planes[height:] = np.stack([blue, red]).reshape(-1, width)
+    return planes
 
 
 class _Sound:

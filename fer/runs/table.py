@@ -12,6 +12,7 @@ from fer.evaluation.text import aligned
 from fer.runs.hparams import flat
 from fer.runs.record import FILE, read_record
 from fer.system.files import replacing
+from fer.system.words import amount
 
 #: How far below a given folder runs are looked for: runs/NAME/DATE/JOB.
 _DEPTH = 3
@@ -43,7 +44,7 @@ class Table:
             left = next(number for number, name in enumerate(self.columns) if name in (*_SCORES, "best"))
             parts.append(aligned([self.columns, *shown], left=left))
         if self.left_out:
-            folders = "1 folder is" if len(self.left_out) == 1 else f"{len(self.left_out):,} folders are"
+            folders = amount(len(self.left_out), "folder is", "folders are")
             parts.append("\n".join([f"{folders} left out:", *(f"  {line}" for line in self.left_out)]))
         return "\n\n".join(parts)
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from fer.errors import InputError
 from fer.models.checkpoint import is_plain, read_checkpoint
+from fer.system.words import amount
 from fer.training.callbacks import Best
 from fer.training.module import ClassifierModule
 from fer.training.param_groups import make_optimizer
@@ -60,9 +61,9 @@ def require_resumable(config: dict[str, Any], trainer: pl.Trainer, module: Class
     # those that were trained whole, whose validation may be due
     epochs, last = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"], trainer.max_epochs or -1
     if 0 <= last <= epochs:
-        return f"resume={path}: {epochs:,} epochs are done"
+        return f"resume={path}: {amount(epochs, 'epoch is', 'epochs are')} done"
     of = f" of {last:,}" if last > 0 else ""
-    return f"resume={path}: goes on in epoch {epochs + 1:,}{of}, after {content['global_step']:,} steps"
+    return f"resume={path}: goes on in epoch {epochs + 1:,}{of}, after {amount(content['global_step'], 'step')}"
 
 
 def _check_progress(content: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from fer.system.device import with_precision
 from fer.system.distributed import naming_lost_ranks, require_one_group, started_ranks
 from fer.system.files import claiming
 from fer.system.memory import keep_freed_memory
+from fer.system.words import amount
 from fer.targets import build, locate, takes
 from fer.training.callbacks import EMA, Bar, Best, HParams, Running, Speed
 from fer.training.checkpoint_io import WholeCheckpoints
@@ -110,7 +111,7 @@ def train(config: dict[str, Any], out: Path) -> dict[str, float]:
 def _frozen(module: ClassifierModule, config: dict[str, Any]) -> str:
     if not len(module.freezing):
         return ""
-    until = "" if config["unfreeze_epoch"] is None else f" for {config['unfreeze_epoch']} epochs"
+    until = "" if config["unfreeze_epoch"] is None else f" for {amount(config['unfreeze_epoch'], 'epoch')}"
     return f", {len(module.freezing):,} of them frozen{until}"
 
 

@@ -46,7 +46,7 @@ def test_a_net_is_trained_scored_and_used(tmp_path, process):
     cv2.imwrite(str(tmp_path / "face.png"), np.random.default_rng(0).integers(0, 256, (60, 50), np.uint8))
     use = ["source=face.png", "ckpt=run/checkpoints/best.ckpt", "faces=whole", "device=cpu"]
     done = process("predict.py", *use, cwd=tmp_path)
-    assert done.stdout.startswith("faces: each picture is one\n1 file, 1 faces, 0 without a face, 0 not read, ")
+    assert done.stdout.startswith("faces: each picture is one\n1 file, 1 face, 0 without a face, 0 not read, ")
     assert len((tmp_path / "predictions/best-face/predictions.csv").read_text().splitlines()) == 2
     # the exit code tells of a source that can't be read
     (tmp_path / "zero.png").touch()

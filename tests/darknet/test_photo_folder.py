@@ -308,7 +308,7 @@ def test_a_turned_photo_has_its_box_in_the_same_place_in_all_formats(tmp_path, e
     label = Path(photo).with_suffix(".txt").read_text().split()
     assert label == ["0", *(f"{n:.6f}" for n in (12 / width, 16 / height, 16 / width, 16 / height))]
     assert os.path.islink(photo) == (exif == "ignore")
-    said = "1 photos are turned by their EXIF orientation: written upright, as PNG" in summary["notes"]
+    said = "1 photo is turned by its EXIF orientation: written upright, as PNG" in summary["notes"]
     assert said == (exif == "apply")
     export(config, tmp_path / "faces", "classifier", crop="face")
     np.testing.assert_array_equal(read_picture(Path(listed(tmp_path / "faces", "train")[0])), face)

@@ -299,6 +299,34 @@ def test_unusual_pictures_are_read(tmp_path):
     assert (faces.image[5] == 128).all()
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])
+def test_a_tiff_of_luma_and_colour_is_read_and_a_cut_one_refused(tmp_path, compression):
+    picture = Image.new("RGB", (24, 16), (200, 100, 50))
+    picture.convert("YCbCr").save(tmp_path / "a.tif", compression=compression)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.tag_v2[262] == 6
+    photo = read_photo(str(tmp_path / "a.tif"), "rgb", PhotoLimits())
+    assert photo.shape == (16, 24, 3) and np.abs(photo.astype(int) - (200, 100, 50)).max() <= 4
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[:-10])
+    # of what is compressed the table, at the end, is cut too
+    said = read_photo(str(tmp_path / "a.tif"), "rgb", PhotoLimits())
+    assert said == "truncated" if compression == "raw" else said in ("truncated", "not an image")
+
+
+def test_a_tiff_of_numbers_without_black_and_white_is_said(tmp_path):
+    ramp = np.linspace(0, 1, 80).reshape(8, 10)
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray((255 * ramp).astype(np.int32)).save(tmp_path / "int.tif")
+    # of colours Pillow knows none of this kind
+    cv2.imwrite(str(tmp_path / "colours.tif"), np.dstack([ramp] * 3).astype(np.float32))
+    for name in ("float.tif", "int.tif", "colours.tif"):
+        said = "a TIFF of 32-bit numbers; save it with 8 bits"
+        assert read_photo(str(tmp_path / name), "grey", PhotoLimits()) == said
+    (tmp_path / "no.tif").write_bytes(b"II*\0" + bytes(40))
+    assert read_photo(str(tmp_path / "no.tif"), "grey", PhotoLimits()) == "not an image"
+
+
 def test_grey_is_rec_601_luma_for_jpeg_and_png(tmp_path):
     color = np.zeros((16, 16, 3), np.uint8)
     color[:] = (200, 100, 50)

@@ -16,6 +16,7 @@ import torch
 from fer.data.source import FaceFormat
 from fer.errors import InputError
 from fer.prediction import yunet
+from fer.prediction.cascade import _without_nested
 from fer.prediction.detection import SEARCH_PIXELS, Detection, crop_upright
 from fer.prediction.detectors import open_detector
 from fer.prediction.frame_search import find_near
@@ -92,6 +93,17 @@ def test_a_tilted_face_is_found_where_it_is_and_cut_upright(angle):
     crooked = crop_upright(picture, face.box, 0.0, FaceFormat(48))
     alike = [np.corrcoef(one.ravel(), straight.ravel())[0, 1] for one in (cut, crooked)]
     assert alike[0] > 0.8 and alike[0] > alike[1] + 0.2
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_of_boxes_as_sure_the_face_is_kept_and_not_the_part_of_it(turn):
+    # as in frame 112 of benchmarks/video.py, in which nine windows each said face and eye to nose
+    face, part, other = (
+        Detection((x, 360.0, side, side), 9.0) for x, side in ((598.0, 171.0), (598.0, 98.0), (9.0, 50.0))
+    )
+    assert set(_without_nested([part, face, other][::turn])) == {face, other}
+    surer = Detection(part.box, 10.0)
+    assert _without_nested([face, surer][::turn]) == [surer]
 
 
 def test_a_face_cut_by_the_edges_is_found_once():

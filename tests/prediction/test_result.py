@@ -201,6 +201,16 @@ def test_crops_are_saved_by_label_and_replace_nothing(predictor, tmp_path):
     assert path == tmp_path / "unnamed/picture_1.png" and Image.open(path).size == (9, 8)
 
 
+def test_crops_that_cannot_be_written_are_one_line(tmp_path):
+    result = Result([Face((0, 0, 9, 8), {"a": 1.0}, "a", 1.0, None)], PHOTO)
+    (tmp_path / "file").write_text("kept")
+    # no folder can be made in /proc, by nobody
+    for folder in (tmp_path / "file", tmp_path / "file/deeper", "/proc/crops"):
+        with pytest.raises(InputError, match=rf"^{folder}: no crops can be written there \(.+\); give another folder$"):
+            result.save_crops(folder)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_names_from_outside_are_no_paths_and_no_html(tmp_path):
     face = Face((0, 0, 9, 9), {"<b>": 0.25, "../../up": 0.75}, "../../up", 0.75, None)
     result = Result([face], PHOTO, ("<b>", "../../up"), path="/photos/<script>alert(1)</script>.png")

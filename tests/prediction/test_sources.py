@@ -15,21 +15,13 @@ from fer.data.source import PhotoLimits
 from fer.errors import InputError
 from fer.prediction.sources import Medium, fetch, find_media
 from fer.prediction.video import Video
+from tests.prediction.clips import write_video
 from tests.system.test_download import sends, server  # noqa: F401
 
 
 def write_photo(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, np.full((30, 40, 3), 90, np.uint8))[1])
-    return path
-
-
-def write_video(path, frames=20, fps=10.0, size=(64, 48), codec="mp4v"):
-    """Frame i has the grey level 10 * i, which survives the compression within a few levels."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
-    for index in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 10 * index, np.uint8))
-    writer.release()
     return path
 
 

@@ -17,17 +17,9 @@ import pytest
 from fer.errors import InputError
 from fer.prediction.sources import Medium, fetch, find_media
 from fer.prediction.video import Video
-from fer.prediction.video_writer import VideoWriter
+from fer.prediction.video_writer import VideoWriter, to_planes
+from tests.prediction.clips import write_video
 from tests.system.test_download import sends, server  # noqa: F401
-
-
-def write_video(path, frames=20, fps=10.0, size=(64, 48), codec="mp4v"):
-    """Frame i has the grey level 10 * i, which survives the compression within a few levels."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
-    for index in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 10 * index, np.uint8))
-    writer.release()
-    return path
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "mp4v")])
@@ -275,6 +267,19 @@ def test_frames_are_rgb(tmp_path):
             writer.write(np.full((48, 64, 3), (200, 30, 30), np.uint8))
     with Video(Medium(str(tmp_path / "red.mp4"), "video")) as video:
         assert next(iter(video)).picture.mean(axis=(0, 1)) == pytest.approx([200, 30, 30], abs=6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (46, 30), (48, 64)])
+def test_colours_are_written_as_bt601_says_and_each_pixel_counts(height, width):
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    planes = to_planes(picture)
+    # ITU-R BT.601-7, 2.5.3, at 8 bits: luma of each pixel, colour of the mean of four
+    means = picture.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3))
+    luma = 16 + picture @ np.array((0.299, 0.587, 0.114)) * 219 / 255
+    mean_luma = means @ np.array((0.299, 0.587, 0.114))
+    blue, red = (128 + (means[..., c] - mean_luma) / wide * 224 / 255 for c, wide in ((2, 1.772), (0, 1.402)))
+    assert planes.dtype == np.uint8 and np.abs(planes[:height] - luma).max() <= 1
+    assert np.abs(planes[height:].ravel() - np.concatenate([blue.ravel(), red.ravel()])).max() < 2
 
 
 def test_a_video_is_left_in_the_middle_without_reading_the_rest(tmp_path):

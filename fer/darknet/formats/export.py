@@ -25,6 +25,7 @@ from fer.data.preparation.summary import Summary, count_reasons
 from fer.data.source import BLOCK_ROWS, SPLITS, Skipped, Source
 from fer.errors import InputError
 from fer.system.files import put_folder_in_place, require_new_folder
+from fer.system.words import amount
 
 CROPS = ("photo", "face")
 LINKS: dict[str, Callable[[str, Path], object]] = {"symlink": os.symlink, "copy": shutil.copyfile}
@@ -163,7 +164,10 @@ class _PhotoWriter:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         if self._turned:
-            self.notes.append(f"{self._turned:,} photos are turned by their EXIF orientation: written upright, as PNG")
+            turned = amount(
+                self._turned, "photo is turned by its EXIF orientation", "photos are turned by their EXIF orientation"
+            )
+            self.notes.append(f"{turned}: written upright, as PNG")
         return entries, skipped
 
     def _write_block(self, photos: list[Photo], start: int) -> list[Inspection]:

@@ -12,6 +12,7 @@ import numpy as np
 from fer.darknet.formats.photo_folder import DATA_FILE, LIST_ENDING, NAMES_FILE
 from fer.data.source import SPLITS, Source
 from fer.data.storage.hdf5 import counts_by_name
+from fer.system.words import amount
 
 
 @dataclass(slots=True)
@@ -39,7 +40,12 @@ def settle_splits(entries: list[Entry]) -> list[str]:
                 entry.splits = (*entry.splits, "test")
     both = sum("train" in entry.splits and len(entry.splits) > 1 for entry in entries)
     if both:
-        notes.append(f"{both:,} photos are trained on and tested on, as their rows are of several splits")
+        notes.append(
+            amount(
+                both, "photo is trained on and tested on, as its rows are of several splits",
+                "photos are trained on and tested on, as their rows are of several splits",
+            )
+        )  # fmt: skip
     return notes
 
 

@@ -15,6 +15,7 @@ from fer.darknet.formats.photo_folder import LABEL_PATH_TRAPS, LIST_ENDING, MARK
 from fer.data.readers.yolo.dataset import YoloDataset, YoloPhoto, write_faults
 from fer.errors import InputError
 from fer.labels import canonical
+from fer.system.words import amount
 
 #: The table of what is amiss, beside the lists.
 FAULTS_FILE = "faults.csv"
@@ -59,9 +60,10 @@ def write_yolo_folder(data: YoloDataset, folder: Path, final: Path, config: Mapp
     if data.faults:
         write_faults(folder / FAULTS_FILE, data.faults)
     own = len(entries) - links
-    said = f"{own:,} photos are read by their own paths, {links:,} by links with checked labels beside them, in {final}"
+    said = amount(own, "photo is read by its own path", "photos are read by their own paths")
+    said += f", {links:,} by links with checked labels beside them, in {final}"
     if data.faults:
-        said += f"; {len(data.faults):,} faults are listed in {final / FAULTS_FILE}"
+        said += f"; {amount(len(data.faults), 'fault is', 'faults are')} listed in {final / FAULTS_FILE}"
     mark = {
         "task": "detector", "names": data.names, "class_names": class_names, "folder": str(final),
         "lists": {split: split + LIST_ENDING["detector"] for split in lists}, "photos": lists, "data": config["name"],

@@ -20,6 +20,7 @@ from fer.prediction.drawing import draw_faces, hide_faces
 from fer.prediction.sources import Medium, counted, find_media
 from fer.prediction.table import Rows, out_folder
 from fer.system.files import claiming, replacing
+from fer.system.words import amount
 
 #: What is less certain is left out, where the user gives no threshold.
 _THRESHOLD = 0.25
@@ -51,7 +52,8 @@ def predict(keys: dict[str, Any], options: dict[str, Any]) -> int:
             rows.write(**row)
     aside = f", {left_aside.total():,} left aside ({counted(left_aside)})" if left_aside else ""
     print(
-        f"{len(media):,} photos, {rows.named:,} faces named, {faceless:,} without a face, {rows.failed:,} photos failed"
+        f"{amount(len(media), 'photo')}, {amount(rows.named, 'face')} named, {faceless:,} without a face, "
+        f"{amount(rows.failed, 'photo')} failed"
         f"{aside}: {out / 'predictions.csv'}"
     )
     return rows.failed + (faceless if keys["strict"] else 0)

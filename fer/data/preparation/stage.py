@@ -15,6 +15,7 @@ from tqdm import tqdm
 from fer.data.source import SPLITS, Block, FaceFormat, Faces, Skipped, Source, empty_faces
 from fer.errors import InputError
 from fer.system.files import is_of_disk, replacing
+from fer.system.words import amount
 
 #: Columns that the file of a block lacks when they are unknown in all its rows.
 _OPTIONAL = ("valence", "arousal", "landmarks", "box", "reaches_over")
@@ -81,8 +82,11 @@ class Stage:
             bar.update(100 - bar.n)
         if reach_over:
             self.notes.append(
-                f"{reach_over:,} faces reach over the edge of their photo: what it lacks of them repeats the edge"
-            )
+                amount(
+                    reach_over, "face reaches over the edge of its photo: what that lacks of it repeats the edge",
+                    "faces reach over the edge of their photo: what it lacks of them repeats the edge",
+                )
+            )  # fmt: skip
         self.notes += mixed_notes(persons)
 
     def _check_labels(self, labels: np.ndarray, names: Sequence[str]) -> None:

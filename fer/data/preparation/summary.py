@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 
 from fer.data.source import SPLITS
 from fer.system.command import command
+from fer.system.words import amount
 
 #: Reasons that a summary names; a reason may quote what a row holds, and so differ in each.
 _REASONS = 10
@@ -61,7 +62,7 @@ def describe(summary: Summary) -> str:
         )
     if summary["skipped"]:
         rows, reasons = sum(summary["skipped"].values()), count_reasons(summary["skipped"])
-        lines.append(f"skipped {rows:,} rows ({reasons}), listed in {summary['out']}.skipped.csv")
+        lines.append(f"skipped {amount(rows, 'row')} ({reasons}), listed in {summary['out']}.skipped.csv")
     lines.append(f"wrote {summary['out']}")
     return "\n".join(lines)
 

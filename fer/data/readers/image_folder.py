@@ -14,6 +14,7 @@ from fer.data.source import SPLIT_NAMES, SPLITS, Block, FaceFormat, Faces, Photo
 from fer.data.split import KEPT_TOGETHER, MAX_GROUP, check_fractions, stratified_split
 from fer.errors import InputError
 from fer.labels import canonical
+from fer.system.words import amount
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".heic", ".heif", ".avif"
@@ -189,9 +190,10 @@ class FolderSource:
             raise InputError(
                 f"data.group={self._group.pattern}: finds {long[:40]!r}..., no name of at most {MAX_GROUP} characters"
             )
-        self.notes.append(f"{len(set(groups.values())):,} groups (persons or sequences) by data.group")
+        self.notes.append(f"{amount(len(set(groups.values())), 'group')} (persons or sequences) by data.group")
         if rest := len(paths) - len(groups):
-            self.notes.append(f"{rest:,} of {len(paths):,} pictures have no group: data.group finds nothing in them")
+            pictures = amount(len(paths), "picture has", "pictures have")
+            self.notes.append(f"{rest:,} of {pictures} no group: data.group finds nothing in them")
         return groups
 
     def _draw(self, split: str | None) -> None:

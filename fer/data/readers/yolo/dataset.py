@@ -21,6 +21,7 @@ from fer.data.readers.yolo.places import Places
 from fer.data.source import SPLITS
 from fer.data.split import check_fractions, stratified_split
 from fer.errors import InputError
+from fer.system.words import amount
 
 # The copies that Roboflow makes of one photo, NAME.rf.HASH.jpg.
 _COPY = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
@@ -88,10 +89,13 @@ class YoloDataset:
     def describe(self) -> list[str]:
         """Return sentences on what was found."""
         sizes = ", ".join(f"{split} {len(photos):,}" for split, photos in self.splits.items())
-        lines = [f"{self.raw} ({self.kind}): {len(self.names):,} classes; photos: {sizes}", *self.notes]
+        lines = [
+            f"{self.raw} ({self.kind}): {amount(len(self.names), 'class', 'classes')}; photos: {sizes}",
+            *self.notes,
+        ]
         lost = sum(photo.labels.lost for photo, _ in self.photos().values())
         if lost:
-            lines.append(f"{lost:,} photos have a label that is lost: a detector leaves them out")
+            lines.append(f"{amount(lost, 'photo has', 'photos have')} a label that is lost: a detector leaves them out")
         for number, (why, count) in enumerate(self.fault_counts().items()):
             if number == _KINDS:
                 lines.append("... and faults of other kinds")
@@ -267,7 +271,11 @@ def _draw(data: YoloDataset, val_fraction: float, test_fraction: float, seed: in
     data.splits = {split: data.splits[split] for split in SPLITS if data.splits.get(split)}
     parts = {"val": shares[0], "test": shares[1]}
     counts = {split: len(data.splits.get(split, ())) for split in parts}
-    said = " and ".join(f"{counts[split]:,} photos ({part:.0%}) are {split}" for split, part in parts.items() if part)
+    said = " and ".join(
+        f"{amount(counts[split], 'photo')} ({part:.0%}) {'is' if counts[split] == 1 else 'are'} {split}"
+        for split, part in parts.items()
+        if part
+    )
     copies = "; copies of a photo (.rf.) stay together" if any(groups) else ""
     data.notes.append(f"no val is listed: of train {said}, drawn by data.seed={seed}{copies}")
 
