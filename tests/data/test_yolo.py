@@ -326,7 +326,7 @@ def test_labels_and_folders_that_are_links_are_not_followed_out(tmp_path):
         ({"data.yaml": "[" * 5000}, "not YAML"),
         ({"data.yaml": "path: [images]\ntrain: images\nnames: [a]\n"}, r"path: \['images'\] is not a path: give the"),
         ({"data.yaml": "path: {a: b}\ntrain: images\nnames: [a]\n"}, "path: {'a': 'b'} is not a path"),
-        ({"data.yaml": "train: images\nnames: [a]\n" + "#" * (1 << 20)}, "data.yaml: is larger than 1 MiB, too large for a"),
+        ({"data.yaml": "train: images\nnames: [a]\n" + "#" * (1 << 20)}, "larger than 1 MiB, too large for a"),
         ({"a.data": "", "b.data": ""}, "holds a.data, b.data: give one of them as data.raw="),
         ({"a.data": "classes=2\ntrain=train.txt\nnames=n\n", "n": "a\n", "train.txt": "images/a.jpg"}, "classes is 2"),
         ({"a.data": "train=train.txt\nnames=gone\n", "train.txt": "images/a.jpg"}, "names=gone: no such file"),

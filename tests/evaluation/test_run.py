@@ -315,7 +315,15 @@ def test_a_key_of_darknet_beside_a_ckpt_is_refused(run, tmp_path, script, more):
     "given",
     [
         ["ckpt=x.weights", "scales=null", "darknet.engine=torch", "device=cpu", "thresh=0.5", "darknet.cfg=x.cfg"],
-        ["ckpt=x.weights", "darknet=classifier_tiny", "data=sample", "darknet.crop=face", "darknet.engine=torch", "split=test", "out=o"],
+        [
+            "ckpt=x.weights",
+            "darknet=classifier_tiny",
+            "data=sample",
+            "darknet.crop=face",
+            "darknet.engine=torch",
+            "split=test",
+            "out=o",
+        ],
         ["ckpt=x.ckpt", "ten_crop=false", "device=cpu", "trust=[a]", "data=sample", "split=test", "out=o"],
     ],
 )

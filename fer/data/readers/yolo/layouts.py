@@ -168,9 +168,11 @@ class _Reader:
             raise InputError(f"{path}: not the keys of a data set: train, val and names are wanted")
         own = values.get("path")
         places = Places(path.parent, self._images)
-        if own not in _NOTHING and not isinstance(own, str):
-            raise InputError(f"{path}: path: {own!s:.80} is not a path: give the data set's folder, or leave it out")
         if own not in _NOTHING:
+            if not isinstance(own, str):
+                raise InputError(
+                    f"{path}: path: {own!s:.80} is not a path: give the data set's folder, or leave it out"
+                )
             if (folder := places.folder(own)) is not None:
                 places = Places(Path(folder), self._images or path.parent)
             else:
