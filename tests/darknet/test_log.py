@@ -72,6 +72,14 @@ LINES = {
         Loaded("b/cls_last.weights", 7)
     ),
     "Loading weights from b/cls.weights...Done!": Loaded("b/cls.weights", None),
+    # hank-ai's 5.1, recorded, with -verbose
+    "Loaded 5.7 MiB in weights for 21 of 38 layers from backup/v4_tiny_half_final.weights": (
+        Loaded("backup/v4_tiny_half_final.weights", None)
+    ),
+    "1: loss=21.027, avg loss=21.027, last=none, best=none, mAP=100, rate=0.00261000, load 4=12.0 milliseconds, "
+    "train=109.5 milliseconds, 4 images, time remaining=unknown": (
+        Step(1, 21.027, 21.027, 0.00261, pytest.approx(0.1095), 4)
+    ),
     "Saving weights to b/x_last.weights": Saving("b/x_last.weights"),
     " (next TOP5 calculation at 100 iterations) Saving weights to /toy/b/cls_last.weights": (
         Saving("/toy/b/cls_last.weights")

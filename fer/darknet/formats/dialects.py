@@ -18,7 +18,7 @@ class Dialect:
     exits with 0. ``missing_layers`` are kinds of `fer.darknet.formats.cfg` that it lacks. ``values`` are those of an
     option, by (kind, option), where "" is any kind; it takes another for one that it doesn't know. ``answer`` is what a
     training must read on standard input to begin. ``follows_links`` tells that its `detector map` looks for labels
-    beside the file that a link leads to.
+    beside the file that a link leads to. ``verbose`` is the flag without which it doesn't say that it read the weights.
     """
 
     title: str
@@ -29,6 +29,7 @@ class Dialect:
     values: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     answer: str | None = None
     follows_links: bool = False
+    verbose: str | None = None
 
     def known_values(self, kind: str, option: str) -> frozenset[str] | None:
         """Return the values that the program knows of an option, None where it takes any."""
@@ -98,5 +99,6 @@ DIALECTS = {
         # a build for the CPU asks whether one is certain
         answer="yes\n",
         follows_links=True,
+        verbose="-verbose",
     ),
 }

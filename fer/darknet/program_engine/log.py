@@ -132,6 +132,8 @@ _LINES: tuple[tuple[re.Pattern, Callable[[re.Match], Record]], ...] = tuple(
             r"Loading weights from (.+?)\.\.\.\s*Done!(?: Loaded (\d+) layers from weights-file)?",
             lambda m: Loaded(m[1], int(m[2]) if m[2] else None),
         ),
+        # hank-ai's; its first number is of the layers that have weights, so it isn't compared
+        (r"Loaded .+ in weights for \d+ of \d+ layers from (.+)", lambda m: Loaded(m[1], None)),
         (
             rf"class_id = (\d+), name = (.*), ap = ({_N})\s*%\s+\(TP = (\d+), FP = (\d+)\)",
             lambda m: ClassAP(int(m[1]), m[2], float(m[3]) / 100, int(m[4]), int(m[5])),

@@ -83,6 +83,7 @@ class WorkFolder:
                 complaints.append(line)
 
         arguments = [str(self._program.path), task, verb, "net.data", "net.cfg", "net.weights", *rest]
+        arguments += [flag] if (flag := self._program.tables.verbose) else []
         self._what = f"{self._program.path} {task} {verb} with {self._net.weights}"
         self._finished = run(arguments, self.path, self._log, take, stdin)
         if complaints and not self.no_detections:
