@@ -63,6 +63,8 @@ RUNGS = {
                      + (("strong_vgg19", 0), ("strong_vgg19", 1))),
     "distilled": Rung("the ensemble distilled into one ResNet18", STRONG, teachers="ensemble"),
     "small": Rung("small network for CPUs: VGG9", ("experiment=small_fer2013",), (0, 1, 2)),
+    "base": Rung("wide network for CPUs: VGG9 with 1.5 times the channels, augment=wild",
+                 ("experiment=base_fer2013",), (0, 1)),
     "small_ensemble": Rung("three of these averaged", of=tuple(("small", seed) for seed in range(3))),
     "small_distilled": Rung("the ensemble distilled into VGG9", ("experiment=small_fer2013",), teachers="ensemble"),
     "cpu_vgg_small": Rung("the smallest: four convolutions, the original augmentation", ("experiment=cpu_fer2013",)),
