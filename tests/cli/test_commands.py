@@ -123,11 +123,12 @@ def home(tmp_path_factory):
     with open(home / "my_faces.csv", "w") as table, open(home / "raf.csv", "w") as numbers:
         table.write("path,label\n")
         numbers.write("path,label\n")
-        for name in ("cat", "dog"):
+        # the folder's classes are of one's own; the table's are scored with a network that we ship
+        for name, label in (("cat", "happy"), ("dog", "Sadness")):
             (home / "my_faces" / name).mkdir()
             for i in range(20):
                 cv2.imwrite(str(home / "my_faces" / name / f"{i}.png"), generator.integers(0, 256, (60, 50), np.uint8))
-                table.write(f"my_faces/{name}/{i}.png,{name}\n")
+                table.write(f"my_faces/{name}/{i}.png,{label}\n")
                 numbers.write(f"my_faces/{name}/{i}.png,{1 + i % 7}\n")
     return home
 
@@ -202,6 +203,11 @@ def test_every_command_that_uses_a_net(demo, tmp_path, run):
     shutil.copy(photos[0], home / "photo.jpg")
     write_video(home / "clip.mp4", photos[:6])
     for script, *arguments in USE:
+        if "source=0" in arguments:
+            # no machine has a hundredth camera; what there is to read is said in the last line
+            done = run(script, *["source=99" if a == "source=0" else a for a in arguments], cwd=home, code=2)
+            assert done.stderr.splitlines()[-1] == "error: source=99: no such camera or address answers"
+            continue
         assert run(script, *arguments, cwd=home).stdout
         if script == "predict.py":
             assert len(list((home / "predictions").glob("*/predictions.csv"))) == 1
