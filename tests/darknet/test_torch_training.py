@@ -462,7 +462,7 @@ def test_a_detector_learns_and_starts_from_first_layers(home, run):
         "darknet=v3_tiny", "darknet.engine=torch", "data=sample", "data.photos=60", "darknet.size=64",
         "darknet.batch=8", "darknet.burn_in=5", "trainer.accelerator=cpu",
     ]  # fmt: skip
-    done = run("train.py", *small, "darknet.max_batches=60", "name=boxes", cwd=home)
+    run("train.py", *small, "darknet.max_batches=60", "name=boxes", cwd=home)
     folder = newest(home, "boxes")
     rows = [row.split(",") for row in (folder / "metrics/metrics.csv").read_text().splitlines()]
     losses = [float(value) for _, name, value in rows if name == "train/loss"]
@@ -471,11 +471,9 @@ def test_a_detector_learns_and_starts_from_first_layers(home, run):
     overlaps = [float(value) for _, name, value in rows if name == "train/iou"]
     assert len(overlaps) == 60 and all(0 < value < 1 for value in overlaps)
     assert np.mean(overlaps[-10:]) > np.mean(overlaps[:10])
-    assert "test photos choose the best checkpoint" in done.stdout
     start = folder / "backup/v3_tiny_final.weights"
     more = [f"darknet.pretrained={start}", "darknet.pretrained_layers=11", "darknet.max_batches=6", "darknet.map=false"]
-    done = run("train.py", *small, *more, "name=again", cwd=home)
-    assert "choose" not in done.stdout  # nothing is scored
+    run("train.py", *small, *more, "name=again", cwd=home)
     assert json.loads((newest(home, "again") / "run.json").read_text())["darknet"]["pretrained_layers"] == 11
 
 
