@@ -4,6 +4,8 @@
     python benchmarks/ladder.py small seed_vgg19      train and score these
     python benchmarks/ladder.py all --minutes 9       all that are not done, for so long; the same command goes on
     python benchmarks/ladder.py --table               write the table of docs/results.md from docs/results/*.json
+    python benchmarks/ladder.py all --rehearse        the same steps with a tiny network, for a trial on a CPU; its runs
+                                                      and numbers lie in runs/rehearsal/ and mean nothing
 
 Needs data/fer2013-48-grey.h5 (`python prepare.py data=fer2013 data.raw=FILE`). Each rung is trained on Training with
 each of its seeds, and the last epoch is scored on PublicTest: nothing is chosen on it. A run that is stopped goes on
@@ -30,6 +32,14 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS, PAGE = ROOT / "runs/ladder", ROOT / "docs/results", ROOT / "docs/results.md"
 #: What a rung may have in its table, beside the options of its own.
 VGG19 = ("experiment=seed_fer2013_vgg19",)
+#: What makes a training short enough to try the steps.
+TINY = (
+    "model=vgg_small",
+    "trainer=cpu",
+    "trainer.max_epochs=3",
+    "trainer.limit_train_batches=8",
+    "batch_size=32",
+)
 COSINE = (
     *VGG19,
     "schedule=cosine",
@@ -63,6 +73,8 @@ RUNGS = {
                      + (("strong_vgg19", 0), ("strong_vgg19", 1))),
     "distilled": Rung("the ensemble distilled into one ResNet18", STRONG, teachers="ensemble"),
     "small": Rung("small network for CPUs: VGG9", ("experiment=small_fer2013",), (0, 1, 2)),
+    "base": Rung("wide network for CPUs: VGG9 with 1.5 times the channels, augment=wild",
+                 ("experiment=base_fer2013",), (0, 1)),
     "small_ensemble": Rung("three of these averaged", of=tuple(("small", seed) for seed in range(3))),
     "small_distilled": Rung("the ensemble distilled into VGG9", ("experiment=small_fer2013",), teachers="ensemble"),
     "cpu_vgg_small": Rung("the smallest: four convolutions, the original augmentation", ("experiment=cpu_fer2013",)),
@@ -77,13 +89,17 @@ RUNGS = {
 }  # fmt: skip
 
 
+#: What a rehearsal adds to each rung.
+EXTRA: list[str] = []
+
+
 class OutOfTime(Exception):
     """The minutes are over."""
 
 
 def command(rung: Rung, seed: int) -> list[str]:
     """Return the options of train.py."""
-    options = [*rung.options, f"seed={seed}"]
+    options = [*rung.options, *EXTRA, f"seed={seed}"]
     if rung.teachers:
         options.append(f"recipe.teachers=[{','.join(str(path) for path in members(RUNGS[rung.teachers]))}]")
     return options
@@ -222,7 +238,14 @@ def main() -> None:
     parser.add_argument("rungs", nargs="*", choices=[[], *RUNGS, "all"], metavar="RUNG")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop the training that then runs, and end")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--rehearse", action="store_true", help="a tiny network in place of each, in runs/rehearsal/")
     arguments = parser.parse_args()
+    if arguments.rehearse and arguments.table:
+        parser.error("--rehearse has no numbers for the table")
+    if arguments.rehearse:
+        global RUNS, RESULTS
+        RUNS = RESULTS = ROOT / "runs/rehearsal"
+        EXTRA.extend(TINY)
     deadline = time.monotonic() + 60 * arguments.minutes
     try:
         for name in RUNGS if "all" in arguments.rungs else arguments.rungs:

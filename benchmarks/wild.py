@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from ladder import device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,6 +110,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="ROW")
     arguments = parser.parse_args()
+    # as the trainings have it
+    torch.set_num_threads(1)
     for name in arguments.rows or ROWS:
         row(name)
     done = {name: row(name) for name in ROWS if not ROWS[name] or (folder_of(name) / "seconds").is_file()}

@@ -143,7 +143,8 @@ def _line(key: str, said: str, file: str, line: int) -> InputError:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        # of a worker's, its text as it was sent, with its lines
+        return str(error.args[0]) if isinstance(error, InputError) else str(error)
     except Exception:
         # somebody's own class may fail at this too
         return ""

@@ -24,13 +24,14 @@ class InputError(ValueError):
 
     The entry points print it after ``error:`` and exit with code 2, without a traceback.
 
-    >>> print(InputError("new\\nline.jpg: truncated"))
-    new\\nline.jpg: truncated
+    >>> print(InputError("face\\x1b[2J.jpg: truncated\\n  at its end"))
+    face\\x1b[2J.jpg: truncated at its end
     """
 
-    def __init__(self, message: str) -> None:
+    def __str__(self) -> str:
         # what ends a line or moves the cursor stands in the name of a file or in what a library says
-        super().__init__(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], message))
+        line = re.sub(r"\s*[\r\n\x85\u2028\u2029]\s*", " ", super().__str__())
+        return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], line)
 
 
 class Interrupted(Exception):

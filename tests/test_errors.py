@@ -11,14 +11,14 @@ from fer.prediction.sources import find_media
 
 
 def test_what_names_contain_moves_no_cursor_and_ends_no_line():
-    message = str(InputError("new\nline\r\t\x1b[2J\x7f\x85\u2028 喜び é\xa0\U0001f600"))
-    assert message == "new\\nline\\r\\t\\x1b[2J\\x7f\\x85\\u2028 喜び é\xa0\U0001f600"
+    message = str(InputError("two  blanks\n    new\t\x1b[2J\x7f\r\x85\u2028 喜び é\xa0\U0001f600"))
+    assert message == "two  blanks new\\t\\x1b[2J\\x7f 喜び é\xa0\U0001f600"
     # as workers send them
-    assert str(pickle.loads(pickle.dumps(InputError("a\nb")))) == "a\\nb"
+    assert str(pickle.loads(pickle.dumps(InputError("a\nb")))) == "a b"
 
 
 def test_a_source_of_two_lines_is_one_in_what_is_said(tmp_path):
     with pytest.raises(InputError) as error:
         find_media(f"{tmp_path}/new\nline.jpg")
-    assert str(error.value).startswith(f"source={tmp_path}/new\\nline.jpg: no such photo")
+    assert str(error.value).startswith(f"source={tmp_path}/new line.jpg: no such photo")
     assert read_photo(f"{tmp_path}/new\nline.jpg", "rgb", PhotoLimits()) == "missing file"

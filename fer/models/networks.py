@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from fer.errors import InputError, closest
 
 #: Widths of the 3x3 convolutions; "M" is a 2x2 max-pool (Simonyan & Zisserman 2014, tables A, B, D, E).
-#: ``vgg_small`` is the demo's network, ``vgg9`` one for CPUs.
+#: ``vgg_small`` is the demo's network, ``vgg9`` one for CPUs, and ``vgg9_wide`` has half as many channels again.
 VGG: dict[str, list[int | str]] = {
     "vgg11": [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
     "vgg13": [64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"],
     "vgg16": [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"],
     "vgg19": [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"],
     "vgg9": [32, 32, "M", 64, 64, "M", 128, 128, "M", 256, 256, "M"],
+    "vgg9_wide": [48, 48, "M", 96, 96, "M", 192, 192, "M", 384, 384, "M"],
     "vgg_small": [32, "M", 64, "M", 128, "M", 128, "M"],
 }
 

@@ -123,11 +123,12 @@ def home(tmp_path_factory):
     with open(home / "my_faces.csv", "w") as table, open(home / "raf.csv", "w") as numbers:
         table.write("path,label\n")
         numbers.write("path,label\n")
-        for name in ("cat", "dog"):
+        # the folder's classes are of one's own; the table's are scored with a network that we ship
+        for name, label in (("cat", "happy"), ("dog", "Sadness")):
             (home / "my_faces" / name).mkdir()
             for i in range(20):
                 cv2.imwrite(str(home / "my_faces" / name / f"{i}.png"), generator.integers(0, 256, (60, 50), np.uint8))
-                table.write(f"my_faces/{name}/{i}.png,{name}\n")
+                table.write(f"my_faces/{name}/{i}.png,{label}\n")
                 numbers.write(f"my_faces/{name}/{i}.png,{1 + i % 7}\n")
     return home
 
@@ -137,11 +138,13 @@ def photo_home(tmp_path_factory):
     """A folder with the files that the pages' commands on photos and Darknet name; AffectNet is drawn."""
     home = tmp_path_factory.mktemp("photo_home")
     draw_sample(home / "AffectNet", photos=60)
+    fer2013_csv(home / "fer2013.csv", [4] * 7, [2] * 7, [2] * 7, side=48)
     (home / "my_faces").mkdir()
     # some are broken on purpose
     photos = [photo for photo in sorted((home / "AffectNet").rglob("*.jpg")) if cv2.imread(str(photo)) is not None]
     for number, photo in enumerate(photos[:6]):
         shutil.copy(photo, home / "my_faces" / f"{number}.jpg")
+    shutil.copytree(home / "my_faces", home / "my_photos")
     (home / "my.cfg").write_text(render(recipe("classifier_small")))
     # the first 29 layers as the published file has them, without what they have learned
     save_weights(DarknetNetwork(recipe("v4_tiny")), home / "yolov4-tiny.conv.29", first=29)
@@ -202,6 +205,11 @@ def test_every_command_that_uses_a_net(demo, tmp_path, run):
     shutil.copy(photos[0], home / "photo.jpg")
     write_video(home / "clip.mp4", photos[:6])
     for script, *arguments in USE:
+        if "source=0" in arguments:
+            # no machine has a hundredth camera; what there is to read is said in the last line
+            done = run(script, *["source=99" if a == "source=0" else a for a in arguments], cwd=home, code=2)
+            assert done.stderr.splitlines()[-1] == "error: source=99: no such camera or address answers"
+            continue
         assert run(script, *arguments, cwd=home).stdout
         if script == "predict.py":
             assert len(list((home / "predictions").glob("*/predictions.csv"))) == 1
@@ -216,6 +224,9 @@ def test_every_darknet_command(photo_home, run, process):
     for command in DARKNET:
         script, *arguments = [newest(home, argument) for argument in command]
         text = " ".join(command)
+        if script in ("prepare.py", "train.py") and ("data=scenes" in text or "scenes_v4_tiny" in text):
+            # 20,000 take minutes
+            arguments.append("data.photos=20")
         if script != "train.py":
             assert run(script, *arguments, cwd=home).stdout
         elif "binary=" in text:

@@ -178,6 +178,7 @@ def test_seed_presets_hold_the_original_table(data):
 
 #: What the experiments give beyond the original one; all others give nothing.
 BEYOND = {
+    "base_fer2013": ({"label_smoothing": 0.1}, {"ema": 0.999}),
     "small_fer2013": ({"label_smoothing": 0.1}, {"ema": 0.999}),
     "strong_fer2013_resnet18": (
         {"label_smoothing": 0.1},
@@ -275,9 +276,9 @@ def test_the_second_weight_decay_and_other_sizes_are_overrides():
 
 def test_presets_leave_the_precision_to_the_machine():
     assert {name: check_train(train_cfg(f"experiment={name}"))["trainer"]["precision"] for name in (
-        "cpu_fer2013", "small_fer2013", "strong_fer2013_resnet18", "seed_fer2013_vgg19",
+        "cpu_fer2013", "small_fer2013", "base_fer2013", "strong_fer2013_resnet18", "seed_fer2013_vgg19",
     )} == {
-        "cpu_fer2013": "auto", "small_fer2013": "auto", "strong_fer2013_resnet18": "auto",
+        "cpu_fer2013": "auto", "small_fer2013": "auto", "base_fer2013": "auto", "strong_fer2013_resnet18": "auto",
         "seed_fer2013_vgg19": "32-true",
     }  # fmt: skip
 

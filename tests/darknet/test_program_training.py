@@ -111,7 +111,7 @@ def test_predict_names_photos_and_says_which_failed(home, tiny_run, run):
     (source / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
     best = folder / "backup/classifier_small_best.weights"
     done = run("predict.py", f"source={source}", f"ckpt={best}", "min_confidence=0", cwd=home, code=1)
-    assert "4 photos, 3 faces named, 0 without a face, 1 photos failed" in done.stdout
+    assert "4 photos, 3 faces named, 0 without a face, 1 photo failed" in done.stdout
     rows = pd.read_csv(home / "predictions/classifier_small_best-program-photos/predictions.csv", keep_default_na=False)
     assert rows["file"].tolist() == sorted(str(path) for path in source.iterdir())
     assert rows["error"].tolist()[:1] != [""] or "broken" not in rows["file"][0]

@@ -201,6 +201,7 @@ def test_a_pipe_in_the_place_of_a_data_sets_file_is_one_line(tmp_path, name):
     os.mkfifo(root / name)
     with pytest.raises(InputError, match=r"not a file, where an? .* is wanted|there is no such list"):
         read_yolo(root / name)
+    (root / name).unlink()
     os.mkfifo(tmp_path / "names")
     with pytest.raises(InputError, match="names: not a file, where a file of class names is wanted"):
         read_yolo(root, names=str(tmp_path / "names"))

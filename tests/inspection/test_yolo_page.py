@@ -20,7 +20,7 @@ def test_look_draws_the_boxes_and_lists_the_faults(tmp_path, run):
     page = tmp_path / "data/yolo-look/index.html"
     assert f"wrote {page}" in done.stdout and tree(tmp_path / "set") == before
     text = page.read_text()
-    assert "6 photos, 5 boxes of 3 classes; 2 photos without any; 1 photos with a label that is lost" in text
+    assert "6 photos, 5 boxes of 3 classes; 2 photos without any; 1 photo with a label that is lost" in text
     for cell in ("class that is none of 0..2", "5 0.5 0.5 0.1 0.1", "train/labels/two_jpg.rf.0a1b2c3d.txt"):
         assert f"{cell}</t" in text
     for name in ("sheet-train.png", "sheet-val.png", "sheet-test.png", "sheet-amiss.png", "width.png", "height.png"):

@@ -74,6 +74,7 @@ def test_drawn_faces_are_named_better_than_by_chance(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not FER2013.is_file(), reason="needs ../shared/data/fer2013/fer2013.csv.xz")
 @pytest.mark.parametrize("name", LARGEST)
 def test_the_card_says_what_public_test_gives(name, tmp_path):

@@ -343,7 +343,7 @@ def test_a_signal_at_any_point_loses_and_repeats_nothing(trained, tmp_path, caps
     fit(train_config(tiny, **{"trainer.max_epochs": 3, "resume": resume}), tmp_path / "rest")
     # an epoch has 5 steps; after the last one it is validated before the run stops
     steps = 5 * epoch + (5 if batch is None else batch + 1)
-    said = f"resume={resume}: goes on in epoch {steps // 5 + 1} of 3, after {steps} steps\n"
+    said = f"resume={resume}: goes on in epoch {steps // 5 + 1} of 3, after {steps} step{'s' * (steps > 1)}\n"
     assert said in capsys.readouterr().out
     for name in ("last", "best"):
         assert_equal(straight / f"checkpoints/{name}.ckpt", tmp_path / f"rest/checkpoints/{name}.ckpt")

@@ -70,7 +70,7 @@ def train(config: dict[str, Any], out: Path) -> float:
     max_batches = int(sections[0].options["max_batches"])
     if iteration >= max_batches:
         raise InputError(f"{start} has {iteration:,} iterations and darknet.max_batches={max_batches:,}: raise it")
-    print_start(f"{program.path} ({program.dialect})", net, data, max_batches, out, iteration)
+    print_start(f"{program.path} ({program.dialect})", net, data, max_batches, out, iteration, options)
     if text := note(program):
         print(f"note: {text}")
     monitor = ProgramMonitor(out, sections, max_batches, iteration, METRIC[task], config=config)

@@ -1,6 +1,8 @@
 """What a run prints at its start and at its end."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fer.darknet.design.fit import count_epochs
 from fer.darknet.formats.cfg import layers
@@ -15,7 +17,9 @@ from fer.runs.record import note
 from fer.system.command import command
 
 
-def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Path, done: int = 0) -> None:
+def print_start(
+    by: str, net: Net, data: DarknetData, max_batches: int, out: Path, done: int, options: Mapping[str, Any]
+) -> None:
     """Print what is trained on what, and ``by`` what; and where a run goes on that has ``done`` some iterations."""
     batch, judge = int(net.sections[0].options["batch"]), judged_by(data)
     epochs = count_epochs(max_batches, batch, data.photos["train"])
@@ -30,7 +34,7 @@ def print_start(by: str, net: Net, data: DarknetData, max_batches: int, out: Pat
         print(
             f"goes on after {done:,} of {max_batches:,} iterations, in epoch {int(epochs * done / max_batches) + 1:,}"
         )
-    if judge == "test":
+    if judge == "test" and (options["map"] if net.task == "detector" else options["topk"]):
         print(
             "note: there is no val split of its own: test photos choose the best checkpoint, "
             "as in the original experiment"

@@ -83,7 +83,7 @@ def train(config: dict[str, Any], out: Path) -> float:
     if before:
         take_along(before, net.weights)
     where = f"{trainer.world_size} x {trainer.strategy.root_device.type}, {config['trainer']['precision']}"
-    print_start(f"torch on {where}", net, data, max_batches, out, module.iteration)
+    print_start(f"torch on {where}", net, data, max_batches, out, module.iteration, options)
     bar = config["trainer"].get("enable_progress_bar", True)
     monitor = Monitor(out, sections, max_batches, module.iteration, METRIC[task], bar, config)
     recorder.begin(monitor, module.iteration)
